@@ -1,0 +1,8 @@
+//! Connection tracking: tuples, the shared index, owned records, trackers and timeouts.
+//!
+//! The words are netfilter's. A [`tuple::Tuple`] names one direction of a conn; the index maps
+//! tuples to numbered records; a tracker judges each packet of one protocol; a conn is unconfirmed
+//! (in no table) until its first packet leaves.
+
+pub mod state;
+pub mod tuple;

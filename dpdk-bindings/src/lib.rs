@@ -1,0 +1,1 @@
+//! Safe owning wrappers over DPDK (being built).
