@@ -7,5 +7,6 @@
 #![deny(unsafe_code)]
 
 pub mod conntrack;
+pub mod nat;
 pub mod time;
 pub mod wire;
