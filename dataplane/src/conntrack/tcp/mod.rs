@@ -1,0 +1,5 @@
+//! The TCP tracker.
+
+mod state;
+
+pub use state::TcpState;
