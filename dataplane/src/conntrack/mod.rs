@@ -4,5 +4,12 @@
 //! tuples to numbered records; a tracker judges each packet of one protocol; a conn is unconfirmed
 //! (in no table) until its first packet leaves.
 
+pub mod generic;
+pub mod icmp;
+pub mod invalid;
+pub mod knobs;
 pub mod state;
+pub mod tcp;
+pub mod timeouts;
 pub mod tuple;
+pub mod udp;
