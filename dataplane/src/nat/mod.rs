@@ -2,3 +2,4 @@
 //! edit of packets. Nothing here keeps state; uniqueness is the conntrack index itself.
 
 pub mod range;
+pub mod select;
