@@ -4,11 +4,17 @@
 //! tuples to numbered records; a tracker judges each packet of one protocol; a conn is unconfirmed
 //! (in no table) until its first packet leaves.
 
+pub mod capacity;
+pub mod chunks;
+pub mod extension;
 pub mod generic;
 pub mod icmp;
+pub mod index;
 pub mod invalid;
 pub mod knobs;
+pub mod record;
 pub mod state;
+pub mod store;
 pub mod tcp;
 pub mod timeouts;
 pub mod tuple;

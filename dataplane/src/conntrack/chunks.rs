@@ -1,0 +1,219 @@
+//! Numbered pieces of memory: chunks made by the control core, numbers handed out to lcores.
+//!
+//! A piece is `LINES` cache lines. Pieces are numbered from 0 to a fixed limit; memory for them
+//! comes in chunks of [`CHUNK`], which the control core makes ahead of demand
+//! ([`Chunks::ensure`]) and which live until the end. A worker only ever finds a chunk or not.
+//!
+//! ```text
+//!   fresh ──► [0 … handed out │ … ready │ … limit]     numbers never used before
+//!   shelf ──► batch ─► batch ─► batch                  full batches that lcores put back
+//!               │ piece ─► piece ─► … (BATCH of them)
+//!   lcore:  current batch, one full batch, a few fresh numbers        ([`FreeList`])
+//! ```
+//!
+//! Each lcore frees into and takes from its own list, last in, first out, so that the lines it
+//! gets are warm. Only whole batches cross the shelf: one compare-and-swap for [`BATCH`] pieces.
+//! A free piece holds the links in its own words 0 (next of the batch) and 1 (next batch). So at
+//! most [`FreeList::HOARD`] free pieces per lcore are out of everybody else's reach.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use crate::arch::{HugeSlice, Line, OutOfMemory};
+
+/// Pieces in one chunk: whole huge pages for 2 and for 3 lines alike (4 and 6 MiB).
+pub const CHUNK: u32 = 1 << 15;
+
+/// Pieces that cross the shelf together.
+pub const BATCH: u32 = 64;
+
+/// How often taking from the shelf is tried again after a lost race; then fresh numbers serve.
+const SHELF_TRIES: u32 = 64;
+
+/// "No piece" in a link.
+const NONE: u32 = u32::MAX;
+
+/// All pieces of one kind.
+#[derive(Debug)]
+pub struct Chunks<const LINES: usize> {
+    table: Box<[OnceLock<HugeSlice<[Line; LINES]>>]>,
+    limit: u32,
+    /// Numbers below this have memory.
+    ready: AtomicU32,
+    /// Numbers below this have been handed out at least once.
+    fresh: AtomicU32,
+    /// The top batch: a count of changes (against ABA) in the upper half, number + 1 below.
+    shelf: AtomicU64,
+}
+
+impl<const LINES: usize> Chunks<LINES> {
+    /// Room for the numbers below `limit`, without memory yet.
+    pub fn new(limit: u32) -> Self {
+        Chunks {
+            table: (0..limit.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
+            limit,
+            ready: AtomicU32::new(0),
+            fresh: AtomicU32::new(0),
+            shelf: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes sure that the numbers below `upto` (at most the limit) have memory. Control core
+    /// only; allocates.
+    pub fn ensure(&self, upto: u32) -> Result<(), OutOfMemory> {
+        let chunks = upto.min(self.limit).div_ceil(CHUNK);
+        for (i, cell) in (0..chunks).zip(&self.table) {
+            let pieces = CHUNK.min(self.limit - i * CHUNK);
+            if cell.get().is_none() {
+                let memory =
+                    HugeSlice::new(pieces as usize, || [(); LINES].map(|()| Line::default()))?;
+                // A second caller at the same time loses its copy, which is no harm.
+                let _ = cell.set(memory);
+            }
+            self.ready.fetch_max(i * CHUNK + pieces, Release);
+        }
+        Ok(())
+    }
+
+    /// Keeps memory for at least `reserve` numbers beyond those handed out so far. The control
+    /// core calls this about once a millisecond while the table fills.
+    pub fn keep_ahead(&self, reserve: u32) -> Result<(), OutOfMemory> {
+        self.ensure(self.handed_out().saturating_add(reserve))
+    }
+
+    /// Numbers below this one may be in use.
+    pub fn handed_out(&self) -> u32 {
+        self.fresh.load(Relaxed)
+    }
+
+    /// The first number that can never be used.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Bytes of memory made so far.
+    pub fn bytes(&self) -> usize {
+        self.ready.load(Relaxed) as usize * LINES * size_of::<Line>()
+    }
+
+    /// The lines of piece `number`; `None` while its chunk has no memory.
+    #[inline(always)]
+    pub fn get(&self, number: u32) -> Option<&[Line; LINES]> {
+        let chunk = self.table.get((number / CHUNK) as usize)?.get()?;
+        chunk.get((number % CHUNK) as usize)
+    }
+
+    /// The next never-used numbers, at most [`BATCH`] of them.
+    fn take_fresh(&self) -> core::ops::Range<u32> {
+        let ready = self.ready.load(Acquire);
+        let step = |from: u32| (from < ready).then(|| ready.min(from + BATCH));
+        match self.fresh.fetch_update(Relaxed, Relaxed, step) {
+            Ok(from) => from..ready.min(from + BATCH),
+            Err(_) => 0..0,
+        }
+    }
+
+    #[inline]
+    fn link(&self, number: u32, word: usize) -> Option<&AtomicU64> {
+        self.get(number)?.first()?.0.get(word)
+    }
+
+    /// Puts a full batch, linked from `head`, on the shelf.
+    ///
+    /// A lost race means that another lcore's swap won, and each lcore swaps at most once per
+    /// [`BATCH`] pieces: the loop ends after at most a few rounds.
+    fn put_batch(&self, head: u32) {
+        let Some(next) = self.link(head, 1) else { return };
+        loop {
+            let top = self.shelf.load(Relaxed);
+            next.store(top & 0xffff_ffff, Relaxed);
+            let new = (top >> 32).wrapping_add(1) << 32 | (head as u64 + 1);
+            if self.shelf.compare_exchange(top, new, Release, Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Takes a full batch from the shelf; returns its head.
+    fn take_batch(&self) -> Option<u32> {
+        for _ in 0..SHELF_TRIES {
+            let top = self.shelf.load(Acquire);
+            let head = (top as u32).checked_sub(1)?;
+            // If another lcore took this batch meanwhile the link may be anything; the count of
+            // changes then differs and the swap fails.
+            let next = self.link(head, 1)?.load(Relaxed) & 0xffff_ffff;
+            let new = (top >> 32).wrapping_add(1) << 32 | next;
+            if self.shelf.compare_exchange(top, new, AcqRel, Relaxed).is_ok() {
+                return Some(head);
+            }
+        }
+        None
+    }
+}
+
+/// One lcore's free pieces.
+#[derive(Debug)]
+pub struct FreeList {
+    current: u32,
+    current_len: u32,
+    /// A second, full batch, so that a list at the border of a batch does not visit the shelf
+    /// at every step.
+    full: u32,
+    fresh: core::ops::Range<u32>,
+}
+
+impl Default for FreeList {
+    fn default() -> Self {
+        FreeList { current: NONE, current_len: 0, full: NONE, fresh: 0..0 }
+    }
+}
+
+impl FreeList {
+    /// The most free pieces that one list can hold.
+    pub const HOARD: u32 = 3 * BATCH;
+
+    /// Takes a piece; `None` if neither this list nor the shelf nor the chunks have one.
+    #[inline]
+    pub fn pop<const LINES: usize>(&mut self, chunks: &Chunks<LINES>) -> Option<u32> {
+        if self.current_len == 0 {
+            let batch = match core::mem::replace(&mut self.full, NONE) {
+                NONE => chunks.take_batch(),
+                batch => Some(batch),
+            };
+            let Some(batch) = batch else { return self.pop_fresh(chunks) };
+            self.current = batch;
+            self.current_len = BATCH;
+        }
+        let number = self.current;
+        self.current = chunks.link(number, 0)?.load(Relaxed) as u32;
+        self.current_len -= 1;
+        Some(number)
+    }
+
+    #[cold]
+    fn pop_fresh<const LINES: usize>(&mut self, chunks: &Chunks<LINES>) -> Option<u32> {
+        if self.fresh.is_empty() {
+            self.fresh = chunks.take_fresh();
+        }
+        self.fresh.next()
+    }
+
+    /// Gives a piece back. Its words 0 and 1 are overwritten.
+    #[inline]
+    pub fn push<const LINES: usize>(&mut self, chunks: &Chunks<LINES>, number: u32) {
+        if self.current_len == BATCH {
+            if self.full != NONE {
+                chunks.put_batch(self.full);
+            }
+            self.full = self.current;
+            self.current_len = 0;
+        }
+        if let Some(link) = chunks.link(number, 0) {
+            link.store(self.current as u64, Relaxed);
+            self.current = number;
+            self.current_len += 1;
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Extension blocks: what only some conns need, one cache line each from a bounded pool.
+//!
+//! ```text
+//!    w0  packets original     w2  packets reply     w4  start (ns since 1970)
+//!    w1  bytes original       w3  bytes reply       w5  end (ns since 1970)
+//!    w6  label, upper half    w7  label, lower half
+//! ```
+//!
+//! A block has the owner of its conn as its only writer. The pool is exhausted when its numbers
+//! are used up or the control core has made no more memory; the caller is told and goes on
+//! without a block, as the kernel does when an extension cannot be allocated.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::chunks::{Chunks, FreeList};
+use super::state::Direction;
+use crate::arch::{Line, OutOfMemory};
+
+/// The pool.
+#[derive(Debug)]
+pub struct Extensions(Chunks<1>);
+
+impl Extensions {
+    /// At most `limit` blocks, without memory yet.
+    pub(super) fn new(limit: u32) -> Extensions {
+        Extensions(Chunks::new(limit))
+    }
+
+    /// Makes memory for the blocks below `upto`. Control core only.
+    pub fn ensure_chunks(&self, upto: u32) -> Result<(), OutOfMemory> {
+        self.0.ensure(upto)
+    }
+
+    /// Keeps memory for `reserve` more blocks than were ever in use. Control core only.
+    pub fn keep_ahead(&self, reserve: u32) -> Result<(), OutOfMemory> {
+        self.0.keep_ahead(reserve)
+    }
+
+    /// Bytes of memory made so far.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    /// The block of a number.
+    #[inline]
+    pub fn get(&self, number: u32) -> Option<Extension<'_>> {
+        self.0.get(number).map(|[line]| Extension(line))
+    }
+
+    pub(super) fn take(&self, free: &mut FreeList) -> Option<u32> {
+        let number = free.pop(&self.0)?;
+        let Extension(line) = self.get(number)?;
+        line.0.iter().for_each(|word| word.store(0, Relaxed));
+        Some(number)
+    }
+
+    pub(super) fn give(&self, free: &mut FreeList, number: u32) {
+        free.push(&self.0, number);
+    }
+}
+
+/// One block.
+#[derive(Clone, Copy, Debug)]
+pub struct Extension<'a>(&'a Line);
+
+impl Extension<'_> {
+    #[inline(always)]
+    fn word(self, i: usize) -> u64 {
+        self.0.0[i & 7].load(Relaxed)
+    }
+
+    #[inline(always)]
+    fn set(self, i: usize, value: u64) {
+        self.0.0[i & 7].store(value, Relaxed);
+    }
+
+    /// Packets and bytes of a direction (`nf_conn_acct`).
+    #[inline]
+    pub fn counted(self, direction: Direction) -> (u64, u64) {
+        let at = 2 * direction.index();
+        (self.word(at), self.word(at + 1))
+    }
+
+    /// Counts packets of a direction.
+    #[inline]
+    pub fn count(self, direction: Direction, packets: u64, bytes: u64) {
+        let at = 2 * direction.index();
+        self.set(at, self.word(at).wrapping_add(packets));
+        self.set(at + 1, self.word(at + 1).wrapping_add(bytes));
+    }
+
+    /// Sets a direction's counters back (`conntrack -L -z`).
+    pub fn zero(self, direction: Direction) {
+        let at = 2 * direction.index();
+        self.set(at, 0);
+        self.set(at + 1, 0);
+    }
+
+    /// When the conn was confirmed, ns since 1970; 0 if never noted (`nf_conn_tstamp`).
+    pub fn started_ns(self) -> u64 {
+        self.word(4)
+    }
+
+    /// Notes when the conn was confirmed.
+    pub fn set_started_ns(self, unix_ns: u64) {
+        self.set(4, unix_ns);
+    }
+
+    /// When the conn ended, ns since 1970; 0 while it lives.
+    pub fn stopped_ns(self) -> u64 {
+        self.word(5)
+    }
+
+    /// Notes when the conn ended.
+    pub fn set_stopped_ns(self, unix_ns: u64) {
+        self.set(5, unix_ns);
+    }
+
+    /// The label's 128 bits (`nf_conn_labels`).
+    pub fn labels(self) -> u128 {
+        (self.word(6) as u128) << 64 | self.word(7) as u128
+    }
+
+    /// Replaces the label.
+    pub fn set_labels(self, labels: u128) {
+        self.set(6, (labels >> 64) as u64);
+        self.set(7, labels as u64);
+    }
+}

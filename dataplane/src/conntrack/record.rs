@@ -1,0 +1,575 @@
+//! Records: what is known of one conn, in two cache lines (IPv4) or three (IPv6).
+//!
+//! A record is an array of atomic words with **one writer**, the lcore that owns the conn; the
+//! number of the owner is in the record. Everybody may read at any time: each word is whole, but
+//! two words may belong to different moments, or, after a delete, to different conns. Who is not
+//! the owner therefore uses what it read only to decide whom to ask.
+//!
+//! ```text
+//! line 0   63            48 47            32 31            16 15             0
+//!    w0   | original source                 | original destination            |  IPv6: 0
+//!    w1   | original src id | original dst id | reply src id   | reply dst id  |
+//!    w2   | reply source                    | reply destination               |  IPv6: 0
+//!    w3   | status          | proto  | flags | zone original  | zone reply    |
+//!    w4   | deadline (tick)                 | mark                            |
+//!    w5   | path original   | path reply     | policy generation               |
+//!    w6   | next hop orig.  | next hop reply | L3 delta        | L4 delta      |
+//!    w7   | extension number + 1            | incarnation     | owner  | store |
+//! line 1
+//!    w0-w6  the tracker's words (TCP windows of both directions)
+//!    w7     spare
+//! line 2, IPv6 only
+//!    w0-w1  original source        w4-w5  reply source
+//!    w2-w3  original destination   w6-w7  reply destination      (upper half first)
+//! ```
+//!
+//! An established UDP packet over IPv4 reads and writes line 0 alone. The deltas are those of
+//! the original direction: what `new - old` of all rewritten words adds to the checksum. The
+//! reply direction undoes the same rewrite word for word (source for destination), so its delta
+//! is the exact negation, the complement in ones' complement arithmetic, whether the source, the
+//! destination or both are translated.
+//!
+//! A free record keeps its incarnation and lies in a free list, linked through w0 and w1 of
+//! line 0; its status and the store's byte are 0. All-zero path, next hop and generation mean "none yet".
+
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{Relaxed, Release};
+
+use super::chunks::Chunks;
+use super::state::{Direction, Status};
+use super::tuple::Tuple;
+pub use crate::arch::Line;
+use crate::arch::{OutOfMemory, prefetch_write};
+use crate::time::Tick;
+use crate::wire::address::Address;
+
+/// Lines of an IPv4 record.
+pub const V4_LINES: usize = 2;
+/// Lines of an IPv6 record.
+pub const V6_LINES: usize = 3;
+
+// What the memory bound per conn rests on (with the index: below 192 and 256 bytes).
+const _: () = assert!(size_of::<[Line; V4_LINES]>() == 128);
+const _: () = assert!(size_of::<[Line; V6_LINES]>() == 192);
+
+/// Which of the two number spaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Two-line records.
+    V4,
+    /// Three-line records.
+    V6,
+}
+
+/// The number of a record: bit 31 says IPv6, bits 0 to 29 count. Bit 30 stays clear here; an
+/// index slot uses it to tell the reply entry from the original one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnRef(u32);
+
+impl ConnRef {
+    const V6: u32 = 1 << 31;
+    const NUMBER: u32 = (1 << 30) - 1;
+
+    /// From a family and a number below 2^30.
+    #[inline]
+    pub const fn new(family: Family, number: u32) -> ConnRef {
+        let v6 = match family {
+            Family::V4 => 0,
+            Family::V6 => Self::V6,
+        };
+        ConnRef(v6 | number & Self::NUMBER)
+    }
+
+    /// From [`ConnRef::bits`]; bit 30 is ignored.
+    #[inline]
+    pub const fn from_bits(bits: u32) -> ConnRef {
+        ConnRef(bits & (Self::V6 | Self::NUMBER))
+    }
+
+    /// As one word, for messages and slots.
+    #[inline]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The number within the family.
+    #[inline]
+    pub const fn number(self) -> u32 {
+        self.0 & Self::NUMBER
+    }
+
+    /// The number space.
+    #[inline]
+    pub const fn family(self) -> Family {
+        if self.0 & Self::V6 == 0 { Family::V4 } else { Family::V6 }
+    }
+}
+
+/// A conn named so that its successor in the same record is not mistaken for it. Wraps after
+/// 65 536 uses of one record, so whoever acts on one looks at the deadline or tuple again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnId {
+    /// The record.
+    pub conn: ConnRef,
+    /// How often the record had been freed when this was taken.
+    pub incarnation: u16,
+}
+
+/// All records of the process.
+#[derive(Debug)]
+pub struct Records {
+    pub(super) v4: Chunks<V4_LINES>,
+    pub(super) v6: Chunks<V6_LINES>,
+}
+
+impl Records {
+    /// Numbers below `limit` in both families, without memory yet.
+    pub(super) fn new(limit: u32) -> Records {
+        Records { v4: Chunks::new(limit), v6: Chunks::new(limit) }
+    }
+
+    /// Makes memory for the numbers below `upto`. Control core only.
+    pub fn ensure_chunks(&self, family: Family, upto: u32) -> Result<(), OutOfMemory> {
+        match family {
+            Family::V4 => self.v4.ensure(upto),
+            Family::V6 => self.v6.ensure(upto),
+        }
+    }
+
+    /// Keeps memory for `reserve` more records than were ever in use. Control core only, about
+    /// once a millisecond: a worker that finds no memory refuses the conn.
+    pub fn keep_ahead(&self, family: Family, reserve: u32) -> Result<(), OutOfMemory> {
+        match family {
+            Family::V4 => self.v4.keep_ahead(reserve),
+            Family::V6 => self.v6.keep_ahead(reserve),
+        }
+    }
+
+    /// Numbers below this one may be in use: the end of a walk.
+    pub fn numbers(&self, family: Family) -> u32 {
+        match family {
+            Family::V4 => self.v4.handed_out(),
+            Family::V6 => self.v6.handed_out(),
+        }
+    }
+
+    /// Bytes of record memory made so far.
+    pub fn bytes(&self) -> usize {
+        self.v4.bytes() + self.v6.bytes()
+    }
+
+    /// The record of a number, in use or not; `None` where no memory has been made.
+    #[inline]
+    pub fn get(&self, number: ConnRef) -> Option<Conn<'_>> {
+        match number.family() {
+            Family::V4 => {
+                let [hot, warm] = self.v4.get(number.number())?;
+                Some(Conn { hot, warm, addresses: None, number })
+            }
+            Family::V6 => {
+                let [hot, warm, addresses] = self.v6.get(number.number())?;
+                Some(Conn { hot, warm, addresses: Some(addresses), number })
+            }
+        }
+    }
+
+    /// Brings in the lines that an established packet will write: line 0, the tracker's line if
+    /// `tracker`, and an IPv6 record's addresses.
+    #[inline]
+    pub fn prefetch(&self, number: ConnRef, tracker: bool) {
+        if let Some(conn) = self.get(number) {
+            prefetch_write(conn.hot);
+            if tracker {
+                prefetch_write(conn.warm);
+            }
+            if let Some(addresses) = conn.addresses {
+                prefetch_write(addresses);
+            }
+        }
+    }
+}
+
+/// A conn's record. Getters may be called by anybody, setters by the owner alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Conn<'a> {
+    hot: &'a Line,
+    warm: &'a Line,
+    addresses: Option<&'a Line>,
+    number: ConnRef,
+}
+
+/// Replaces `width` bits at `shift`. A plain load and store: the owner is the only writer.
+#[inline(always)]
+fn put(word: &AtomicU64, shift: u32, width: u32, value: u64) {
+    let mask = ((1u64 << width) - 1) << shift;
+    word.store(word.load(Relaxed) & !mask | value << shift & mask, Relaxed);
+}
+
+/// Where a direction's 16 bits lie in a word whose upper half is original, reply.
+#[inline(always)]
+const fn lane(direction: Direction) -> u32 {
+    match direction {
+        Direction::Original => 48,
+        Direction::Reply => 32,
+    }
+}
+
+#[inline(always)]
+const fn pair(a: u32, b: u32) -> u64 {
+    (a as u64) << 32 | b as u64
+}
+
+#[inline(always)]
+const fn ids(tuple: &Tuple) -> u32 {
+    (tuple.src_id as u32) << 16 | tuple.dst_id as u32
+}
+
+impl<'a> Conn<'a> {
+    /// In the store's byte: allocated and not yet freed.
+    const IN_USE: u64 = 1 << 0;
+    /// In the store's byte: has an entry in the by-source index.
+    const LISTED: u64 = 1 << 1;
+
+    #[inline(always)]
+    fn word(self, i: usize) -> u64 {
+        self.hot.0[i & 7].load(Relaxed)
+    }
+
+    /// The record's number.
+    #[inline]
+    pub fn number(self) -> ConnRef {
+        self.number
+    }
+
+    /// Number and incarnation.
+    #[inline]
+    pub fn id(self) -> ConnId {
+        ConnId { conn: self.number, incarnation: self.incarnation() }
+    }
+
+    /// True for an IPv6 conn.
+    #[inline]
+    pub fn is_v6(self) -> bool {
+        self.addresses.is_some()
+    }
+
+    /// The tuple of the first packet's direction.
+    #[inline]
+    pub fn orig(self) -> Tuple {
+        self.tuple(Direction::Original)
+    }
+
+    /// The tuple of the answers, as they arrive (before their translation is undone).
+    #[inline]
+    pub fn reply(self) -> Tuple {
+        self.tuple(Direction::Reply)
+    }
+
+    /// The tuple of a direction.
+    #[inline]
+    pub fn tuple(self, direction: Direction) -> Tuple {
+        let (word, ids) = match direction {
+            Direction::Original => (self.word(0), (self.word(1) >> 32) as u32),
+            Direction::Reply => (self.word(2), self.word(1) as u32),
+        };
+        let (src, dst) = match self.addresses {
+            None => (Address::v4((word >> 32) as u32), Address::v4(word as u32)),
+            Some(line) => {
+                let at = 4 * direction.index();
+                (Self::v6_address(line, at), Self::v6_address(line, at + 2))
+            }
+        };
+        Tuple { src, dst, src_id: (ids >> 16) as u16, dst_id: ids as u16, proto: self.proto() }
+    }
+
+    #[inline(always)]
+    fn v6_address(line: &Line, at: usize) -> Address {
+        let upper = line.0[at & 6].load(Relaxed) as u128;
+        Address::v6(upper << 64 | line.0[at & 6 | 1].load(Relaxed) as u128)
+    }
+
+    /// Replaces a direction's tuple; its family and protocol must be the record's own.
+    pub fn set_tuple(self, direction: Direction, tuple: &Tuple) {
+        let (at, shift) = match direction {
+            Direction::Original => (0, 32),
+            Direction::Reply => (2, 0),
+        };
+        put(&self.hot.0[1], shift, 32, ids(tuple) as u64);
+        match self.addresses {
+            None => {
+                self.hot.0[at].store(pair(tuple.src.v4_bits(), tuple.dst.v4_bits()), Relaxed);
+            }
+            Some(line) => {
+                let (src, dst) = (tuple.src.bits(), tuple.dst.bits());
+                let words = [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64];
+                let from = 4 * direction.index();
+                for (word, value) in line.0.iter().skip(from).zip(words) {
+                    word.store(value, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Sets the reply tuple, which is how NAT is recorded (`nf_conntrack_alter_reply`). Only
+    /// before the conn is confirmed: afterwards the index refers to it.
+    pub fn set_reply(self, tuple: &Tuple) {
+        debug_assert!(!self.status().has(Status::CONFIRMED), "the index refers to this tuple");
+        self.set_tuple(Direction::Reply, tuple);
+    }
+
+    /// Which of the conn's tuples `tuple` in `zone` is, if any; the original one first, which
+    /// decides for a packet from an address and port to itself.
+    #[inline]
+    pub fn matches(self, tuple: &Tuple, zone: u16) -> Option<Direction> {
+        let w1 = self.word(1);
+        let w3 = self.word(3);
+        let ids = ids(tuple);
+        let same_proto = (w3 >> 40) as u8 == tuple.proto;
+        let original = (w1 >> 32) as u32 == ids && (w3 >> 16) as u16 == zone && same_proto;
+        let reply = w1 as u32 == ids && w3 as u16 == zone && same_proto;
+        let (original, reply) = match self.addresses {
+            None => {
+                let addresses = pair(tuple.src.v4_bits(), tuple.dst.v4_bits());
+                let v4 = tuple.src.is_v4();
+                (
+                    original && self.word(0) == addresses && v4,
+                    reply && self.word(2) == addresses && v4,
+                )
+            }
+            Some(line) => {
+                let same = |at: usize| {
+                    Self::v6_address(line, at) == tuple.src
+                        && Self::v6_address(line, at + 2) == tuple.dst
+                };
+                (original && same(0), reply && same(4))
+            }
+        };
+        if original {
+            Some(Direction::Original)
+        } else if reply {
+            Some(Direction::Reply)
+        } else {
+            None
+        }
+    }
+
+    /// IP protocol number.
+    #[inline]
+    pub fn proto(self) -> u8 {
+        (self.word(3) >> 40) as u8
+    }
+
+    /// The zone that a direction is looked up in.
+    #[inline]
+    pub fn zone(self, direction: Direction) -> u16 {
+        match direction {
+            Direction::Original => (self.word(3) >> 16) as u16,
+            Direction::Reply => self.word(3) as u16,
+        }
+    }
+
+    /// Status bits.
+    #[inline]
+    pub fn status(self) -> Status {
+        Status((self.word(3) >> 48) as u16)
+    }
+
+    /// Replaces all status bits.
+    #[inline]
+    pub fn set_status(self, status: Status) {
+        let word = self.word(3) & !(0xffff << 48) | (status.0 as u64) << 48;
+        self.hot.0[3].store(word, Release);
+    }
+
+    /// Sets status bits; stores only if one of them is new.
+    #[inline]
+    pub fn add_status(self, status: Status) {
+        let old = self.status();
+        if !old.has(status) {
+            self.set_status(old.with(status));
+        }
+    }
+
+    /// The flags byte, free for the pipeline; 0 in a new conn.
+    #[inline]
+    pub fn flags(self) -> u8 {
+        (self.word(3) >> 32) as u8
+    }
+
+    /// Replaces the flags byte.
+    #[inline]
+    pub fn set_flags(self, flags: u8) {
+        put(&self.hot.0[3], 32, 8, flags as u64);
+    }
+
+    /// When the conn ends unless a packet refreshes it. Meaningful once confirmed.
+    #[inline]
+    pub fn deadline(self) -> Tick {
+        Tick((self.word(4) >> 32) as u32)
+    }
+
+    /// Moves the deadline; stores only if it differs, so packets of one tick write once.
+    #[inline]
+    pub fn set_deadline(self, deadline: Tick) {
+        if self.deadline() != deadline {
+            put(&self.hot.0[4], 32, 32, deadline.0 as u64);
+        }
+    }
+
+    /// True once the deadline has passed: the conn counts as gone for everybody.
+    #[inline]
+    pub fn is_expired(self, now: Tick) -> bool {
+        self.deadline().has_passed(now)
+    }
+
+    /// The mark that rules set and match (`CONNMARK`).
+    #[inline]
+    pub fn mark(self) -> u32 {
+        self.word(4) as u32
+    }
+
+    /// Sets the mark.
+    #[inline]
+    pub fn set_mark(self, mark: u32) {
+        put(&self.hot.0[4], 0, 32, mark as u64);
+    }
+
+    /// The cached path of a direction; 0 for none. Valid only for [`Conn::generation`].
+    #[inline]
+    pub fn path(self, direction: Direction) -> u16 {
+        (self.word(5) >> lane(direction)) as u16
+    }
+
+    /// Caches a path.
+    #[inline]
+    pub fn set_path(self, direction: Direction, path: u16) {
+        put(&self.hot.0[5], lane(direction), 16, path as u64);
+    }
+
+    /// The policy generation that the cached paths were found under.
+    #[inline]
+    pub fn generation(self) -> u32 {
+        self.word(5) as u32
+    }
+
+    /// Enters a new generation: both cached paths are forgotten.
+    #[inline]
+    pub fn set_generation(self, generation: u32) {
+        self.hot.0[5].store(generation as u64, Relaxed);
+    }
+
+    /// The cached next hop of a direction; 0 for none.
+    #[inline]
+    pub fn next_hop(self, direction: Direction) -> u16 {
+        (self.word(6) >> lane(direction)) as u16
+    }
+
+    /// Caches a next hop.
+    #[inline]
+    pub fn set_next_hop(self, direction: Direction, next_hop: u16) {
+        put(&self.hot.0[6], lane(direction), 16, next_hop as u64);
+    }
+
+    /// What a direction's rewrite adds to the IP header's checksum and to the L4 checksum.
+    #[inline]
+    pub fn deltas(self, direction: Direction) -> (u16, u16) {
+        let word = match direction {
+            Direction::Original => self.word(6),
+            Direction::Reply => !self.word(6),
+        };
+        ((word >> 16) as u16, word as u16)
+    }
+
+    /// Sets the original direction's deltas; the reply's are their complements.
+    #[inline]
+    pub fn set_deltas(self, l3: u16, l4: u16) {
+        put(&self.hot.0[6], 0, 32, (l3 as u64) << 16 | l4 as u64);
+    }
+
+    /// How often this record has been freed, modulo 2^16.
+    #[inline]
+    pub fn incarnation(self) -> u16 {
+        (self.word(7) >> 16) as u16
+    }
+
+    /// The lcore that owns the conn.
+    #[inline]
+    pub fn owner(self) -> u8 {
+        (self.word(7) >> 8) as u8
+    }
+
+    /// The number of the extension block, if the conn has one.
+    #[inline]
+    pub fn extension(self) -> Option<u32> {
+        ((self.word(7) >> 32) as u32).checked_sub(1)
+    }
+
+    /// Names the extension block.
+    pub(super) fn set_extension(self, number: Option<u32>) {
+        put(&self.hot.0[7], 32, 32, number.map_or(0, |n| n as u64 + 1));
+    }
+
+    /// The tracker's seven words.
+    #[inline]
+    pub fn tracker_words(self) -> [u64; 7] {
+        core::array::from_fn(|i| self.warm.0[i & 7].load(Relaxed))
+    }
+
+    /// Replaces one of the tracker's words (0 to 6; others are ignored).
+    #[inline]
+    pub fn set_tracker_word(self, i: usize, value: u64) {
+        if i < 7 {
+            self.warm.0[i].store(value, Relaxed);
+        }
+    }
+
+    /// Replaces all of the tracker's words; stores only those that differ.
+    #[inline]
+    pub fn set_tracker_words(self, words: &[u64; 7]) {
+        for (slot, &word) in self.warm.0.iter().zip(words) {
+            if slot.load(Relaxed) != word {
+                slot.store(word, Relaxed);
+            }
+        }
+    }
+
+    /// True from allocation until the record is freed.
+    #[inline]
+    pub(super) fn is_in_use(self) -> bool {
+        self.word(7) & Self::IN_USE != 0
+    }
+
+    /// True if the by-source index has the conn.
+    pub(super) fn is_listed(self) -> bool {
+        self.word(7) & Self::LISTED != 0
+    }
+
+    /// Notes that the by-source index has the conn.
+    pub(super) fn set_listed(self) {
+        self.hot.0[7].store(self.word(7) | Self::LISTED, Relaxed);
+    }
+
+    /// Makes the record an unconfirmed conn of `owner`. The incarnation stays.
+    pub(super) fn start(self, orig: &Tuple, reply: &Tuple, zones: [u16; 2], owner: u8) {
+        let incarnation = self.incarnation();
+        let zones = (zones[0] as u64) << 16 | zones[1] as u64;
+        self.hot.0[3].store((orig.proto as u64) << 40 | zones, Relaxed);
+        for word in [0, 2, 4, 5, 6] {
+            self.hot.0[word].store(0, Relaxed);
+        }
+        let owner = (owner as u64) << 8 | Self::IN_USE;
+        self.hot.0[7].store((incarnation as u64) << 16 | owner, Relaxed);
+        for word in &self.warm.0 {
+            word.store(0, Relaxed);
+        }
+        self.set_tuple(Direction::Original, orig);
+        self.set_tuple(Direction::Reply, reply);
+    }
+
+    /// Marks the record free: no status, the next incarnation.
+    pub(super) fn stop(self) {
+        self.hot.0[3].store(0, Release);
+        let incarnation = self.incarnation().wrapping_add(1);
+        self.hot.0[7].store((incarnation as u64) << 16, Relaxed);
+    }
+}

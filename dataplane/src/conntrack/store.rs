@@ -1,0 +1,987 @@
+//! The store: the shared index and records, and one lcore's right to change its part of them.
+//!
+//! [`Shared`] is what all lcores and the control core read: every method takes `&self`, finds and
+//! compares, and changes nothing but due times. A [`Store`] is one lcore's: only through it are
+//! conns made, confirmed and deleted, and only those that this lcore owns.
+//!
+//! ```text
+//!            allocate              confirm                    delete
+//!   free ───────────► unconfirmed ─────────► in the table ─────────────► free, incarnation + 1
+//!     ▲                    │ release_unconfirmed
+//!     └────────────────────┘
+//! ```
+//!
+//! A conn costs a credit from `allocate` on, as the kernel counts it. An expired conn counts as
+//! gone for every search at once; its owner deletes it when it meets it, when the control core's
+//! sweep names it, or in an early drop. Nothing here allocates, waits or counts: callers get facts.
+//!
+//! *By source.* The kernel hashes every conn whose source NAT has been set up, changed or not,
+//! but searches that hash only for a tuple whose own source is outside the wanted range
+//! (`get_unique_tuple`), where a conn with an unchanged source cannot help. So only conns with
+//! SRC_NAT are listed, which finds the same. The list holds at most [`super::index::SLOTS`] conns
+//! of one source; more of them are not listed, which costs a mapping's reuse only when all listed
+//! ones have ended first. It is in no order, where the kernel looks at the newest first.
+
+use core::fmt;
+use std::sync::Arc;
+
+use super::capacity::Capacity;
+use super::chunks::FreeList;
+use super::extension::{Extension, Extensions};
+use super::index::{Due, Index, Refused};
+use super::record::{Conn, ConnId, ConnRef, Family, Records};
+use super::state::{Direction, Status};
+use super::tuple::{HashSeed, Tuple};
+use crate::arch::OutOfMemory;
+use crate::time::Tick;
+
+/// Buckets that one early drop looks at, as many as the kernel.
+pub const EARLY_DROP_BUCKETS: u32 = 8;
+
+/// The largest `max` that can be configured.
+pub const MAX_LIMIT: u32 = 1 << 28;
+
+/// Seconds until an expired conn that was taken on by a sweep is reported again.
+const REPORT_AGAIN_SECS: u32 = 2;
+
+/// What is fixed when the store is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// The limit on conns; the index is sized so that this many, all with NAT, load it to 1/2.
+    pub max: u32,
+    /// Lcores that own conns, numbered from 0.
+    pub lcores: u8,
+    /// Extension blocks, at most.
+    pub extensions: u32,
+}
+
+/// Why there is no store, or no such limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupError {
+    /// No memory.
+    Memory(OutOfMemory),
+    /// `max` is larger than this index can serve.
+    AboveLargest {
+        /// What was asked for.
+        max: u32,
+        /// What is possible.
+        largest: u32,
+    },
+}
+
+impl From<OutOfMemory> for SetupError {
+    fn from(error: OutOfMemory) -> SetupError {
+        SetupError::Memory(error)
+    }
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetupError::Memory(error) => error.fmt(f),
+            SetupError::AboveLargest { max, largest } => {
+                write!(f, "max {max} is above the largest that this index serves, {largest}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for SetupError {}
+
+/// Why a conn could not be allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllocError {
+    /// `max` conns exist: drop early and try again.
+    Full,
+    /// The control core has made no memory for another record yet.
+    NoRecord,
+}
+
+/// A conn that has the tuple searched for.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The conn. Its owner may be another lcore.
+    pub conn: Conn<'a>,
+    /// Which of its tuples was searched for.
+    pub direction: Direction,
+    /// Its deadline has passed: treat as not found, and delete it if it is yours.
+    pub expired: bool,
+}
+
+/// Why a conn ends in an early drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// To make room; counts.
+    Early,
+    /// Its time was up anyway; does not count.
+    Expired,
+}
+
+/// What all lcores share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Tuples to records.
+    pub index: Index,
+    /// The conns of a source whose source is translated.
+    pub by_source: Index,
+    /// The records.
+    pub records: Records,
+    /// The limit and the count.
+    pub capacity: Capacity,
+    /// Accounting, time stamps, labels.
+    pub extensions: Extensions,
+    /// Secrets of the hash.
+    pub seed: HashSeed,
+    largest: u32,
+}
+
+impl Shared {
+    /// Makes the index for `sizes`. Records have no memory yet: see [`Records::ensure_chunks`].
+    pub fn new(sizes: Sizes, seed: HashSeed) -> Result<Shared, SetupError> {
+        if sizes.max > MAX_LIMIT {
+            return Err(SetupError::AboveLargest { max: sizes.max, largest: MAX_LIMIT });
+        }
+        let max = sizes.max as u64;
+        // At this many, all with NAT, the load is 3/4, where four probes still always suffice.
+        let largest = sizes.max + sizes.max / 2;
+        let hoards = sizes.lcores.max(1) as u32 * FreeList::HOARD;
+        Ok(Shared {
+            index: Index::new(2 * max, 50)?,
+            by_source: Index::new(max, 75)?,
+            records: Records::new(largest + hoards),
+            capacity: Capacity::new(sizes.max, sizes.lcores),
+            extensions: Extensions::new(sizes.extensions),
+            seed,
+            largest,
+        })
+    }
+
+    /// Changes the limit, live. Deletes nothing. Beyond [`Shared::largest_max`] it is refused.
+    pub fn set_max(&self, max: u32) -> Result<(), SetupError> {
+        if max > self.largest {
+            return Err(SetupError::AboveLargest { max, largest: self.largest });
+        }
+        self.capacity.set_max(max);
+        Ok(())
+    }
+
+    /// The largest limit that this index serves: one and a half times the one it was made for.
+    pub fn largest_max(&self) -> u32 {
+        self.largest
+    }
+
+    /// Bytes of memory: index, by-source index, records and extension blocks made so far.
+    pub fn bytes(&self) -> usize {
+        self.index.bytes() + self.by_source.bytes() + self.records.bytes() + self.extensions.bytes()
+    }
+
+    /// The index hash of a tuple looked up in `zone`.
+    #[inline]
+    pub fn hash(&self, tuple: &Tuple, zone: u16) -> u64 {
+        tuple.hash(zone, &self.seed)
+    }
+
+    /// The conn that has `tuple` in `zone`; `hash` is [`Shared::hash`] of both. A live one is
+    /// preferred; an expired one is reported only where there is no other.
+    #[inline]
+    pub fn find(&self, hash: u64, tuple: &Tuple, zone: u16, now: Tick) -> Option<Found<'_>> {
+        let mut stale = None;
+        let live = self.index.lookup(hash, |number, _| {
+            let conn = self.records.get(number)?;
+            let direction = conn.matches(tuple, zone)?;
+            let expired = conn.is_expired(now);
+            let found = Found { conn, direction, expired };
+            if expired {
+                stale = Some(found);
+                return None;
+            }
+            Some(found)
+        });
+        live.or(stale)
+    }
+
+    /// A live conn other than `ignoring` that has `tuple` (`nf_conntrack_tuple_taken`): what
+    /// decides whether NAT may choose it as a reply tuple.
+    pub fn is_taken(
+        &self,
+        tuple: &Tuple,
+        zone: u16,
+        ignoring: Option<ConnRef>,
+        now: Tick,
+    ) -> Option<ConnRef> {
+        self.index.lookup(self.hash(tuple, zone), |number, _| {
+            let taken = Some(number) != ignoring && self.holds(number, tuple, zone, now);
+            taken.then_some(number)
+        })
+    }
+
+    fn holds(&self, number: ConnRef, tuple: &Tuple, zone: u16, now: Tick) -> bool {
+        self.records
+            .get(number)
+            .is_some_and(|conn| conn.matches(tuple, zone).is_some() && !conn.is_expired(now))
+    }
+
+    /// Offers the conns whose original source is that of `tuple` (address, id and protocol) and
+    /// whose source is translated, until `accept` takes one (`find_appropriate_src`).
+    pub fn same_source<T>(
+        &self,
+        tuple: &Tuple,
+        zone: u16,
+        mut accept: impl FnMut(Conn<'_>) -> Option<T>,
+    ) -> Option<T> {
+        self.by_source.lookup(tuple.source_hash(zone, &self.seed), |number, _| {
+            let conn = self.records.get(number)?;
+            let orig = conn.orig();
+            let same = (orig.src, orig.src_id, orig.proto)
+                == (tuple.src, tuple.src_id, tuple.proto)
+                && conn.zone(Direction::Original) == zone
+                && conn.status().has(Status::SRC_NAT);
+            if same { accept(conn) } else { None }
+        })
+    }
+
+    /// Looks at `buckets` buckets from `from` on, arms the due times of conns that live on and
+    /// names the expired ones with their owner; returns where to go on, 0 at the end. Control
+    /// core only.
+    ///
+    /// `expired` returns whether it took the conn on. Such a conn is named again after two
+    /// seconds if it is still there; one that was not taken on, by the next pass.
+    pub fn sweep(
+        &self,
+        from: u32,
+        buckets: u32,
+        now: Tick,
+        mut expired: impl FnMut(ConnId, u8) -> bool,
+    ) -> u32 {
+        self.index.sweep(from, buckets, Due::now(now), |number| {
+            let conn = self.records.get(number)?;
+            if !conn.status().has(Status::CONFIRMED) {
+                return None;
+            }
+            if !conn.is_expired(now) {
+                return Some(Due::of(conn.deadline(), now));
+            }
+            expired(conn.id(), conn.owner()).then(|| Due::of(now.plus_secs(REPORT_AGAIN_SECS), now))
+        })
+    }
+
+    /// The extension block of a conn.
+    #[inline]
+    pub fn extension(&self, conn: Conn<'_>) -> Option<Extension<'_>> {
+        self.extensions.get(conn.extension()?)
+    }
+
+    fn hashes(&self, conn: Conn<'_>) -> (u64, u64) {
+        let (original, reply) = (Direction::Original, Direction::Reply);
+        (self.hash(&conn.orig(), conn.zone(original)), self.hash(&conn.reply(), conn.zone(reply)))
+    }
+}
+
+/// One lcore's hands: it makes, confirms and deletes the conns that this lcore owns.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    lcore: u8,
+    free_v4: FreeList,
+    free_v6: FreeList,
+    free_extensions: FreeList,
+}
+
+impl Store {
+    /// The store of lcore `lcore`. There must be only one for each number.
+    pub fn new(shared: Arc<Shared>, lcore: u8) -> Store {
+        Store {
+            shared,
+            lcore,
+            free_v4: FreeList::default(),
+            free_v6: FreeList::default(),
+            free_extensions: FreeList::default(),
+        }
+    }
+
+    /// What all lcores share.
+    #[inline]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The lcore that this store belongs to.
+    #[inline]
+    pub fn lcore(&self) -> u8 {
+        self.lcore
+    }
+
+    /// The record of a number, whoever owns it.
+    #[inline]
+    pub fn conn(&self, number: ConnRef) -> Option<Conn<'_>> {
+        self.shared.records.get(number)
+    }
+
+    /// A confirmed conn of this lcore, if it is still the one that was meant.
+    pub fn get(&self, id: ConnId) -> Option<Conn<'_>> {
+        self.owned(id.conn, true).filter(|conn| conn.incarnation() == id.incarnation)
+    }
+
+    /// As [`Shared::find`], hashing first.
+    #[inline]
+    pub fn find(&self, tuple: &Tuple, zone: u16, now: Tick) -> Option<Found<'_>> {
+        self.shared.find(self.shared.hash(tuple, zone), tuple, zone, now)
+    }
+
+    fn owned(&self, number: ConnRef, confirmed: bool) -> Option<Conn<'_>> {
+        let conn = self.shared.records.get(number)?;
+        let mine = conn.is_in_use() && conn.owner() == self.lcore;
+        (mine && conn.status().has(Status::CONFIRMED) == confirmed).then_some(conn)
+    }
+
+    /// An unconfirmed conn: in no table, found by nobody. `zones` are those that the original
+    /// and the reply direction are looked up in. Both tuples must be of one family.
+    pub fn allocate(
+        &mut self,
+        orig: &Tuple,
+        reply: &Tuple,
+        zones: [u16; 2],
+    ) -> Result<ConnRef, AllocError> {
+        debug_assert_eq!(orig.is_v6(), reply.is_v6());
+        if !self.shared.capacity.take(self.lcore) {
+            return Err(AllocError::Full);
+        }
+        let records = &self.shared.records;
+        let (family, number) = if orig.is_v6() {
+            (Family::V6, self.free_v6.pop(&records.v6))
+        } else {
+            (Family::V4, self.free_v4.pop(&records.v4))
+        };
+        let number = number.map(|number| ConnRef::new(family, number));
+        let Some(conn) = number.and_then(|number| records.get(number)) else {
+            self.shared.capacity.give(self.lcore);
+            return Err(AllocError::NoRecord);
+        };
+        conn.start(orig, reply, zones, self.lcore);
+        Ok(conn.number())
+    }
+
+    /// Enters an unconfirmed conn into the table with this deadline, both tuples or neither
+    /// (`__nf_conntrack_confirm`). Expired conns are no clash. After a refusal the conn is still
+    /// unconfirmed and has to be released.
+    pub fn confirm(&mut self, number: ConnRef, deadline: Tick, now: Tick) -> Result<(), Refused> {
+        let shared = &*self.shared;
+        let Some(conn) = self.owned(number, false) else {
+            debug_assert!(false, "confirm of a conn that is not this lcore's unconfirmed one");
+            return Err(Refused::NoRoom);
+        };
+        conn.set_deadline(deadline);
+        let tuples = [conn.orig(), conn.reply()];
+        let (orig, reply) = shared.hashes(conn);
+        let due = Due::of(deadline, now);
+        shared.index.confirm_pair(orig, reply, number, due, |side, other| {
+            let tuple = if side == Direction::Original { &tuples[0] } else { &tuples[1] };
+            shared.holds(other, tuple, conn.zone(side), now)
+        })?;
+        if conn.status().has(Status::SRC_NAT) {
+            let source = tuples[0].source_hash(conn.zone(Direction::Original), &shared.seed);
+            if shared.by_source.list(source, number) {
+                conn.set_listed();
+            }
+        }
+        conn.add_status(Status::CONFIRMED);
+        Ok(())
+    }
+
+    /// Gives an unconfirmed conn back, with its extension block and its credit. False if it is
+    /// not one of this lcore's.
+    pub fn release_unconfirmed(&mut self, number: ConnRef) -> bool {
+        let conn = self.owned(number, false).map(Conn::number);
+        conn.is_some_and(|number| self.free(number))
+    }
+
+    /// Takes a confirmed conn out of the table and frees it. False if it is not one of this
+    /// lcore's. Whoever tells others about the end of a conn does so before.
+    pub fn delete(&mut self, number: ConnRef) -> bool {
+        let shared = &*self.shared;
+        let Some(conn) = self.owned(number, true) else { return false };
+        let (orig, reply) = shared.hashes(conn);
+        let mut removed = shared.index.remove(orig, number, Direction::Original);
+        if reply != orig {
+            removed &= shared.index.remove(reply, number, Direction::Reply);
+        }
+        debug_assert!(removed, "a confirmed conn has its entries");
+        if conn.is_listed() {
+            let zone = conn.zone(Direction::Original);
+            let source = conn.orig().source_hash(zone, &shared.seed);
+            shared.by_source.remove(source, number, Direction::Original);
+        }
+        self.free(number)
+    }
+
+    fn free(&mut self, number: ConnRef) -> bool {
+        let shared = &*self.shared;
+        let Some(conn) = shared.records.get(number) else { return false };
+        if let Some(block) = conn.extension() {
+            shared.extensions.give(&mut self.free_extensions, block);
+        }
+        conn.stop();
+        match number.family() {
+            Family::V4 => self.free_v4.push(&shared.records.v4, number.number()),
+            Family::V6 => self.free_v6.push(&shared.records.v6, number.number()),
+        }
+        shared.capacity.give(self.lcore);
+        true
+    }
+
+    /// The conn's extension block, a new one if it has none yet; `None` if the pool is exhausted
+    /// or the conn is not this lcore's.
+    pub fn extend(&mut self, number: ConnRef) -> Option<Extension<'_>> {
+        let shared = &*self.shared;
+        let conn = shared.records.get(number)?;
+        if !conn.is_in_use() || conn.owner() != self.lcore {
+            return None;
+        }
+        if conn.extension().is_none() {
+            conn.set_extension(Some(shared.extensions.take(&mut self.free_extensions)?));
+        }
+        shared.extension(conn)
+    }
+
+    /// Tells the sweep at once about a deadline that was shortened, for who cannot wait for
+    /// [`Due::HORIZON_SECS`]. False if the conn is not a confirmed one of this lcore.
+    pub fn arm(&mut self, number: ConnRef, now: Tick) -> bool {
+        let shared = &*self.shared;
+        self.owned(number, true).is_some_and(|conn| {
+            let hash = shared.hashes(conn).0;
+            shared.index.set_due(hash, number, Due::of(conn.deadline(), now))
+        })
+    }
+
+    /// Makes room for a conn with this index hash (`early_drop`): from its home on, the first of
+    /// [`EARLY_DROP_BUCKETS`] buckets that has live confirmed conns without ASSURED loses all of
+    /// them; returns how many. Expired conns met on the way go too and are not counted. Only
+    /// conns of this lcore are touched. `gone` sees each before it is deleted.
+    pub fn early_drop(
+        &mut self,
+        hash: u64,
+        now: Tick,
+        mut gone: impl FnMut(Conn<'_>, Gone),
+    ) -> usize {
+        for i in 0..EARLY_DROP_BUCKETS {
+            let mut dropped = 0;
+            for number in self.shared.index.neighbours(hash, i) {
+                // The second entry of a conn just deleted finds it no longer confirmed.
+                let Some(conn) = self.owned(number, true) else { continue };
+                let why = if conn.is_expired(now) { Gone::Expired } else { Gone::Early };
+                if why == Gone::Early && conn.status().has(Status::ASSURED) {
+                    continue;
+                }
+                gone(conn, why);
+                dropped += (self.delete(number) && why == Gone::Early) as usize;
+            }
+            if dropped > 0 {
+                return dropped;
+            }
+        }
+        0
+    }
+
+    /// The confirmed conns of this lcore among the `count` numbers from `from` on; for walks in
+    /// slices, up to [`Records::numbers`].
+    pub fn slice(&self, family: Family, from: u32, count: u32) -> impl Iterator<Item = Conn<'_>> {
+        let to = from.saturating_add(count).min(self.shared.records.numbers(family));
+        (from..to).filter_map(move |number| self.owned(ConnRef::new(family, number), true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::conntrack::tuple::proto;
+    use crate::wire::address::Address;
+
+    const SEED: HashSeed = HashSeed([
+        0x9e37_79b9_7f4a_7c15,
+        0xbf58_476d_1ce4_e5b9,
+        0x94d0_49bb_1331_11eb,
+        0x2545_f491_4f6c_dd1d,
+        0xd6e8_feb8_6659_fd93,
+    ]);
+    const NOW: Tick = Tick(u32::MAX - 1000);
+
+    fn shared(max: u32, lcores: u8) -> Arc<Shared> {
+        let shared = Shared::new(Sizes { max, lcores, extensions: 2 }, SEED).unwrap();
+        shared.records.ensure_chunks(Family::V4, u32::MAX).unwrap();
+        shared.records.ensure_chunks(Family::V6, u32::MAX).unwrap();
+        shared.extensions.ensure_chunks(u32::MAX).unwrap();
+        Arc::new(shared)
+    }
+
+    fn store(max: u32) -> Store {
+        Store::new(shared(max, 1), 0)
+    }
+
+    fn tuple(v6: bool, src: u32, port: u16) -> Tuple {
+        let address = |low: u32| {
+            if v6 { Address::v6(0xfd << 120 | low as u128) } else { Address::v4(low) }
+        };
+        let (src, dst) = (address(src), address(0xc633_6401));
+        Tuple { src, dst, src_id: port, dst_id: 443, proto: proto::TCP }
+    }
+
+    /// The reply tuple of `orig` when its source is translated to `to` and `port`.
+    fn snat(orig: &Tuple, to: u32, port: u16) -> Tuple {
+        let to = tuple(orig.is_v6(), to, port);
+        Tuple { src_id: port, src: to.src, ..*orig }.inverted().unwrap()
+    }
+
+    fn add(store: &mut Store, orig: &Tuple, reply: &Tuple) -> Result<ConnRef, Refused> {
+        let number = store.allocate(orig, reply, [0, 0]).unwrap();
+        let conn = store.conn(number).unwrap();
+        if orig.inverted() != Some(*reply) {
+            conn.add_status(Status::SRC_NAT);
+        }
+        match store.confirm(number, NOW.plus_secs(30), NOW) {
+            Ok(()) => Ok(number),
+            Err(refused) => {
+                assert!(store.release_unconfirmed(number));
+                Err(refused)
+            }
+        }
+    }
+
+    fn add_plain(store: &mut Store, orig: &Tuple) -> ConnRef {
+        add(store, orig, &orig.inverted().unwrap()).unwrap()
+    }
+
+    fn is_empty(store: &Store) -> bool {
+        let shared = store.shared();
+        shared.index.census() == (0, 0)
+            && shared.by_source.census() == (0, 0)
+            && shared.capacity.count() == 0
+    }
+
+    #[test]
+    fn a_conn_lives_from_allocation_to_deletion() {
+        for v6 in [false, true] {
+            let mut store = store(10);
+            let orig = tuple(v6, 1, 1000);
+            let reply = snat(&orig, 9, 2000);
+            let number = store.allocate(&orig, &reply, [0, 0]).unwrap();
+            assert!(store.find(&orig, 0, NOW).is_none(), "unconfirmed conns are in no table");
+            let before = store.conn(number).unwrap().id();
+            store.conn(number).unwrap().add_status(Status::SRC_NAT);
+            store.confirm(number, NOW.plus_secs(30), NOW).unwrap();
+
+            for (tuple, direction) in [(orig, Direction::Original), (reply, Direction::Reply)] {
+                let found = store.find(&tuple, 0, NOW).unwrap();
+                assert_eq!((found.conn.number(), found.direction), (number, direction));
+                assert!(!found.expired);
+                assert_eq!(found.conn.tuple(direction), tuple);
+                assert!(store.find(&tuple, 1, NOW).is_none(), "another zone");
+                assert!(store.find(&tuple, 0, NOW.plus_secs(30)).unwrap().expired);
+            }
+            assert!(store.find(&orig.inverted().unwrap(), 0, NOW).is_none());
+            assert_eq!(store.get(before).unwrap().number(), number);
+            assert_eq!(store.shared().by_source.census().0, 1);
+
+            assert!(!store.release_unconfirmed(number), "it is confirmed");
+            assert!(store.delete(number));
+            assert!(!store.delete(number) && !store.release_unconfirmed(number));
+            assert!(store.get(before).is_none());
+            assert!(store.find(&orig, 0, NOW).is_none() && store.find(&reply, 0, NOW).is_none());
+            assert!(is_empty(&store));
+        }
+    }
+
+    #[test]
+    fn a_plain_conn_takes_one_entry_and_is_found_from_both_sides() {
+        let mut store = store(10);
+        let orig = tuple(false, 1, 1000);
+        add_plain(&mut store, &orig);
+        assert_eq!(store.shared().index.census().0, 1);
+        let reply = store.find(&orig.inverted().unwrap(), 0, NOW).unwrap();
+        assert_eq!(reply.direction, Direction::Reply);
+    }
+
+    #[test]
+    fn a_packet_to_oneself_has_the_original_direction() {
+        let mut store = store(10);
+        let at = Address::v4(7);
+        let orig = Tuple { src: at, dst: at, src_id: 5, dst_id: 5, proto: proto::UDP };
+        add_plain(&mut store, &orig);
+        assert_eq!(store.find(&orig, 0, NOW).unwrap().direction, Direction::Original);
+    }
+
+    #[test]
+    fn zones_of_both_directions_may_differ() {
+        let mut store = store(10);
+        let orig = tuple(false, 1, 1000);
+        let reply = orig.inverted().unwrap();
+        let number = store.allocate(&orig, &reply, [3, 0]).unwrap();
+        store.confirm(number, NOW.plus_secs(9), NOW).unwrap();
+        assert!(store.find(&orig, 3, NOW).is_some() && store.find(&orig, 0, NOW).is_none());
+        assert!(store.find(&reply, 0, NOW).is_some() && store.find(&reply, 3, NOW).is_none());
+        assert!(store.delete(number));
+        assert!(is_empty(&store));
+    }
+
+    #[test]
+    fn a_clash_on_either_side_changes_nothing() {
+        let mut store = store(100);
+        let (a, b) = (tuple(false, 1, 1000), tuple(false, 2, 1000));
+        let first = add(&mut store, &a, &snat(&a, 9, 2000)).unwrap();
+        let before = (store.shared().index.census(), store.shared().capacity.count());
+        // The port of the first conn, chosen again for another source.
+        assert_eq!(store.shared().is_taken(&snat(&b, 9, 2000), 0, None, NOW), Some(first));
+        assert_eq!(store.shared().is_taken(&snat(&b, 9, 2000), 0, Some(first), NOW), None);
+        assert_eq!(store.shared().is_taken(&snat(&b, 9, 2001), 0, None, NOW), None);
+        let refused = add(&mut store, &b, &snat(&b, 9, 2000));
+        assert_eq!(refused, Err(Refused::Clash { with: first, side: Direction::Reply }));
+        let refused = add(&mut store, &a, &snat(&a, 9, 2001));
+        assert_eq!(refused, Err(Refused::Clash { with: first, side: Direction::Original }));
+        assert_eq!((store.shared().index.census(), store.shared().capacity.count()), before);
+        assert!(store.find(&b, 0, NOW).is_none());
+    }
+
+    #[test]
+    fn an_expired_conn_is_no_clash_and_hides_behind_its_successor() {
+        let mut store = store(100);
+        let orig = tuple(false, 1, 1000);
+        let old = add_plain(&mut store, &orig);
+        let later = NOW.plus_secs(31);
+        assert!(store.find(&orig, 0, later).unwrap().expired);
+        assert_eq!(store.shared().is_taken(&orig, 0, None, later), None);
+        let new = store.allocate(&orig, &orig.inverted().unwrap(), [0, 0]).unwrap();
+        store.confirm(new, later.plus_secs(30), later).unwrap();
+        let found = store.find(&orig, 0, later).unwrap();
+        assert_eq!((found.conn.number(), found.expired), (new, false));
+        assert!(store.delete(old));
+        assert_eq!(store.find(&orig, 0, later).unwrap().conn.number(), new);
+        assert!(store.delete(new));
+        assert!(is_empty(&store));
+    }
+
+    #[test]
+    fn the_limit_is_exact_and_early_drop_makes_room() {
+        let mut store = store(10);
+        let orig = |i: u32| tuple(false, i, 1000);
+        for i in 0..10 {
+            add_plain(&mut store, &orig(i));
+        }
+        let new = orig(99);
+        let reply = new.inverted().unwrap();
+        assert_eq!(store.allocate(&new, &reply, [0, 0]), Err(AllocError::Full));
+        let hash = store.shared().hash(&new, 0);
+        let mut seen = Vec::new();
+        let dropped = store.early_drop(hash, NOW, |conn, why| seen.push((conn.orig(), why)));
+        assert!(dropped > 0 && dropped <= 7);
+        assert_eq!(seen.len(), dropped);
+        assert!(
+            seen.iter()
+                .all(|(tuple, why)| { *why == Gone::Early && store.find(tuple, 0, NOW).is_none() })
+        );
+        assert!(store.allocate(&new, &reply, [0, 0]).is_ok());
+        assert_eq!(store.shared().capacity.count() as usize, 11 - dropped);
+    }
+
+    #[test]
+    fn early_drop_spares_assured_and_foreign_conns_and_does_not_count_expired_ones() {
+        let shared = shared(4, 2);
+        let (mut mine, mut other) = (Store::new(shared.clone(), 0), Store::new(shared, 1));
+        let all = [(); EARLY_DROP_BUCKETS as usize];
+        let sweep = |store: &mut Store, now: Tick| -> Vec<Gone> {
+            let mut seen = Vec::new();
+            for (i, ()) in all.iter().enumerate() {
+                // Every home once, so that the placing of these few conns does not matter.
+                let hash = ((2 * i as u64) << 60) | 1;
+                store.early_drop(hash, now, |_, why| seen.push(why));
+            }
+            seen
+        };
+        let assured = add_plain(&mut mine, &tuple(false, 1, 1));
+        mine.conn(assured).unwrap().add_status(Status::ASSURED);
+        add_plain(&mut other, &tuple(false, 2, 2));
+        mine.allocate(&tuple(false, 3, 3), &tuple(false, 3, 3).inverted().unwrap(), [0, 0])
+            .unwrap();
+        assert_eq!(sweep(&mut mine, NOW), []);
+        assert_eq!(sweep(&mut mine, NOW.plus_secs(31)), [Gone::Expired]);
+        assert_eq!(mine.shared().capacity.count(), 2);
+    }
+
+    #[test]
+    fn the_sweep_names_the_expired_and_arms_the_rest() {
+        let mut store = store(1000);
+        let short = add_plain(&mut store, &tuple(false, 1, 1));
+        let long = tuple(false, 2, 2);
+        let long = store.allocate(&long, &long.inverted().unwrap(), [0, 0]).unwrap();
+        store.confirm(long, NOW.plus_secs(432_000), NOW).unwrap();
+        let pass = |store: &Store, now: Tick, take: bool| {
+            let mut named = Vec::new();
+            let mut at = 0;
+            loop {
+                at = store.shared().sweep(at, 100, now, |id, owner| {
+                    named.push((id.conn, owner));
+                    take
+                });
+                if at == 0 {
+                    return named;
+                }
+            }
+        };
+        assert_eq!(pass(&store, NOW.plus_secs(29), true), []);
+        let later = NOW.plus_secs(32);
+        assert_eq!(pass(&store, later, false), [(short, 0)]);
+        assert_eq!(pass(&store, later, true), [(short, 0)]);
+        assert_eq!(pass(&store, later, true), [], "taken on a moment ago");
+        assert_eq!(pass(&store, later.plus_secs(4), true), [(short, 0)], "but it is still there");
+        assert!(store.delete(short));
+        // A long deadline is armed again and again, far across the wrap of the coarse time.
+        for secs in (60..431_900).step_by(50) {
+            assert_eq!(pass(&store, NOW.plus_secs(secs), true), []);
+        }
+        // One that a tracker shortened is noticed within the horizon.
+        let now = NOW.plus_secs(431_900);
+        store.conn(long).unwrap().set_deadline(now.plus_secs(1));
+        assert_eq!(pass(&store, now.plus_secs(Due::HORIZON_SECS + 3), true), [(long, 0)]);
+    }
+
+    #[test]
+    fn a_shortened_deadline_can_be_armed_at_once() {
+        let mut store = store(10);
+        let number = add_plain(&mut store, &tuple(false, 1, 1));
+        store.conn(number).unwrap().set_deadline(NOW.plus_secs(3));
+        let count = |store: &Store| {
+            let mut n = 0;
+            store.shared().sweep(0, u32::MAX, NOW.plus_secs(5), |_, _| {
+                n += 1;
+                false
+            });
+            n
+        };
+        assert_eq!(count(&store), 0);
+        assert!(store.arm(number, NOW));
+        assert_eq!(count(&store), 1);
+    }
+
+    #[test]
+    fn the_mappings_of_a_source_are_found() {
+        let mut store = store(1000);
+        let source = tuple(false, 5, 5000);
+        let find = |store: &Store, tuple: &Tuple, zone| {
+            store.shared().same_source(tuple, zone, |conn| Some(conn.reply().dst_id))
+        };
+        add_plain(&mut store, &Tuple { dst_id: 1, ..source });
+        assert_eq!(find(&store, &source, 0), None, "its source is not translated");
+        let mut numbers = Vec::new();
+        for port in 2..40 {
+            let orig = Tuple { dst_id: port, ..source };
+            numbers.push(add(&mut store, &orig, &snat(&orig, 9, 60_000)).unwrap());
+        }
+        assert_eq!(store.shared().by_source.census().0, 7, "bounded");
+        assert_eq!(find(&store, &source, 0), Some(60_000));
+        assert_eq!(find(&store, &source, 1), None);
+        assert_eq!(find(&store, &Tuple { src_id: 5001, ..source }, 0), None);
+        assert_eq!(find(&store, &Tuple { proto: proto::UDP, ..source }, 0), None);
+        assert!(numbers.into_iter().all(|number| store.delete(number)));
+        assert_eq!(find(&store, &source, 0), None);
+        assert_eq!(store.shared().by_source.census(), (0, 0));
+    }
+
+    #[test]
+    fn extension_blocks_are_bounded_clean_and_returned() {
+        let mut store = store(10);
+        let numbers = [1, 2, 3].map(|i| add_plain(&mut store, &tuple(false, i, 1)));
+        store.extend(numbers[0]).unwrap().count(Direction::Reply, 2, 300);
+        assert_eq!(store.extend(numbers[0]).unwrap().counted(Direction::Reply), (2, 300));
+        assert!(store.extend(numbers[1]).is_some());
+        assert!(store.extend(numbers[2]).is_none(), "two blocks in all");
+        assert!(store.delete(numbers[0]));
+        assert!(store.extend(numbers[0]).is_none(), "freed");
+        let block = store.extend(numbers[2]).unwrap();
+        assert_eq!(block.counted(Direction::Reply), (0, 0));
+    }
+
+    #[test]
+    fn missing_memory_refuses_and_keeps_the_count() {
+        let shared = Shared::new(Sizes { max: 100, lcores: 1, extensions: 0 }, SEED).unwrap();
+        let mut store = Store::new(Arc::new(shared), 0);
+        let orig = tuple(false, 1, 1);
+        let reply = orig.inverted().unwrap();
+        assert_eq!(store.allocate(&orig, &reply, [0, 0]), Err(AllocError::NoRecord));
+        assert_eq!(store.shared().capacity.count(), 0);
+        store.shared().records.keep_ahead(Family::V4, 1).unwrap();
+        let number = store.allocate(&orig, &reply, [0, 0]).unwrap();
+        assert!(store.extend(number).is_none());
+    }
+
+    #[test]
+    fn records_freed_by_one_lcore_reach_another() {
+        let max = 1000;
+        let shared = shared(max, 2);
+        let mut stores = [Store::new(shared.clone(), 0), Store::new(shared.clone(), 1)];
+        for round in 0..6 {
+            let store = &mut stores[round % 2];
+            let numbers: Vec<_> =
+                (0..max).map(|i| add_plain(store, &tuple(round % 3 == 0, i, 1))).collect();
+            assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), max as usize);
+            assert!(numbers.iter().all(|&number| store.delete(number)));
+        }
+        let used = shared.records.numbers(Family::V4);
+        assert!(used <= max + 2 * FreeList::HOARD, "{used}");
+    }
+
+    #[test]
+    fn a_walk_in_slices_sees_each_confirmed_conn_of_its_lcore_once() {
+        let shared = shared(1000, 2);
+        let (mut a, mut b) = (Store::new(shared.clone(), 0), Store::new(shared, 1));
+        let mut expected = BTreeSet::new();
+        for i in 0..300 {
+            expected.insert(add_plain(&mut a, &tuple(false, i, 1)).number());
+            add_plain(&mut b, &tuple(false, i, 2));
+        }
+        let gone: Vec<u32> = expected.iter().copied().step_by(3).collect();
+        for number in gone {
+            assert!(a.delete(ConnRef::new(Family::V4, number)));
+            expected.remove(&number);
+        }
+        let end = a.shared().records.numbers(Family::V4);
+        let seen: Vec<u32> = (0..end)
+            .step_by(50)
+            .flat_map(|from| a.slice(Family::V4, from, 50))
+            .map(|conn| conn.number().number())
+            .collect();
+        assert_eq!(seen.len(), expected.len());
+        assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), expected);
+    }
+
+    #[test]
+    fn the_limit_changes_live_within_what_the_index_serves() {
+        let store = store(100);
+        assert_eq!(store.shared().set_max(150), Ok(()));
+        let refused = SetupError::AboveLargest { max: 151, largest: 150 };
+        assert_eq!(store.shared().set_max(151), Err(refused));
+        assert_eq!(store.shared().capacity.max(), 150);
+    }
+
+    #[test]
+    fn a_translated_conn_costs_less_than_its_bound() {
+        let max = 1 << 16;
+        let shared = Shared::new(Sizes { max, lcores: 1, extensions: 0 }, SEED).unwrap();
+        let index = (shared.index.bytes() + shared.by_source.bytes()) as u32;
+        assert!(128 + index.div_ceil(max) <= 178, "{}", 128 + index.div_ceil(max));
+        assert!(192 + index.div_ceil(max) <= 242);
+        shared.records.ensure_chunks(Family::V4, max).unwrap();
+        assert_eq!(shared.bytes(), (index + 128 * max) as usize);
+    }
+
+    /// What a random test does next.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add { v6: bool, src: u8, port: u8, nat: Option<u8> },
+        Delete(prop::sample::Index),
+        Pass(u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let add = (any::<bool>(), any::<u8>(), 0..8u8, prop::option::of(0..32u8))
+            .prop_map(|(v6, src, port, nat)| Step::Add { v6, src, port, nat });
+        let step = prop_oneof![
+            6 => add,
+            3 => any::<prop::sample::Index>().prop_map(Step::Delete),
+            1 => (0..3u8).prop_map(Step::Pass),
+        ];
+        prop::collection::vec(step, 1..400)
+    }
+
+    /// Tuples to (number, deadline), by `HashMap`s.
+    #[derive(Default)]
+    struct Oracle {
+        holders: HashMap<Tuple, ConnRef>,
+        conns: HashMap<ConnRef, (Tuple, Tuple, Tick)>,
+    }
+
+    impl Oracle {
+        fn live(&self, tuple: &Tuple, now: Tick) -> Option<ConnRef> {
+            let number = *self.holders.get(tuple)?;
+            (!self.conns[&number].2.has_passed(now)).then_some(number)
+        }
+
+        fn remove(&mut self, number: ConnRef) {
+            if let Some((orig, reply, _)) = self.conns.remove(&number) {
+                for tuple in [orig, reply] {
+                    if self.holders.get(&tuple) == Some(&number) {
+                        self.holders.remove(&tuple);
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn it_behaves_as_two_hash_maps(steps in steps()) {
+            let mut store = store(96);
+            let mut oracle = Oracle::default();
+            let mut now = NOW;
+            for step in steps {
+                match step {
+                    Step::Pass(secs) => now = now.plus_secs(secs as u32),
+                    Step::Delete(at) => {
+                        let mut numbers: Vec<_> = oracle.conns.keys().copied().collect();
+                        numbers.sort();
+                        if !numbers.is_empty() {
+                            let number = *at.get(&numbers);
+                            prop_assert!(store.delete(number));
+                            oracle.remove(number);
+                        }
+                    }
+                    Step::Add { v6, src, port, nat } => {
+                        let orig = tuple(v6, src as u32, port as u16);
+                        let plain = orig.inverted().unwrap();
+                        let reply = nat.map_or(plain, |to| snat(&orig, 1 << 20, to as u16));
+                        let number = match store.allocate(&orig, &reply, [0, 0]) {
+                            Ok(number) => number,
+                            Err(error) => {
+                                prop_assert_eq!(error, AllocError::Full);
+                                prop_assert_eq!(oracle.conns.len(), 96);
+                                continue;
+                            }
+                        };
+                        if nat.is_some() {
+                            store.conn(number).unwrap().add_status(Status::SRC_NAT);
+                        }
+                        let deadline = now.plus_secs(20);
+                        let wanted = oracle.live(&orig, now)
+                            .map(|with| Refused::Clash { with, side: Direction::Original })
+                            .or(oracle.live(&reply, now)
+                                .map(|with| Refused::Clash { with, side: Direction::Reply }))
+                            .map_or(Ok(()), Err);
+                        let got = store.confirm(number, deadline, now);
+                        prop_assert_eq!(got, wanted);
+                        if got.is_ok() {
+                            oracle.conns.insert(number, (orig, reply, deadline));
+                            oracle.holders.insert(orig, number);
+                            oracle.holders.insert(reply, number);
+                        } else {
+                            prop_assert!(store.release_unconfirmed(number));
+                        }
+                    }
+                }
+                prop_assert_eq!(store.shared().capacity.count() as usize, oracle.conns.len());
+            }
+            for (tuple, number) in &oracle.holders {
+                let found = store.find(tuple, 0, now).unwrap();
+                prop_assert_eq!(found.conn.number(), *number);
+                prop_assert_eq!(found.expired, oracle.live(tuple, now).is_none());
+                prop_assert_eq!(found.conn.tuple(found.direction), *tuple);
+            }
+            for number in oracle.conns.keys() {
+                prop_assert!(store.delete(*number));
+            }
+            prop_assert!(is_empty(&store));
+        }
+    }
+}
