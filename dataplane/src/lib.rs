@@ -8,5 +8,6 @@
 
 pub mod conntrack;
 pub mod nat;
+pub mod rules;
 pub mod time;
 pub mod wire;
