@@ -10,5 +10,6 @@
 pub mod arch;
 pub mod conntrack;
 pub mod nat;
+pub mod rules;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,224 @@
+//! The form of a ruleset that packets walk: flat arrays, everything resolved to numbers.
+//!
+//! Built by the control core, put into a snapshot, read by workers, never changed. Port names are
+//! resolved against the configured ports of that snapshot; a name that no port has matches nothing.
+//! Bounds: jumps nest at most [`check::MAX_DEPTH`] deep, a walk looks at no more than
+//! [`check::MAX_STEPS`] rules.
+
+use core::ops::Range;
+use std::collections::HashMap;
+
+use super::check::{self, CheckError};
+use super::hook::{Hook, Table};
+use super::matches::{Basics, IcmpKind, Match, Maybe};
+use super::model::{Policy, Rule, Ruleset, TableRules};
+use super::targets::{Log, RejectWith, SetMark, Target};
+use super::test::{PortSet, Test};
+use super::walk::NatTarget;
+
+/// Number of something that counts, as [`Ruleset::countables`] orders them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CounterId(pub u32);
+
+/// One family's rules as packets walk them.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    pub(super) bases: [[Option<BaseChain>; 5]; 4],
+    pub(super) chains: Vec<Range<u32>>,
+    pub(super) rules: Vec<CompiledRule>,
+    pub(super) tests: Vec<Test>,
+    pub(super) logs: Vec<Log>,
+    pub(super) nats: Vec<NatTarget>,
+    counters: Range<u32>,
+}
+
+/// A base chain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BaseChain {
+    pub(super) chain: u32,
+    pub(super) policy: Policy,
+    pub(super) counter: CounterId,
+    empty: bool,
+}
+
+/// A rule: its tests and what follows if all hold.
+#[derive(Clone, Debug)]
+pub(super) struct CompiledRule {
+    pub(super) first_test: u32,
+    pub(super) end_test: u32,
+    pub(super) counter: CounterId,
+    pub(super) action: Action,
+}
+
+/// A target with names resolved.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Action {
+    Continue,
+    Accept,
+    Drop,
+    Return,
+    Reject(RejectWith),
+    Jump(u32),
+    Goto(u32),
+    Log(u32),
+    Notrack,
+    Mark(SetMark),
+    Nat(u32),
+}
+
+impl Compiled {
+    /// Compiles `ruleset` for ports with these names, by [`super::facts::PortId`]. Its counters are
+    /// numbered from `first_counter` on, so both families can share one array.
+    ///
+    /// # Errors
+    /// Whatever [`check::check`] refuses.
+    pub fn new<S: AsRef<str>>(
+        ruleset: &Ruleset,
+        ports: &[S],
+        first_counter: u32,
+    ) -> Result<Compiled, CheckError> {
+        check::check(ruleset)?;
+        let mut compiled = Compiled { counters: first_counter..first_counter, ..Self::default() };
+        for rules in ruleset.tables.iter().flatten() {
+            compiled.add_table(rules, ports);
+        }
+        Ok(compiled)
+    }
+
+    /// The numbers of this ruleset's counters.
+    pub fn counters(&self) -> Range<u32> {
+        self.counters.clone()
+    }
+
+    /// True if the walk can be skipped: no such base chain, or one without rules whose policy is
+    /// ACCEPT. Its [`Compiled::policy_counter`] still counts.
+    #[inline]
+    pub fn is_empty(&self, table: Table, hook: Hook) -> bool {
+        self.base(table, hook).is_none_or(|base| base.empty)
+    }
+
+    /// What counts the packets that meet the policy; `None` if the table was never named.
+    #[inline]
+    pub fn policy_counter(&self, table: Table, hook: Hook) -> Option<CounterId> {
+        self.base(table, hook).map(|base| base.counter)
+    }
+
+    #[inline]
+    pub(super) fn base(&self, table: Table, hook: Hook) -> Option<&BaseChain> {
+        self.bases[table.index()][hook.index()].as_ref()
+    }
+
+    #[inline]
+    pub(super) fn chain(&self, number: u32) -> core::slice::Iter<'_, CompiledRule> {
+        let span = self.chains.get(number as usize).cloned().unwrap_or(0..0);
+        self.rules.get(span.start as usize..span.end as usize).unwrap_or(&[]).iter()
+    }
+
+    fn next_counter(&mut self) -> CounterId {
+        let counter = CounterId(self.counters.end);
+        self.counters.end += 1;
+        counter
+    }
+
+    fn add_table<S: AsRef<str>>(&mut self, table: &TableRules, ports: &[S]) {
+        let first = self.chains.len() as u32;
+        let numbers: HashMap<&str, u32> =
+            (first..).zip(&table.chains).map(|(n, chain)| (chain.name.as_str(), n)).collect();
+        for (number, chain) in (first..).zip(&table.chains) {
+            if let Some(base) = chain.base {
+                let counter = self.next_counter();
+                let empty = chain.rules.is_empty() && base.policy == Policy::Accept;
+                self.bases[table.table.index()][base.hook.index()] =
+                    Some(BaseChain { chain: number, policy: base.policy, counter, empty });
+            }
+            let start = self.rules.len() as u32;
+            for rule in &chain.rules {
+                self.add_rule(rule, ports, &numbers);
+            }
+            self.chains.push(start..self.rules.len() as u32);
+        }
+    }
+
+    fn add_rule<S: AsRef<str>>(&mut self, rule: &Rule, ports: &[S], numbers: &HashMap<&str, u32>) {
+        let first_test = self.tests.len() as u32;
+        add_basics(&rule.basics, ports, &mut self.tests);
+        for asked in &rule.matches {
+            add_match(asked, &mut self.tests);
+        }
+        let end_test = self.tests.len() as u32;
+        let counter = self.next_counter();
+        let action = self.action(&rule.target, numbers);
+        self.rules.push(CompiledRule { first_test, end_test, counter, action });
+    }
+
+    fn action(&mut self, target: &Target, numbers: &HashMap<&str, u32>) -> Action {
+        // The check has seen that every name leads to a chain.
+        let number = |name: &String| numbers.get(name.as_str()).copied();
+        match target {
+            Target::None => Action::Continue,
+            Target::Accept => Action::Accept,
+            Target::Drop => Action::Drop,
+            Target::Return => Action::Return,
+            Target::Reject(with) => Action::Reject(*with),
+            Target::Jump(name) => number(name).map_or(Action::Drop, Action::Jump),
+            Target::Goto(name) => number(name).map_or(Action::Drop, Action::Goto),
+            Target::Log(log) => {
+                self.logs.push(log.clone());
+                Action::Log(self.logs.len() as u32 - 1)
+            }
+            Target::CtNotrack | Target::Notrack => Action::Notrack,
+            Target::Mark(mark) => Action::Mark(*mark),
+            Target::Snat(options) => self.nat(NatTarget::Snat(options.range())),
+            Target::Dnat(options) => self.nat(NatTarget::Dnat(options.range())),
+            Target::Masquerade(options) => self.nat(NatTarget::Masquerade(options.range())),
+            Target::Redirect(options) => self.nat(NatTarget::Redirect(options.range())),
+        }
+    }
+
+    fn nat(&mut self, target: NatTarget) -> Action {
+        self.nats.push(target);
+        Action::Nat(self.nats.len() as u32 - 1)
+    }
+}
+
+/// In the kernel's order (`ip_packet_match`): addresses, ports, protocol, fragment.
+fn add_basics<S: AsRef<str>>(basics: &Basics, ports: &[S], tests: &mut Vec<Test>) {
+    tests.extend(basics.src.map(Test::Src));
+    tests.extend(basics.dst.map(Test::Dst));
+    let resolve = |pattern| PortSet::resolve(pattern, ports);
+    tests.extend(basics.in_port.as_ref().map(|pattern| Test::InPort(resolve(pattern))));
+    tests.extend(basics.out_port.as_ref().map(|pattern| Test::OutPort(resolve(pattern))));
+    tests.extend(basics.proto.map(Test::Proto));
+    tests.extend(basics.fragment.map(Test::LaterFragment));
+}
+
+fn add_match(asked: &Match, tests: &mut Vec<Test>) {
+    match asked {
+        Match::Tcp(tcp) => {
+            tests.push(Test::Header);
+            tests.extend(tcp.src_port.map(Test::SrcPort));
+            tests.extend(tcp.dst_port.map(Test::DstPort));
+            tests.extend(tcp.flags.map(Test::TcpFlags));
+            tests.extend(tcp.option.map(Test::TcpOption));
+        }
+        Match::Udp(udp) => {
+            tests.push(Test::Header);
+            tests.extend(udp.src_port.map(Test::SrcPort));
+            tests.extend(udp.dst_port.map(Test::DstPort));
+        }
+        Match::Icmp(kind) | Match::Icmpv6(kind) => add_icmp(kind, tests),
+        Match::Conntrack(asked) => tests.push(Test::Conntrack(asked.clone())),
+        Match::State(states) => tests.push(Test::State(*states)),
+        Match::Multiport(ports) => {
+            tests.push(Test::Header);
+            tests.push(Test::Ports(Box::new(ports.clone())));
+        }
+        Match::Comment(_) => {}
+        Match::Mark(masked) => tests.push(Test::Mark(*masked)),
+    }
+}
+
+fn add_icmp(kind: &Maybe<IcmpKind>, tests: &mut Vec<Test>) {
+    tests.push(Test::Header);
+    tests.push(Test::Icmp(*kind));
+}

@@ -1,0 +1,112 @@
+//! What a rule can look at: the facts of one packet at one hook.
+//!
+//! The pipeline fills [`Facts`] once and edits what changes on the way (addresses after a rewrite,
+//! the out port after routing, the mark after a walk). What only few rules ask for (the conn's two
+//! tuples, its remaining time) stays behind the trait [`Conn`], so building facts costs nothing
+//! but a reference; the trait is called only by rules that name such a thing.
+
+use crate::conntrack::state::{CtState, Direction, Status};
+use crate::conntrack::tuple::Tuple;
+use crate::wire::address::Address;
+
+/// Number of a configured port, by position in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub u8);
+
+/// One packet as the header stands at the hook. Ports and lengths are in host order.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// Port of arrival; `None` for what the gateway itself sends.
+    pub in_port: Option<PortId>,
+    /// Port of departure; `None` before routing and for what goes to the gateway.
+    pub out_port: Option<PortId>,
+    /// Source address.
+    pub src: Address,
+    /// Destination address.
+    pub dst: Address,
+    /// Transport protocol, for IPv6 after the extension headers.
+    pub proto: u8,
+    /// Offset of a later fragment in units of 8 bytes; 0 for a whole packet or a first fragment.
+    pub fragment_offset: u16,
+    /// Source port; 0 where the protocol has none.
+    pub src_port: u16,
+    /// Destination port; 0 where the protocol has none.
+    pub dst_port: u16,
+    /// Byte 13 of the TCP header.
+    pub tcp_flags: u8,
+    /// ICMP or ICMPv6 type.
+    pub icmp_type: u8,
+    /// ICMP or ICMPv6 code.
+    pub icmp_code: u8,
+    /// The protocol's fixed header is wholly there (20 bytes of TCP, 8 of UDP and ICMP, 4 bytes of
+    /// ports for others). A rule that has to look into a header cut short drops the packet.
+    pub l4_valid: bool,
+    /// Length of the whole packet from the IP header on, in bytes.
+    pub length: u32,
+    /// The packet's mark.
+    pub mark: u32,
+    /// Transport header and what follows, as far as it lies in the first segment.
+    pub l4: &'a [u8],
+    /// What connection tracking said.
+    pub ct: CtFacts<'a>,
+}
+
+/// What connection tracking said about the packet.
+#[derive(Clone, Copy)]
+pub struct CtFacts<'a> {
+    /// State as `--ctstate` sees it.
+    pub state: CtState,
+    /// Which of the conn's tuples the packet matched; original where there is no conn.
+    pub direction: Direction,
+    /// The conn, confirmed or not; `None` for invalid and untracked packets and before tracking.
+    pub conn: Option<&'a dyn Conn>,
+}
+
+impl CtFacts<'_> {
+    /// Before tracking (table raw), or tracking refused: no conn, state INVALID.
+    pub const NONE: CtFacts<'static> =
+        CtFacts { state: CtState::Invalid, direction: Direction::Original, conn: None };
+}
+
+/// The questions few rules ask about a conn; implemented on the record and on unconfirmed conns.
+pub trait Conn {
+    /// Status bits.
+    fn status(&self) -> Status;
+    /// Tuple of the original direction.
+    fn original(&self) -> Tuple;
+    /// Tuple of the reply direction.
+    fn reply(&self) -> Tuple;
+    /// Whole seconds until the conn expires, 0 while it is unconfirmed.
+    fn expires_secs(&self) -> u32;
+}
+
+/// A conn's answers written down, for explanations and tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnFacts {
+    /// Status bits.
+    pub status: Status,
+    /// Tuple of the original direction.
+    pub original: Tuple,
+    /// Tuple of the reply direction.
+    pub reply: Tuple,
+    /// Seconds left.
+    pub expires_secs: u32,
+}
+
+impl Conn for ConnFacts {
+    fn status(&self) -> Status {
+        self.status
+    }
+
+    fn original(&self) -> Tuple {
+        self.original
+    }
+
+    fn reply(&self) -> Tuple {
+        self.reply
+    }
+
+    fn expires_secs(&self) -> u32 {
+        self.expires_secs
+    }
+}

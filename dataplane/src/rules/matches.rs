@@ -1,0 +1,253 @@
+//! What a rule asks of a packet, as written. Tests that the compiled form uses unchanged live here
+//! too, each with the kernel's meaning.
+
+use crate::wire::address::Address;
+
+/// A test that can be negated with `!`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Maybe<T> {
+    /// `!` was written.
+    pub not: bool,
+    /// What is asked for.
+    pub value: T,
+}
+
+impl<T> Maybe<T> {
+    /// The plain, not negated test.
+    pub const fn is(value: T) -> Maybe<T> {
+        Maybe { not: false, value }
+    }
+
+    /// The negated test.
+    pub const fn isnt(value: T) -> Maybe<T> {
+        Maybe { not: true, value }
+    }
+
+    /// The packet's answer `holds` turned round where `!` was written.
+    #[inline]
+    pub const fn judge(&self, holds: bool) -> bool {
+        holds != self.not
+    }
+}
+
+/// An address with a mask; the mask may have holes. Bits are those of [`Address::bits`], and an
+/// IPv4 mask has only its low 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Net {
+    /// The address, already masked.
+    pub address: Address,
+    /// Bits that count.
+    pub mask: u128,
+}
+
+impl Net {
+    /// True if `address` agrees in every bit that counts.
+    #[inline]
+    pub const fn holds(&self, address: Address) -> bool {
+        (address.bits() ^ self.address.bits()) & self.mask == 0
+    }
+}
+
+/// An inclusive range of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PortRange {
+    /// Lowest port.
+    pub low: u16,
+    /// Highest port; below `low` nothing matches.
+    pub high: u16,
+}
+
+impl PortRange {
+    /// One port.
+    pub const fn one(port: u16) -> PortRange {
+        PortRange { low: port, high: port }
+    }
+
+    /// True if `port` lies in the range.
+    #[inline]
+    pub const fn holds(&self, port: u16) -> bool {
+        self.low <= port && port <= self.high
+    }
+}
+
+/// What every rule can ask without `-m` (`struct ipt_ip`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Basics {
+    /// `-s`.
+    pub src: Option<Maybe<Net>>,
+    /// `-d`.
+    pub dst: Option<Maybe<Net>>,
+    /// `-i`, a name or a prefix that ends in `+`.
+    pub in_port: Option<Maybe<String>>,
+    /// `-o`.
+    pub out_port: Option<Maybe<String>>,
+    /// `-p`; `None` for all protocols.
+    pub proto: Option<Maybe<u8>>,
+    /// `-f`: later fragments only (IPv4).
+    pub fragment: Option<Maybe<()>>,
+}
+
+/// `-m NAME` with its options, in the order in which the rule names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// `-m tcp`.
+    Tcp(Tcp),
+    /// `-m udp`.
+    Udp(Udp),
+    /// `-m icmp`, `None` for any type.
+    Icmp(Maybe<IcmpKind>),
+    /// `-m icmp6`.
+    Icmpv6(Maybe<IcmpKind>),
+    /// `-m conntrack`.
+    Conntrack(Box<Conntrack>),
+    /// `-m state`: a conntrack match that knows states alone.
+    State(Maybe<StateMask>),
+    /// `-m multiport`.
+    Multiport(Multiport),
+    /// `-m comment`: always true.
+    Comment(String),
+    /// `-m mark`.
+    Mark(Maybe<Masked>),
+}
+
+/// `-m tcp` (`struct xt_tcp`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tcp {
+    /// `--sport`.
+    pub src_port: Option<Maybe<PortRange>>,
+    /// `--dport`.
+    pub dst_port: Option<Maybe<PortRange>>,
+    /// `--tcp-option`: a kind of option, not 0.
+    pub option: Option<Maybe<u8>>,
+    /// `--tcp-flags`.
+    pub flags: Option<Maybe<TcpFlags>>,
+}
+
+/// Flags of byte 13: those examined and those of them that have to be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TcpFlags {
+    /// Flags examined.
+    pub mask: u8,
+    /// Flags that have to be set; the others of `mask` have to be clear.
+    pub set: u8,
+}
+
+/// `-m udp` (`struct xt_udp`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Udp {
+    /// `--sport`.
+    pub src_port: Option<Maybe<PortRange>>,
+    /// `--dport`.
+    pub dst_port: Option<Maybe<PortRange>>,
+}
+
+/// An ICMP type and a range of its codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IcmpKind {
+    /// Type; for ICMP (not ICMPv6) 255 with all codes stands for any type.
+    pub kind: u8,
+    /// Lowest code.
+    pub low: u8,
+    /// Highest code.
+    pub high: u8,
+}
+
+/// A set of packet states (`XT_CONNTRACK_STATE_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StateMask(pub u8);
+
+impl StateMask {
+    /// No conn, although tracking was asked for.
+    pub const INVALID: StateMask = StateMask(1 << 0);
+    /// First packets, not answered.
+    pub const NEW: StateMask = StateMask(1 << 1);
+    /// Expected conns and ICMP errors.
+    pub const RELATED: StateMask = StateMask(1 << 2);
+    /// Answered conns.
+    pub const ESTABLISHED: StateMask = StateMask(1 << 3);
+    /// Not tracked.
+    pub const UNTRACKED: StateMask = StateMask(1 << 4);
+    /// The conn's source is translated.
+    pub const SNAT: StateMask = StateMask(1 << 5);
+    /// The conn's destination is translated.
+    pub const DNAT: StateMask = StateMask(1 << 6);
+
+    /// True if the two sets share a state.
+    #[inline]
+    pub const fn meets(self, other: StateMask) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both sets together.
+    #[inline]
+    pub const fn with(self, other: StateMask) -> StateMask {
+        StateMask(self.0 | other.0)
+    }
+}
+
+/// `-m conntrack` (`struct xt_conntrack_mtinfo3`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conntrack {
+    /// `--ctstate`.
+    pub state: Option<Maybe<StateMask>>,
+    /// `--ctproto`.
+    pub proto: Option<Maybe<u8>>,
+    /// `--ctorigsrc`.
+    pub orig_src: Option<Maybe<Net>>,
+    /// `--ctorigdst`.
+    pub orig_dst: Option<Maybe<Net>>,
+    /// `--ctreplsrc`.
+    pub reply_src: Option<Maybe<Net>>,
+    /// `--ctrepldst`.
+    pub reply_dst: Option<Maybe<Net>>,
+    /// `--ctorigsrcport`.
+    pub orig_src_port: Option<Maybe<PortRange>>,
+    /// `--ctorigdstport`.
+    pub orig_dst_port: Option<Maybe<PortRange>>,
+    /// `--ctreplsrcport`.
+    pub reply_src_port: Option<Maybe<PortRange>>,
+    /// `--ctrepldstport`.
+    pub reply_dst_port: Option<Maybe<PortRange>>,
+    /// `--ctstatus`: status bits of which one has to be set; `NONE` is no bit.
+    pub status: Option<Maybe<u16>>,
+    /// `--ctexpire`: seconds left, inclusive.
+    pub expire: Option<Maybe<(u32, u32)>>,
+    /// `--ctdir`, always as the positive form.
+    pub direction: Option<crate::conntrack::state::Direction>,
+}
+
+/// Which ports `-m multiport` looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// `--sports`.
+    Source,
+    /// `--dports`.
+    Destination,
+    /// `--ports`: either of them.
+    Either,
+}
+
+/// `-m multiport` (`struct xt_multiport_v1`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Multiport {
+    /// Which ports.
+    pub side: Side,
+    /// `!` was written.
+    pub not: bool,
+    /// Ports and ranges as written; at most [`Multiport::MAX_SLOTS`] slots, a range takes two.
+    pub ports: Vec<PortRange>,
+}
+
+impl Multiport {
+    /// The kernel's 15 slots (`XT_MULTI_PORTS`).
+    pub const MAX_SLOTS: usize = 15;
+}
+
+/// A value under a mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Masked {
+    /// What the bits under the mask have to be.
+    pub value: u32,
+    /// Bits that count.
+    pub mask: u32,
+}

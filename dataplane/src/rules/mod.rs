@@ -1,0 +1,17 @@
+//! The rule language: what users wrote ([`model`]), what packets walk ([`compiled`], [`walk`]).
+//!
+//! The text layer of the control core turns `iptables-save` text into a [`model::Ruleset`], one per
+//! family. [`compiled::Compiled`] is its immutable form inside a snapshot: flat arrays, chains and
+//! ports as numbers. Workers only read it; every counter they hit is a [`compiled::CounterId`] that
+//! they count themselves. The linear walk is the meaning of a ruleset: anything cleverer has to
+//! agree with it.
+
+pub mod check;
+pub mod compiled;
+pub mod facts;
+pub mod hook;
+pub mod matches;
+pub mod model;
+pub mod targets;
+pub mod test;
+pub mod walk;

@@ -1,0 +1,141 @@
+//! What a rule does with the packets it matches, as written.
+
+use crate::nat::range::Range;
+use crate::wire::address::Address;
+
+/// `-j` or `-g`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// No target: the rule only counts.
+    None,
+    /// Go on to the next hook.
+    Accept,
+    /// Drop silently.
+    Drop,
+    /// Back to the calling chain; in a base chain the policy.
+    Return,
+    /// Drop and tell the sender.
+    Reject(RejectWith),
+    /// `-j CHAIN`.
+    Jump(String),
+    /// `-g CHAIN`: as a jump, but RETURN and the end of the chain go where this chain would.
+    Goto(String),
+    /// Write a line, and go on.
+    Log(Log),
+    /// `-j CT --notrack`: tracking shall leave the packet alone; goes on.
+    CtNotrack,
+    /// `-j NOTRACK`: the same under its old name.
+    Notrack,
+    /// `-j MARK`: new mark = old mark without the bits of the mask, XOR value; goes on.
+    Mark(SetMark),
+    /// `-j SNAT`.
+    Snat(NatOptions),
+    /// `-j DNAT`.
+    Dnat(NatOptions),
+    /// `-j MASQUERADE`: SNAT to the address of the port of departure.
+    Masquerade(NatOptions),
+    /// `-j REDIRECT`: DNAT to the address of the port of arrival.
+    Redirect(NatOptions),
+}
+
+impl Target {
+    /// The word after `-j` or `-g`; empty for a rule without target.
+    pub fn name(&self) -> &str {
+        match self {
+            Target::None => "",
+            Target::Accept => "ACCEPT",
+            Target::Drop => "DROP",
+            Target::Return => "RETURN",
+            Target::Reject(_) => "REJECT",
+            Target::Jump(chain) | Target::Goto(chain) => chain,
+            Target::Log(_) => "LOG",
+            Target::CtNotrack => "CT",
+            Target::Notrack => "NOTRACK",
+            Target::Mark(_) => "MARK",
+            Target::Snat(_) => "SNAT",
+            Target::Dnat(_) => "DNAT",
+            Target::Masquerade(_) => "MASQUERADE",
+            Target::Redirect(_) => "REDIRECT",
+        }
+    }
+}
+
+/// What the sender of a rejected packet is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectWith {
+    /// A TCP reset.
+    TcpReset,
+    /// Destination unreachable with this code: ICMP type 3 or ICMPv6 type 1, by family.
+    Unreachable(u8),
+}
+
+/// `-j LOG` (`struct xt_log_info`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Text before the packet, at most 29 bytes.
+    pub prefix: String,
+    /// Syslog level, 0 (emerg) to 7 (debug).
+    pub level: u8,
+    /// What to print besides, see the constants.
+    pub flags: u8,
+}
+
+impl Log {
+    /// TCP sequence numbers (`XT_LOG_TCPSEQ`).
+    pub const TCP_SEQUENCE: u8 = 0x01;
+    /// TCP options (`XT_LOG_TCPOPT`).
+    pub const TCP_OPTIONS: u8 = 0x02;
+    /// IP options (`XT_LOG_IPOPT`).
+    pub const IP_OPTIONS: u8 = 0x04;
+    /// Decode MAC addresses and protocol (`XT_LOG_MACDECODE`).
+    pub const MAC_DECODE: u8 = 0x20;
+    /// The level where none is asked for: warning.
+    pub const DEFAULT_LEVEL: u8 = 4;
+}
+
+/// `-j MARK --set-xmark value/mask`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SetMark {
+    /// Bits to flip after clearing.
+    pub value: u32,
+    /// Bits to clear.
+    pub mask: u32,
+}
+
+impl SetMark {
+    /// The mark after the target.
+    #[inline]
+    pub const fn apply(&self, mark: u32) -> u32 {
+        (mark & !self.mask) ^ self.value
+    }
+}
+
+/// The options of the four NAT targets; which of them a target knows is the text layer's business.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NatOptions {
+    /// `--to-source`, `--to-destination`: lowest and highest address.
+    pub addresses: Option<(Address, Address)>,
+    /// Ports behind the address or in `--to-ports`.
+    pub ports: Option<(u16, u16)>,
+    /// The port after `/` in DNAT.
+    pub base_port: Option<u16>,
+    /// `--random`.
+    pub random: bool,
+    /// `--random-fully`.
+    pub random_fully: bool,
+    /// `--persistent`.
+    pub persistent: bool,
+}
+
+impl NatOptions {
+    /// As the choice of a tuple needs it.
+    pub const fn range(&self) -> Range {
+        Range {
+            addresses: self.addresses,
+            ports: self.ports,
+            base_port: self.base_port,
+            random: self.random || self.random_fully,
+            persistent: self.persistent,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The walk: first match wins, chain by chain, as `ipt_do_table` does it.
+//!
+//! Reads a [`Compiled`] and [`Facts`], tells a [`Sink`] which counters were hit, and returns what
+//! is to be done. No allocation, no panic; the number of steps is bounded when the ruleset is
+//! compiled, so is the stack.
+//!
+//! What a walk did may be remembered for the later packets of a conn with the same direction,
+//! state and pair of ports, unless [`Sink::per_packet`] was called. Marks are not per-packet facts:
+//! a packet starts with mark 0 and only rules change it, so the walk's own result covers them. Nor
+//! are ICMP types, which are part of a conn's tuples; for ICMP errors, which are RELATED to a conn
+//! without having its tuples, the pipeline remembers nothing.
+
+use arrayvec::ArrayVec;
+
+use super::check::MAX_DEPTH;
+use super::compiled::{Action, Compiled, CompiledRule, CounterId};
+use super::facts::Facts;
+use super::hook::{Hook, Table};
+use super::model::Policy;
+use super::targets::{Log, RejectWith};
+use super::test::Answer;
+use crate::nat::range::Range;
+
+/// Who is told what a walk meets.
+pub trait Sink {
+    /// A rule matched, or a policy decided.
+    fn hit(&mut self, counter: CounterId);
+
+    /// A test or target depended on this very packet: what this walk does must not be remembered
+    /// for other packets.
+    fn per_packet(&mut self);
+
+    /// A LOG rule matched. [`Sink::per_packet`] is called as well.
+    fn log(&mut self, log: &Log, facts: &Facts<'_>);
+}
+
+/// What is to be done with the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Goes on; in the table nat: no rule asks for a translation.
+    Accept,
+    /// Ends here, silently.
+    Drop,
+    /// Ends here, and its sender is told.
+    Reject(RejectWith),
+    /// Goes on, translated.
+    Nat(NatTarget),
+}
+
+/// Which translation a rule of the table nat asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NatTarget {
+    /// The source, to this range.
+    Snat(Range),
+    /// The destination, to this range.
+    Dnat(Range),
+    /// The source, to the address of the port of departure; the range has no addresses.
+    Masquerade(Range),
+    /// The destination, to the address of the port of arrival; the range has no addresses.
+    Redirect(Range),
+}
+
+/// The result of a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walked {
+    /// What is to be done.
+    pub verdict: Verdict,
+    /// A rule switched tracking off for this packet.
+    pub notrack: bool,
+    /// The mark as the rules left it.
+    pub mark: u32,
+}
+
+impl Compiled {
+    /// Walks the base chain of `table` at `hook`; a table that was never named accepts.
+    pub fn walk(&self, table: Table, hook: Hook, facts: &Facts<'_>, out: &mut impl Sink) -> Walked {
+        let mut walked = Walked { verdict: Verdict::Accept, notrack: false, mark: facts.mark };
+        let Some(base) = self.base(table, hook) else { return walked };
+        if facts.fragment_offset != 0 || !facts.l4_valid {
+            out.per_packet();
+        }
+        let mut rules = self.chain(base.chain);
+        let mut callers: ArrayVec<core::slice::Iter<'_, CompiledRule>, MAX_DEPTH> = ArrayVec::new();
+        loop {
+            let Some(rule) = rules.next() else {
+                let Some(caller) = callers.pop() else { break };
+                rules = caller;
+                continue;
+            };
+            match self.ask(rule, facts, walked.mark, out) {
+                Answer::Fails => continue,
+                Answer::Holds => out.hit(rule.counter),
+                Answer::Drop => return Walked { verdict: Verdict::Drop, ..walked },
+            }
+            match rule.action {
+                Action::Continue => {}
+                Action::Jump(chain) => {
+                    // Nesting was bounded when the ruleset was compiled; the stack has the room.
+                    if callers.try_push(core::mem::replace(&mut rules, self.chain(chain))).is_err()
+                    {
+                        return Walked { verdict: Verdict::Drop, ..walked };
+                    }
+                }
+                Action::Goto(chain) => rules = self.chain(chain),
+                Action::Return => rules = callers.pop().unwrap_or_default(),
+                Action::Log(number) => self.log(number, facts, walked.mark, out),
+                Action::Notrack => walked.notrack = true,
+                Action::Mark(set) => walked.mark = set.apply(walked.mark),
+                Action::Accept => return walked,
+                Action::Drop => return Walked { verdict: Verdict::Drop, ..walked },
+                Action::Reject(with) => {
+                    return Walked { verdict: Verdict::Reject(with), ..walked };
+                }
+                Action::Nat(number) => {
+                    return Walked { verdict: self.nat_verdict(number), ..walked };
+                }
+            }
+        }
+        out.hit(base.counter);
+        if base.policy == Policy::Drop {
+            walked.verdict = Verdict::Drop;
+        }
+        walked
+    }
+
+    #[inline]
+    fn ask(
+        &self,
+        rule: &CompiledRule,
+        facts: &Facts<'_>,
+        mark: u32,
+        out: &mut impl Sink,
+    ) -> Answer {
+        let span = rule.first_test as usize..rule.end_test as usize;
+        for test in self.tests.get(span).unwrap_or(&[]) {
+            match test.ask(facts, mark, out) {
+                Answer::Holds => {}
+                other => return other,
+            }
+        }
+        Answer::Holds
+    }
+
+    fn log(&self, number: u32, facts: &Facts<'_>, mark: u32, out: &mut impl Sink) {
+        out.per_packet();
+        if let Some(log) = self.logs.get(number as usize) {
+            out.log(log, &Facts { mark, ..*facts });
+        }
+    }
+
+    fn nat_verdict(&self, number: u32) -> Verdict {
+        self.nats.get(number as usize).map_or(Verdict::Accept, |target| Verdict::Nat(*target))
+    }
+}
