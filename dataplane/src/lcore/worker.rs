@@ -1,0 +1,112 @@
+//! The poll loop: receive a burst, take it through the pipeline, send, read the mailbox.
+//!
+//! Run to completion: a worker never waits for anything, and reads the clock once per round. One
+//! that shares its CPU with the control core sleeps a little when there was nothing to do, so that
+//! the control core gets its turn.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::lcore::io::BurstIo;
+use crate::lcore::mailbox::Mailbox;
+use crate::pipeline::Pipeline;
+use crate::pipeline::frame::{BURST_MAX, Burst};
+use crate::rules::facts::PortId;
+use crate::time::Now;
+
+/// Messages served per round, so that a flood of them cannot starve the ports.
+const MESSAGES_PER_ROUND: usize = 8;
+
+/// Idle rounds before the first sleep.
+const IDLE_ROUNDS: u32 = 64;
+
+/// Bounds of the sleep of an idle worker.
+const SLEEP_MIN: Duration = Duration::from_micros(20);
+const SLEEP_MAX: Duration = Duration::from_micros(500);
+
+/// What an idle worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Polls on.
+    Poll,
+    /// Sleeps, at most half a millisecond at a time.
+    Sleep,
+}
+
+/// One worker with its ports and its pipeline.
+#[derive(Debug)]
+pub struct Worker<Io: BurstIo> {
+    io: Io,
+    pipeline: Pipeline<Io>,
+    mailbox: Arc<Mailbox>,
+    burst_max: usize,
+}
+
+impl<Io: BurstIo> Worker<Io> {
+    /// Takes at most `burst_max` frames (1 to [`BURST_MAX`]) from a port at once.
+    pub fn new(
+        io: Io,
+        pipeline: Pipeline<Io>,
+        mailbox: Arc<Mailbox>,
+        burst_max: usize,
+    ) -> Worker<Io> {
+        Worker { io, pipeline, mailbox, burst_max: burst_max.clamp(1, BURST_MAX) }
+    }
+
+    /// The ports, for tests and replay.
+    pub fn io(&mut self) -> &mut Io {
+        &mut self.io
+    }
+
+    /// One round over all ports and the mailbox. Returns how many frames and messages there were.
+    pub fn poll(&mut self, now: Now) -> usize {
+        let mut done = 0;
+        for number in 0..self.io.ports() {
+            let port = PortId(number as u8);
+            let mut burst = Burst::new();
+            self.io.receive(port, &mut burst, self.burst_max);
+            if burst.is_empty() {
+                continue;
+            }
+            done += burst.len();
+            self.pipeline.burst(&mut self.io, port, &mut burst, now);
+            self.pipeline.flush(&mut self.io);
+        }
+        for _ in 0..MESSAGES_PER_ROUND {
+            let Some(message) = self.mailbox.to_lcore.pop() else { break };
+            done += 1;
+            self.pipeline.serve(&mut self.io, message, now);
+            self.pipeline.flush(&mut self.io);
+        }
+        let queue = &self.mailbox.from_lcore;
+        self.pipeline.deliver(|message| queue.push(message));
+        self.pipeline.count_poll(done > 0);
+        done
+    }
+
+    /// Polls until `stop`, then frees what is held.
+    pub fn run(&mut self, mut clock: impl FnMut() -> Now, stop: &AtomicBool, idle: Idle) {
+        let mut idle_rounds = 0u32;
+        while !stop.load(Relaxed) {
+            if self.poll(clock()) > 0 {
+                idle_rounds = 0;
+                continue;
+            }
+            idle_rounds = idle_rounds.saturating_add(1);
+            match idle {
+                Idle::Sleep if idle_rounds > IDLE_ROUNDS => {
+                    let doublings = ((idle_rounds - IDLE_ROUNDS) / 8).min(5);
+                    std::thread::sleep((SLEEP_MIN * (1 << doublings)).min(SLEEP_MAX));
+                }
+                _ => core::hint::spin_loop(),
+            }
+        }
+        self.pipeline.stop();
+    }
+
+    /// Frees what is held; for a worker that is polled from outside.
+    pub fn stop(&mut self) {
+        self.pipeline.stop();
+    }
+}

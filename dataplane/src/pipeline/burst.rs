@@ -1,0 +1,294 @@
+//! The stages of a burst: one short pass each over all frames, so that their cache misses overlap.
+//!
+//! 1. prefetch the frames; 2. parse, hash and prefetch the index line; 3. prefetch the record;
+//! 4. packets of known conns take their cached path; 5. whatever is left walks the hooks, in order.
+//!
+//! A conn of which one packet has to walk keeps its order: its later packets in the burst walk too.
+
+use arrayvec::ArrayVec;
+
+use crate::arch;
+use crate::conntrack::record::ConnRef;
+use crate::conntrack::state::{Direction, Status};
+use crate::conntrack::store::Found;
+use crate::conntrack::tuple::{Tuple, proto};
+use crate::nat::rewrite;
+use crate::pipeline::drops::DropReason;
+use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
+use crate::pipeline::paths::PathEnd;
+use crate::pipeline::track::{Judged, ZONE, ct_state, sound, tuple_of};
+use crate::pipeline::transit::Transit;
+use crate::pipeline::{At, Pipeline};
+use crate::rules::facts::PortId;
+use crate::time::Now;
+use crate::wire::ethernet;
+use crate::wire::headers::{self, Headers, Malformed};
+use crate::wire::tcp::flags;
+
+/// What parsing made of one frame.
+#[derive(Clone, Copy, Debug)]
+enum Parsed {
+    /// An IP packet that may have a cached path.
+    Plain { headers: Headers, tuple: Tuple, hash: u64 },
+    /// An IP packet that walks in any case.
+    Other(Headers),
+    /// Not an IP packet that goes on.
+    Refused(Malformed),
+}
+
+/// What a known conn's packet learnt on the short way before it turned out that it has to walk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prejudged {
+    pub conn: ConnRef,
+    pub direction: Direction,
+    pub judged: Judged,
+}
+
+/// A frame that walks.
+struct Long<F> {
+    frame: F,
+    headers: Headers,
+    prejudged: Option<Prejudged>,
+    addressed: bool,
+}
+
+impl<P: FramePool> Pipeline<P> {
+    /// Takes a burst that arrived at `port` to its end; afterwards `frames` is empty and what is to
+    /// be sent waits in the outputs.
+    pub fn burst(
+        &mut self,
+        pool: &mut P,
+        port: PortId,
+        frames: &mut Burst<P::Frame>,
+        now: Now,
+    ) {
+        let policy = self.snapshot.clone();
+        let at = At { now, policy: &policy };
+        let mut parsed: ArrayVec<Parsed, BURST_MAX> = ArrayVec::new();
+        let mut bytes = 0;
+        for frame in frames.iter() {
+            frame.prefetch();
+            bytes += frame.total_len() as u64;
+        }
+        if let Some(counters) = self.links.counters.ports.get(port.0 as usize) {
+            counters.rx_packets.add(frames.len() as u64);
+            counters.rx_bytes.add(bytes);
+        }
+        for frame in frames.iter() {
+            parsed.push(self.parse(frame));
+        }
+        for packet in &parsed {
+            if let Parsed::Plain { hash, .. } = packet {
+                self.store.prefetch_record(*hash);
+            }
+        }
+        let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
+        let our_mac = at.policy.port(port).mac;
+        for (frame, parsed) in frames.drain(..).zip(&parsed) {
+            self.short_way(port, &our_mac, frame, parsed, &mut long, pool, at);
+        }
+        for l in long {
+            let mut t = Transit::new(l.frame, l.headers, Some(port));
+            t.prejudged = l.prejudged;
+            t.addressed = l.addressed;
+            self.walk_received(pool, t, at);
+        }
+    }
+
+    /// Stage 2 for one frame.
+    #[inline]
+    fn parse(&self, frame: &P::Frame) -> Parsed {
+        let headers = match headers::parse(frame.head(), frame.total_len()) {
+            Ok(headers) => headers,
+            Err(malformed) => return Parsed::Refused(malformed),
+        };
+        let plain = matches!(headers.proto, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6)
+            && !headers.fragment.is_fragment()
+            && !headers.l4_truncated
+            && headers.vlan.is_none()
+            && headers.options.is_empty();
+        if !plain {
+            return Parsed::Other(headers);
+        }
+        let tuple = tuple_of(&headers);
+        let hash = self.store.hash(&tuple, ZONE);
+        self.store.prefetch_line(hash);
+        Parsed::Plain { headers, tuple, hash }
+    }
+
+    /// Stage 4 for one frame: sends it by its cached path or puts it on the list of those that walk.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    fn short_way(
+        &mut self,
+        port: PortId,
+        our_mac: &[u8; 6],
+        mut frame: P::Frame,
+        parsed: &Parsed,
+        long: &mut ArrayVec<Long<P::Frame>, BURST_MAX>,
+        pool: &mut P,
+        at: At<'_>,
+    ) {
+        let addressed = frame.head().first_chunk::<6>() == Some(our_mac);
+        let mut prejudged = None;
+        let headers = match parsed {
+            Parsed::Plain { headers, tuple, hash } => {
+                if addressed {
+                    match self.by_path(port, &mut frame, headers, tuple, *hash, long, at) {
+                        Short::Sent(out, next_hop) => {
+                            return self.transmit_resolved(frame, out, next_hop);
+                        }
+                        Short::Dropped(reason) => return self.drop_frame(frame, reason),
+                        Short::Walk(p) => prejudged = p,
+                    }
+                }
+                *headers
+            }
+            Parsed::Other(headers) => *headers,
+            Parsed::Refused(malformed) => return self.refuse(pool, port, frame, *malformed, at),
+        };
+        if !addressed && frame.head().first().is_some_and(|b| b & 1 == 0) {
+            return self.drop_frame(frame, DropReason::OtherHost);
+        }
+        if headers.vlan.is_some_and(|id| id != 0) {
+            return self.drop_frame(frame, DropReason::UnknownVlan);
+        }
+        if headers.fragment.is_fragment() {
+            return self.drop_frame(frame, DropReason::Fragment);
+        }
+        if headers.options.source_route {
+            return self.drop_frame(frame, DropReason::IpOption);
+        }
+        long.push(Long { frame, headers, prejudged, addressed });
+    }
+
+    /// The cached path of a known conn, if there is one and this packet may take it.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    fn by_path(
+        &mut self,
+        port: PortId,
+        frame: &mut P::Frame,
+        h: &Headers,
+        tuple: &Tuple,
+        hash: u64,
+        long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
+        at: At<'_>,
+    ) -> Short {
+        let Found::Live(reference, direction) = self.store.find_hashed(hash, tuple, at.now.tick)
+        else {
+            return Short::Walk(None);
+        };
+        let Some(conn) = self.store.conn(reference) else { return Short::Walk(None) };
+        let status = conn.status();
+        let number = conn.path(direction);
+        if conn.generation() != at.policy.generation
+            || h.tcp_flags & (flags::SYN | flags::FIN | flags::RST) != 0
+            || (!long.is_empty() && overtakes(long, tuple))
+        {
+            return Short::Walk(None);
+        }
+        let Some(path) = self.paths.get(number) else { return Short::Walk(None) };
+        if path.in_port != port || path.state != ct_state(status, direction) {
+            return Short::Walk(None);
+        }
+        let end = path.end;
+        let next_hop = conn.next_hop(direction);
+        if let PathEnd::Forward(out) = end
+            && (h.ttl <= 1
+                || h.ip_len() > at.policy.port(out).mtu
+                || !self.links.neighbours.is_usable(next_hop))
+        {
+            return Short::Walk(None);
+        }
+        let judged = match sound(frame, h, at.policy.knobs.checksum) {
+            Ok(()) => self.judge(frame, h, reference, direction, at),
+            Err(_) => return Short::Walk(None),
+        };
+        let Judged::Accepted(accepted) = judged else {
+            return Short::Walk(Some(Prejudged { conn: reference, direction, judged }));
+        };
+        if accepted.changed {
+            self.report_update(reference, at);
+        }
+        self.paths.count(number, h.ip_len());
+        self.links.counters.fast.add(1);
+        match end {
+            PathEnd::Drop(reason) => Short::Dropped(reason),
+            PathEnd::Forward(out) => {
+                self.edit_cached(frame, h, reference, direction, status);
+                if frame.total_len() > h.end as usize {
+                    frame.truncate(h.end as usize);
+                }
+                Short::Sent(out, next_hop)
+            }
+        }
+    }
+
+    /// Both ends translated at once with the conn's precomputed sums, and one hop less to live.
+    #[inline]
+    fn edit_cached(
+        &self,
+        frame: &mut P::Frame,
+        h: &Headers,
+        reference: ConnRef,
+        direction: Direction,
+        status: Status,
+    ) {
+        let head = frame.head_mut();
+        if status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0
+            && let Some(conn) = self.store.conn(reference)
+            && let Some(target) = conn.tuple(direction.opposite()).inverted()
+        {
+            rewrite::apply_cached(head, h, &target, conn.deltas(direction));
+        }
+        h.decrement_ttl(head);
+    }
+
+    /// Frames that are no IP packet, or a broken one.
+    #[cold]
+    fn refuse(
+        &mut self,
+        pool: &mut P,
+        port: PortId,
+        frame: P::Frame,
+        malformed: Malformed,
+        at: At<'_>,
+    ) {
+        let reason = match malformed {
+            Malformed::NotIp(ethernet::ether_type::ARP) => {
+                return self.arp(pool, port, frame, at);
+            }
+            Malformed::NotIp(_) => DropReason::EtherType,
+            Malformed::ShortFrame => DropReason::ShortFrame,
+            Malformed::BadVersion => DropReason::IpVersion,
+            Malformed::BadHeaderLength => DropReason::IpHeaderLength,
+            Malformed::HeaderChecksum => DropReason::IpChecksum,
+            Malformed::BadTotalLength => DropReason::IpTotalLength,
+            Malformed::MappedAddress => DropReason::MappedAddress,
+            Malformed::Scattered => DropReason::HeaderSplit,
+            Malformed::MartianAddress => DropReason::MartianSource,
+            _ => DropReason::IpOption,
+        };
+        self.drop_frame(frame, reason);
+    }
+}
+
+/// How the short way ended.
+enum Short {
+    Sent(PortId, u16),
+    Dropped(DropReason),
+    Walk(Option<Prejudged>),
+}
+
+/// True if a packet of the same conn waits on the list of those that walk.
+#[cold]
+fn overtakes<F>(long: &ArrayVec<Long<F>, BURST_MAX>, tuple: &Tuple) -> bool {
+    long.iter().any(|l| tuple_of(&l.headers) == *tuple)
+}
+
+/// Brings the first line of a frame into the cache.
+#[inline]
+pub fn prefetch(head: &[u8]) {
+    arch::prefetch_read(head);
+}

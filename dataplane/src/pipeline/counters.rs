@@ -1,0 +1,127 @@
+//! What one lcore counts. The lcore is the only writer; the control core reads at any time.
+//!
+//! Plain load-and-store on atomics: a read-modify-write would cost a locked instruction per packet
+//! and nobody else writes here.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::drops::DropReason;
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`; only ever called by the owner.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes `n` off; only ever called by the owner.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// The present value.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Frames and bytes of one port as seen by one lcore.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Frames received.
+    pub rx_packets: Counter,
+    /// Bytes received, without the frame check sequence.
+    pub rx_bytes: Counter,
+    /// Frames given to the driver.
+    pub tx_packets: Counter,
+    /// Bytes given to the driver.
+    pub tx_bytes: Counter,
+}
+
+/// The columns of `conntrack -S` and `/proc/net/stat/nf_conntrack`.
+#[derive(Debug, Default)]
+pub struct ConntrackCounters {
+    /// Tuples found taken when a port was searched or a conn confirmed.
+    pub found: Counter,
+    /// Packets that tracking called INVALID.
+    pub invalid: Counter,
+    /// Conns that could not be confirmed.
+    pub insert_failed: Counter,
+    /// Packets dropped for want of an entry or at confirm.
+    pub drop: Counter,
+    /// Conns dropped early.
+    pub early_drop: Counter,
+    /// ICMP errors that match nothing.
+    pub error: Counter,
+}
+
+/// Everything one lcore counts.
+#[derive(Debug)]
+pub struct LcoreCounters {
+    /// By port number.
+    pub ports: Box<[PortCounters]>,
+    /// By [`DropReason`].
+    pub drops: [Counter; DropReason::ALL.len()],
+    /// Frames made here: answers, errors, probes.
+    pub generated: Counter,
+    /// Frames that the gateway itself consumed.
+    pub to_host: Counter,
+    /// Frames waiting for a neighbour (a gauge).
+    pub held: Counter,
+    /// Conntrack's own.
+    pub conntrack: ConntrackCounters,
+    /// Bursts that had at least one frame.
+    pub busy_polls: Counter,
+    /// Polls that found nothing.
+    pub idle_polls: Counter,
+    /// Packets of known conns that took the cached path.
+    pub fast: Counter,
+    /// Packets that walked the hooks.
+    pub walked: Counter,
+    /// Messages for the control core that found its mailbox full.
+    pub lost_messages: Counter,
+}
+
+impl LcoreCounters {
+    /// Zeroes for `ports` ports.
+    pub fn new(ports: usize) -> LcoreCounters {
+        LcoreCounters {
+            ports: (0..ports).map(|_| PortCounters::default()).collect(),
+            drops: core::array::from_fn(|_| Counter::default()),
+            generated: Counter::default(),
+            to_host: Counter::default(),
+            held: Counter::default(),
+            conntrack: ConntrackCounters::default(),
+            busy_polls: Counter::default(),
+            idle_polls: Counter::default(),
+            fast: Counter::default(),
+            walked: Counter::default(),
+            lost_messages: Counter::default(),
+        }
+    }
+
+    /// Counts one frame dropped for `reason`.
+    #[inline]
+    pub fn drop(&self, reason: DropReason) {
+        self.drops[reason as usize].add(1);
+    }
+
+    /// Frames dropped for any reason.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().map(Counter::get).sum()
+    }
+
+    /// The law every test checks: rx + generated = tx + to host + dropped + held.
+    pub fn balanced(&self) -> bool {
+        let rx: u64 = self.ports.iter().map(|p| p.rx_packets.get()).sum();
+        let tx: u64 = self.ports.iter().map(|p| p.tx_packets.get()).sum();
+        rx + self.generated.get()
+            == tx + self.to_host.get() + self.dropped() + self.held.get()
+    }
+}

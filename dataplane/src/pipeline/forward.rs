@@ -1,0 +1,160 @@
+//! The long way of a received packet: PREROUTING, route, FORWARD, POSTROUTING.
+//!
+//! The order is Linux's. A stage either lets the packet go on or says why it ends; whatever was
+//! allocated for it on the way is settled in one place, [`Pipeline::finish`].
+
+use crate::nat::range::Manip;
+use crate::pipeline::answers::IcmpError;
+use crate::pipeline::drops::DropReason;
+use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::paths::{PathEnd, Route as PathRoute};
+use crate::pipeline::route::{Destination, Route};
+use crate::pipeline::transit::{Attached, Exit, Transit};
+use crate::pipeline::{At, Pipeline};
+use crate::rules::facts::PortId;
+use crate::rules::hook::{Hook, Table};
+use crate::wire::address::Address;
+
+impl<P: FramePool> Pipeline<P> {
+    /// Takes a received IP packet through the hooks to its end.
+    pub(crate) fn walk_received(&mut self, pool: &mut P, mut t: Transit<P::Frame>, at: At<'_>) {
+        self.links.counters.walked.add(1);
+        let exit = self.received(pool, &mut t, at).unwrap_or_else(Exit::Drop);
+        self.finish(pool, t, exit, at);
+    }
+
+    fn received(
+        &mut self,
+        pool: &mut P,
+        t: &mut Transit<P::Frame>,
+        at: At<'_>,
+    ) -> Result<Exit, DropReason> {
+        self.filter(pool, t, Table::Raw, Hook::Prerouting, at)?;
+        self.track(t, at)?;
+        self.filter(pool, t, Table::Mangle, Hook::Prerouting, at)?;
+        self.translate(t, Hook::Prerouting, Manip::Dst, at)?;
+        self.check_source(t)?;
+        match at.policy.routes.classify(t.headers.dst) {
+            Destination::Local { .. } => self.input(pool, t, at),
+            Destination::Broadcast | Destination::Multicast => self.input_group(pool, t, at),
+            Destination::Martian(_) => Err(DropReason::MartianDestination),
+            Destination::Unreachable => {
+                self.answer_error(pool, t, IcmpError::NoRoute, at);
+                Err(DropReason::NoRoute)
+            }
+            Destination::Forward(route) => self.forward(pool, t, route, at),
+        }
+    }
+
+    /// Source addresses that cannot come from outside (`fib_validate_source`).
+    fn check_source(&self, t: &Transit<P::Frame>) -> Result<(), DropReason> {
+        match at.policy.routes.martian_source(t.headers.src) {
+            Some(_) => Err(DropReason::MartianSource),
+            None => Ok(()),
+        }
+    }
+
+    /// `ip_forward`, then POSTROUTING.
+    fn forward(
+        &mut self,
+        pool: &mut P,
+        t: &mut Transit<P::Frame>,
+        route: Route,
+        at: At<'_>,
+    ) -> Result<Exit, DropReason> {
+        if !t.addressed {
+            return Err(DropReason::NotForwarded);
+        }
+        if t.headers.ttl <= 1 {
+            self.answer_error(pool, t, IcmpError::TimeExceeded, at);
+            return Err(DropReason::TtlExceeded);
+        }
+        let out_port = PortId(route.port);
+        let mtu = at.policy.port(out_port).mtu;
+        let length = t.headers.end - t.headers.l3 as u32;
+        if length > mtu {
+            if t.headers.dont_fragment || t.is_v6() {
+                self.answer_error(pool, t, IcmpError::TooBig(mtu), at);
+            }
+            return Err(DropReason::TooBig);
+        }
+        t.headers.decrement_ttl(t.frame.head_mut());
+        t.out_port = Some(out_port);
+        self.filter(pool, t, Table::Mangle, Hook::Forward, at)?;
+        self.filter(pool, t, Table::Filter, Hook::Forward, at)?;
+        self.postrouting(pool, t, route.next_hop(t.headers.dst), out_port, at)
+    }
+
+    /// The last hooks before the wire; the conn is confirmed here.
+    pub(crate) fn postrouting(
+        &mut self,
+        pool: &mut P,
+        t: &mut Transit<P::Frame>,
+        towards: Address,
+        port: PortId,
+        at: At<'_>,
+    ) -> Result<Exit, DropReason> {
+        self.filter(pool, t, Table::Mangle, Hook::Postrouting, at)?;
+        self.translate(t, Hook::Postrouting, Manip::Src, at)?;
+        self.confirm(t, at)?;
+        let next_hop = self.next_hop(port, towards)?;
+        Ok(Exit::Transmit { port, next_hop })
+    }
+
+    /// Settles what the packet leaves behind, then sends, delivers or frees it.
+    pub(crate) fn finish(
+        &mut self,
+        pool: &mut P,
+        mut t: Transit<P::Frame>,
+        exit: Exit,
+        at: At<'_>,
+    ) {
+        if let Attached::Conn(a) = t.attached {
+            if a.lent {
+                // Its owner settles it.
+            } else if a.fresh {
+                self.store.release_unconfirmed(a.conn);
+            } else if a.delete {
+                self.delete_conn(a.conn, at);
+            } else {
+                self.report_change(&a, at);
+                self.remember_path(&t, exit);
+            }
+        }
+        match exit {
+            Exit::Transmit { port, next_hop } => {
+                t.frame.truncate(t.headers.end as usize);
+                self.transmit(pool, t.frame, port, next_hop);
+            }
+            Exit::ToHost => self.links.counters.to_host.add(1),
+            Exit::Drop(reason) => self.drop_frame(t.frame, reason),
+        }
+    }
+
+    /// Lets the next packet of this conn, direction and state take the short way.
+    fn remember_path(&mut self, t: &Transit<P::Frame>, exit: Exit) {
+        let (Attached::Conn(a), Some(in_port), true) = (t.attached, t.in_port, t.cacheable) else {
+            return;
+        };
+        let (end, next_hop) = match exit {
+            Exit::Transmit { port, next_hop } => (PathEnd::Forward(port), next_hop),
+            Exit::Drop(reason @ (DropReason::MangleDrop | DropReason::FilterDrop)) => {
+                (PathEnd::Drop(reason), 0)
+            }
+            _ => return,
+        };
+        if a.error || a.first {
+            return;
+        }
+        let route =
+            PathRoute { v6: t.is_v6(), in_port, state: a.state, end, hits: t.hits.clone() };
+        let Some(number) = self.paths.intern(&route) else { return };
+        let Some(conn) = self.store.conn(a.conn) else { return };
+        if conn.generation() != at.policy.generation {
+            conn.set_path(a.direction.opposite(), 0);
+            conn.set_generation(at.policy.generation);
+        }
+        conn.set_path(a.direction, number);
+        conn.set_next_hop(a.direction, next_hop);
+    }
+}

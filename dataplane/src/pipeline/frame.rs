@@ -1,0 +1,46 @@
+//! What the pipeline needs of a frame and of whoever makes new ones.
+//!
+//! A frame is a chain of segments; headers are only ever read and written in the first one. The
+//! pipeline owns a frame by value, so dropping the value frees it and it cannot be sent twice.
+
+use arrayvec::ArrayVec;
+
+/// Frames handled at once; more would push a burst's own lines out of the first-level cache.
+pub const BURST_MAX: usize = 64;
+
+/// A burst of frames.
+pub type Burst<F> = ArrayVec<F, BURST_MAX>;
+
+/// One received or generated Ethernet frame.
+pub trait Frame: Sized {
+    /// The first segment.
+    fn head(&self) -> &[u8];
+
+    /// The first segment, to be edited in place.
+    fn head_mut(&mut self) -> &mut [u8];
+
+    /// Bytes in all segments.
+    fn total_len(&self) -> usize;
+
+    /// All segments in order.
+    fn segments(&self) -> impl Iterator<Item = &[u8]>;
+
+    /// Cuts the frame to `len` bytes; longer than it is changes nothing.
+    fn truncate(&mut self, len: usize);
+
+    /// Removes `n` bytes from the front of the first segment; false if they are not there.
+    fn strip_front(&mut self, n: usize) -> bool;
+
+    /// Asks for the head's first line to be brought into the cache.
+    fn prefetch(&self);
+}
+
+/// Where generated frames come from.
+pub trait FramePool {
+    /// The kind of frame.
+    type Frame: Frame;
+
+    /// A frame of `len` bytes in one segment, contents undefined; `None` if there is no buffer or
+    /// it would not fit.
+    fn allocate(&mut self, len: usize) -> Option<Self::Frame>;
+}

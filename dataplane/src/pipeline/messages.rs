@@ -1,0 +1,115 @@
+//! What an lcore and the control core tell each other.
+//!
+//! Buffers for answers are allocated by the control core and travel in the request, so an lcore
+//! neither allocates nor frees. How messages travel is the business of `lcore::mailbox`.
+
+use std::sync::Arc;
+
+use arrayvec::{ArrayString, ArrayVec};
+
+use crate::conntrack::record::{ConnId, Family};
+use crate::conntrack::view::{ConnEvent, ConnView};
+use crate::pipeline::snapshot::Snapshot;
+use crate::rules::facts::PortId;
+use crate::wire::address::Address;
+
+/// Conns one request may name.
+pub const BATCH_MAX: usize = 256;
+
+/// A stretch of record numbers to be listed.
+#[derive(Debug)]
+pub struct Slice {
+    /// Which number space.
+    pub family: Family,
+    /// First number; the answer holds the number to go on from.
+    pub from: u32,
+    /// Numbers looked at at most.
+    pub numbers: u32,
+    /// True in the answer once no number lies behind `from`.
+    pub end: bool,
+    /// Room for the answer: never grown beyond its capacity.
+    pub conns: Vec<ConnView>,
+}
+
+/// A packet that hit a LOG rule, with what the line needs.
+#[derive(Clone, Debug)]
+pub struct LogLine {
+    /// `--log-prefix`.
+    pub prefix: ArrayString<30>,
+    /// Syslog level, 0 to 7.
+    pub level: u8,
+    /// Where the packet came in.
+    pub in_port: Option<PortId>,
+    /// Where it is going.
+    pub out_port: Option<PortId>,
+    /// Its first bytes, from the Ethernet header on (from the IP header where there is none yet).
+    pub head: ArrayVec<u8, LOG_BYTES>,
+    /// Offset of the IP header in `head`.
+    pub l3: usize,
+    /// The packet's mark.
+    pub mark: u32,
+}
+
+/// Bytes of a packet that a LOG line is made from: Ethernet, the longest IPv4 header, TCP.
+pub const LOG_BYTES: usize = 14 + 4 + 60 + 60;
+
+/// What a neighbour told us about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// The port it was heard on.
+    pub port: PortId,
+    /// Its address.
+    pub address: Address,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// An answer to our question, rather than a question or an announcement of its own.
+    pub solicited: bool,
+    /// The sender asks that an entry be overwritten (always so with ARP).
+    pub overrides: bool,
+    /// A question to us, which alone may create an entry.
+    pub creates: bool,
+}
+
+/// From the control core.
+#[derive(Debug)]
+pub enum ToLcore {
+    /// Use this policy from the next burst on.
+    Adopt(Arc<Snapshot>),
+    /// Delete those whose deadline has passed; comes back as [`FromLcore::Expired`].
+    Expire(Box<Vec<ConnId>>),
+    /// Delete whatever the deadline says; comes back as [`FromLcore::Deleted`].
+    Delete(Box<Vec<ConnId>>),
+    /// List conns.
+    List(Box<Slice>),
+    /// Spread the sums of cached paths over the rule counters.
+    Fold,
+    /// A next hop's state changed: send or drop what waits for it.
+    Neighbour(u16),
+    /// Send this frame (ARP and neighbour solicitations).
+    Transmit(PortId, Box<ArrayVec<u8, 128>>),
+}
+
+/// To the control core.
+#[derive(Debug)]
+pub enum FromLcore {
+    /// The policy that was in force until now, with its final counters.
+    Retired(Arc<Snapshot>),
+    /// The buffer of an [`ToLcore::Expire`], emptied.
+    Expired(Box<Vec<ConnId>>),
+    /// The buffer of a [`ToLcore::Delete`], holding those that were deleted.
+    Deleted(Box<Vec<ConnId>>),
+    /// A filled slice.
+    Listed(Box<Slice>),
+    /// All sums are in the rule counters.
+    Folded,
+    /// A neighbour spoke.
+    Learned(Learned),
+    /// Packets wait for this next hop.
+    Unresolved(u16),
+    /// A conn came, changed or went, while somebody listens.
+    Event(ConnEvent),
+    /// A LOG rule was hit.
+    Log(LogLine),
+    /// The table is full.
+    TableFull,
+}

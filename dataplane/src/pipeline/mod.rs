@@ -1,0 +1,187 @@
+//! One packet from receive to transmit, in Linux's order, and the burst that carries it.
+//!
+//! A [`Pipeline`] is everything one lcore owns: its store of conns, its cached paths, the frames it
+//! holds for unresolved neighbours. Policy comes in as an immutable [`snapshot::Snapshot`], time as
+//! an argument. Nothing here locks, allocates per packet, reads a clock, logs or panics on packet
+//! bytes.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `burst` | the stages over a burst; packets of known conns leave here by their cached path |
+//! | `forward` | the long way: PREROUTING, route, FORWARD, POSTROUTING |
+//! | `host` | to and from the gateway itself: INPUT, OUTPUT, echo, closed ports |
+//! | `hooks` | walking the rules with the facts of a packet |
+//! | `track` | conntrack at PREROUTING and OUTPUT, confirm at the end |
+//! | `translate` | the nat table and the edit of packets |
+//! | `answers` | ICMP errors and resets |
+//! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
+//! | `service` | what the control core asks for |
+
+pub(crate) mod answers;
+pub mod burst;
+pub mod counters;
+pub mod drops;
+pub(crate) mod forward;
+pub mod frame;
+pub(crate) mod hooks;
+pub(crate) mod host;
+pub mod messages;
+pub mod neighbour;
+pub(crate) mod neighbours;
+pub mod paths;
+pub mod route;
+pub mod service;
+pub mod snapshot;
+pub(crate) mod track;
+pub(crate) mod transit;
+pub(crate) mod translate;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::conntrack::store::{Shared, Store};
+use crate::time::Now;
+use counters::LcoreCounters;
+use drops::DropReason;
+use frame::{Frame, FramePool};
+use messages::FromLcore;
+use neighbour::NeighbourTable;
+use neighbours::Held;
+use paths::Paths;
+use snapshot::Snapshot;
+
+/// What an lcore shares with the control core and, read only, with other lcores.
+#[derive(Debug, Clone)]
+pub struct Links {
+    /// What this lcore counts.
+    pub counters: Arc<LcoreCounters>,
+    /// MAC addresses by next hop.
+    pub neighbours: Arc<NeighbourTable>,
+    /// True while somebody listens to conntrack events.
+    pub listeners: Arc<core::sync::atomic::AtomicBool>,
+}
+
+/// When, and by which policy, a packet is judged.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub now: Now,
+    pub policy: &'a Snapshot,
+    /// The table, read past the borrow of the pipeline that writes to it.
+    pub table: &'a Shared,
+}
+
+/// All that one lcore owns.
+#[derive(Debug)]
+pub struct Pipeline<P: FramePool> {
+    /// Which lcore this is, counted from 0.
+    lcore: usize,
+    store: Store,
+    snapshot: Arc<Snapshot>,
+    links: Links,
+    paths: Paths,
+    held: Held<P::Frame>,
+    outputs: Box<[neighbours::Output<P::Frame>]>,
+    random: Random,
+    errors: answers::ErrorBudget,
+    ip_id: u16,
+    /// Messages for the control core, taken away after each burst; never grown.
+    outbox: VecDeque<FromLcore>,
+}
+
+/// Messages one burst may leave for the control core.
+const OUTBOX_MAX: usize = 512;
+
+impl<P: FramePool> Pipeline<P> {
+    /// With the policy to start with; `seed` drives the choice of random ports.
+    pub fn new(
+        lcore: usize,
+        store: Store,
+        snapshot: Arc<Snapshot>,
+        links: Links,
+        seed: u64,
+    ) -> Pipeline<P> {
+        let outputs = snapshot.ports.iter().map(|_| neighbours::Output::default()).collect();
+        Pipeline {
+            lcore,
+            store,
+            snapshot,
+            links,
+            paths: Paths::default(),
+            held: Held::default(),
+            outputs,
+            random: Random(seed | 1),
+            errors: answers::ErrorBudget::default(),
+            ip_id: 0,
+            outbox: VecDeque::with_capacity(OUTBOX_MAX * 2),
+        }
+    }
+
+    /// Frees a frame and counts why.
+    #[inline]
+    fn drop_frame(&mut self, frame: P::Frame, reason: DropReason) {
+        drop(frame);
+        self.links.counters.drop(reason);
+    }
+
+    /// A frame of our own making, counted.
+    fn generate(&mut self, pool: &mut P, len: usize) -> Option<P::Frame> {
+        let frame = pool.allocate(len)?;
+        self.links.counters.generated.add(1);
+        Some(frame)
+    }
+
+    /// Tells the control core. Only reports are told this way, never answers: when a burst has
+    /// too many, the rest is lost and counted.
+    fn tell(&mut self, message: FromLcore) {
+        if self.outbox.len() < OUTBOX_MAX {
+            self.outbox.push_back(message);
+        } else {
+            self.links.counters.lost_messages.add(1);
+        }
+    }
+
+    /// Takes the messages for the control core, oldest first. A message that `take` gives back
+    /// stays for the next time.
+    pub fn deliver(&mut self, mut take: impl FnMut(FromLcore) -> Result<(), FromLcore>) {
+        while let Some(message) = self.outbox.pop_front() {
+            if let Err(back) = take(message) {
+                self.outbox.push_front(back);
+                break;
+            }
+        }
+    }
+
+    /// Identification of the next IPv4 packet we make.
+    fn next_ip_id(&mut self) -> u16 {
+        self.ip_id = self.ip_id.wrapping_add(1);
+        self.ip_id
+    }
+}
+
+/// xorshift64*: for port choice, where an outsider must not see the state but nothing is secret.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+}
+
+/// Bytes of `frame` from the transport header to the end of the IP packet, segment by segment.
+fn transport_segments<F: Frame>(
+    frame: &F,
+    start: usize,
+    end: usize,
+) -> impl Iterator<Item = &[u8]> {
+    let mut at = 0;
+    frame.segments().map_while(move |segment| {
+        let from = start.saturating_sub(at).min(segment.len());
+        let to = end.saturating_sub(at).min(segment.len());
+        at += segment.len();
+        (to > 0 || from > 0 || at <= start).then(|| &segment[from.min(to)..to])
+    })
+}

@@ -1,0 +1,503 @@
+//! Conntrack as a hook: find or make the conn of a packet, let its tracker judge, confirm at the end.
+//!
+//! Follows `nf_conntrack_in`, `resolve_normal_ct`, `init_conntrack` and `__nf_conntrack_confirm`.
+
+use crate::conntrack::invalid::InvalidReason;
+use crate::conntrack::record::{Conn, ConnRef};
+use crate::conntrack::state::{CtState, Direction, Status};
+use crate::conntrack::store::{AllocError, Gone};
+use crate::conntrack::tcp::{self, Outcome, TcpTrack};
+use crate::conntrack::tuple::{Tuple, proto};
+use crate::conntrack::view::EventKind;
+use crate::conntrack::{generic, icmp, udp};
+use crate::nat::icmp::inner_tuple;
+use crate::nat::rewrite::Deltas;
+use crate::pipeline::drops::DropReason;
+use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::messages::FromLcore;
+use crate::pipeline::transit::{Attached, Attachment, Transit};
+use crate::pipeline::{At, Pipeline, transport_segments};
+use crate::time::{TICKS_PER_SEC, Tick};
+use crate::wire::checksum::Accumulator;
+use crate::wire::headers::Headers;
+
+/// The only zone of this version.
+pub(crate) const ZONE: u16 = 0;
+
+/// Deadlines that come this close are told to the sweep at once.
+const SOON_SECS: u32 = crate::conntrack::index::Due::HORIZON_SECS;
+
+/// What a tracker made of a packet of a known conn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Judged {
+    /// It belongs to the conn.
+    Accepted(Accepted),
+    /// It does not.
+    Invalid(InvalidReason),
+    /// The conn is over and the packet starts a new one.
+    Restart,
+}
+
+/// Consequences of an accepted packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Accepted {
+    /// The conn's status before the packet.
+    pub before: Status,
+    /// The conn ends with this packet.
+    pub delete: bool,
+    /// Listeners want to hear of it.
+    pub changed: bool,
+}
+
+/// The tuple of a packet (`nf_ct_get_tuple`).
+#[inline]
+pub(crate) fn tuple_of(h: &Headers) -> Tuple {
+    let (src_id, dst_id) = match h.proto {
+        proto::TCP | proto::UDP => (h.src_port, h.dst_port),
+        proto::ICMP | proto::ICMPV6 => (h.icmp_id, u16::from_be_bytes([h.icmp_type, h.icmp_code])),
+        _ => (0, 0),
+    };
+    Tuple { src: h.src, dst: h.dst, src_id, dst_id, proto: h.proto }
+}
+
+/// True if the transport checksum is right, or there is none to check.
+pub(crate) fn checksum_ok<F: Frame>(frame: &F, h: &Headers) -> bool {
+    let (start, end) = (h.l4 as usize, h.end as usize);
+    let head = frame.head();
+    let pseudo = match h.proto {
+        proto::UDP if head.get(start + 6..start + 8) == Some(&[0, 0]) => return h.src.is_v4(),
+        proto::TCP | proto::UDP | proto::ICMPV6 => true,
+        proto::ICMP => false,
+        _ => return true,
+    };
+    let mut sum = Accumulator::default();
+    if pseudo {
+        sum.add_pseudo(h.src, h.dst, h.proto, (end - start) as u32);
+    }
+    match head.get(start..end) {
+        Some(whole) => sum.add(whole),
+        None => transport_segments(frame, start, end).for_each(|s| sum.add(s)),
+    }
+    sum.is_valid()
+}
+
+impl<P: FramePool> Pipeline<P> {
+    /// `nf_conntrack_in` for a packet that no rule has marked UNTRACKED.
+    pub(crate) fn track(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        if !matches!(t.attached, Attached::Nothing) {
+            return Ok(());
+        }
+        if let Some(prejudged) = t.prejudged.take() {
+            let conn = at.table.records.get(prejudged.conn);
+            if let Some(conn) = conn
+                && self.attach(t, conn, prejudged.direction, prejudged.judged).is_some()
+            {
+                return Ok(());
+            }
+        }
+        let check = t.in_port.is_some() && at.policy.knobs.checksum;
+        match sound(&t.frame, &t.headers, check) {
+            Ok(icmp::Kind::Untracked) => {
+                t.attached = Attached::Untracked;
+                Ok(())
+            }
+            Ok(icmp::Kind::Error | icmp::Kind::Redirect) => {
+                self.track_error(t, at);
+                Ok(())
+            }
+            Ok(_) => self.track_tuple(t, at),
+            Err(reason) => {
+                self.invalid(reason);
+                Ok(())
+            }
+        }
+    }
+
+    fn track_tuple(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        let tuple = tuple_of(&t.headers);
+        // A finished conn that is opened anew goes round once more, as a new one.
+        for _ in 0..2 {
+            let Some(found) = at.table.find(
+                at.table.hash(&tuple, ZONE),
+                &tuple,
+                ZONE,
+                at.now.tick,
+            ).map(|f| (f.conn.number(), f.direction, f.expired)) else {
+                break;
+            };
+            let (number, direction, expired) = found;
+            if let (false, Some(conn)) = (expired, at.table.records.get(number)) {
+                let judged = self.judge(&t.frame, &t.headers, conn, direction, at);
+                if self.attach(t, conn, direction, judged).is_some() {
+                    return Ok(());
+                }
+            }
+            self.delete_conn(number, at);
+        }
+        self.start(t, &tuple, at)
+    }
+
+    /// Attaches a known conn as its tracker judged; `None` if the conn has to go first.
+    fn attach(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        conn: Conn<'_>,
+        direction: Direction,
+        judged: Judged,
+    ) -> Option<()> {
+        match judged {
+            Judged::Restart => return None,
+            Judged::Invalid(reason) => self.invalid(reason),
+            Judged::Accepted(accepted) => {
+                t.attached = Attached::Conn(Attachment {
+                    state: ct_state(accepted.before, direction),
+                    delete: accepted.delete,
+                    changed: accepted.changed,
+                    ..Attachment::of(conn.number(), direction)
+                });
+            }
+        }
+        Some(())
+    }
+
+    /// Lets the tracker of a known conn judge one packet and writes down what follows from it.
+    #[inline]
+    pub(crate) fn judge(
+        &mut self,
+        frame: &P::Frame,
+        h: &Headers,
+        conn: Conn<'_>,
+        direction: Direction,
+        at: At<'_>,
+    ) -> Judged {
+        let status = conn.status();
+        let knobs = &at.policy.knobs;
+        let mut accepted = Accepted { before: status, ..Accepted::default() };
+        let (timeout_secs, assured) = match h.proto {
+            proto::UDP => {
+                // An assured conn is a stream already; its second line stays untouched.
+                let stream_after =
+                    if status.has(Status::ASSURED) { at.now.tick } else { stream_after(conn) };
+                let verdict = udp::packet(status, stream_after, at.now.tick, &knobs.timeouts);
+                (Some(verdict.timeout_secs), verdict.assured)
+            }
+            proto::TCP => match self.judge_tcp(frame, h, conn, direction, at) {
+                Outcome::Accept { timeout_secs, assured, changed } => {
+                    accepted.changed = changed;
+                    (timeout_secs, assured)
+                }
+                Outcome::Invalid { reason, shorten_to_secs } => {
+                    if let Some(secs) = shorten_to_secs {
+                        self.refresh(conn, secs, at);
+                    }
+                    return Judged::Invalid(reason);
+                }
+                Outcome::Restart => return Judged::Restart,
+                Outcome::Delete => {
+                    accepted.delete = true;
+                    return Judged::Accepted(accepted);
+                }
+            },
+            proto::ICMP => (Some(icmp::packet(&knobs.timeouts)), false),
+            proto::ICMPV6 => (Some(icmp::packet_v6(&knobs.timeouts)), false),
+            _ => (Some(generic::packet(&knobs.timeouts)), false),
+        };
+        if let Some(secs) = timeout_secs
+            && !status.has(Status::FIXED_TIMEOUT)
+        {
+            self.refresh(conn, secs, at);
+        }
+        let mut news = Status::default();
+        if direction == Direction::Reply && !status.has(Status::SEEN_REPLY) {
+            news = news.with(Status::SEEN_REPLY);
+        }
+        if assured && !status.has(Status::ASSURED) {
+            news = news.with(Status::ASSURED);
+        }
+        if news != Status::default() {
+            accepted.changed = true;
+            conn.add_status(news);
+        }
+        self.account(conn, direction, h, at);
+        Judged::Accepted(accepted)
+    }
+
+    #[inline]
+    fn judge_tcp(
+        &mut self,
+        frame: &P::Frame,
+        h: &Headers,
+        conn: Conn<'_>,
+        direction: Direction,
+        at: At<'_>,
+    ) -> Outcome {
+        let segment = match tcp_segment(frame, h) {
+            Ok(segment) => segment,
+            Err(reason) => return Outcome::Invalid { reason, shorten_to_secs: None },
+        };
+        let mut track = TcpTrack::from_words(conn.tracker_words());
+        let remaining = conn.deadline().remaining_secs(at.now.tick);
+        let outcome =
+            track.packet(&segment, direction, conn.status(), &at.policy.knobs, remaining);
+        conn.set_tracker_words(&track.to_words());
+        outcome
+    }
+
+    /// Moves a deadline; one that comes closer is told to the sweep if it comes close.
+    #[inline]
+    fn refresh(&mut self, conn: Conn<'_>, secs: u32, at: At<'_>) {
+        let (old, new) = (conn.deadline(), at.now.tick.plus_secs(secs));
+        if old == new {
+            return;
+        }
+        conn.set_deadline(new);
+        if secs < SOON_SECS && old.0.wrapping_sub(new.0) as i32 > TICKS_PER_SEC as i32 {
+            self.store.arm(conn.number(), at.now.tick);
+        }
+    }
+
+    /// Counts a packet for its conn, where that was switched on when the conn began.
+    #[inline]
+    fn account(&self, conn: Conn<'_>, direction: Direction, h: &Headers, at: At<'_>) {
+        if at.policy.knobs.acct
+            && let Some(extension) = at.table.extension(conn)
+        {
+            extension.count(direction, 1, h.ip_len() as u64);
+        }
+    }
+
+    /// `init_conntrack`: a conn that nobody else sees yet.
+    fn start(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        tuple: &Tuple,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        let first = first(&t.frame, &t.headers, at);
+        let (timeout_secs, words) = match first {
+            Ok(first) => first,
+            Err(reason) => {
+                self.invalid(reason);
+                return Ok(());
+            }
+        };
+        let Some(reply) = tuple.inverted() else {
+            self.invalid(InvalidReason::IcmpType);
+            return Ok(());
+        };
+        let number = self.allocate(tuple, &reply, at)?;
+        let knobs = &at.policy.knobs;
+        if (knobs.acct || knobs.timestamp)
+            && let Some(extension) = self.store.extend(number)
+        {
+            extension.zero(Direction::Original);
+            extension.zero(Direction::Reply);
+            extension.set_started_ns(if knobs.timestamp { at.now.unix_ns } else { 0 });
+        }
+        if let Some(conn) = at.table.records.get(number) {
+            conn.set_tracker_words(&words);
+            self.account(conn, Direction::Original, &t.headers, at);
+        }
+        t.attached = Attached::Conn(Attachment {
+            state: CtState::New,
+            fresh: true,
+            first: true,
+            timeout_secs,
+            ..Attachment::of(number, Direction::Original)
+        });
+        Ok(())
+    }
+
+    /// A record within `max`, after early drop if need be.
+    fn allocate(
+        &mut self,
+        tuple: &Tuple,
+        reply: &Tuple,
+        at: At<'_>,
+    ) -> Result<ConnRef, DropReason> {
+        let mut result = self.store.allocate(tuple, reply, [ZONE, ZONE]);
+        if result == Err(AllocError::Full) {
+            let mut gone = [None; EARLY_DROPS_MAX];
+            let mut n = 0;
+            let dropped =
+                self.store.early_drop(at.table.hash(tuple, ZONE), at.now.tick, |conn, why| {
+                    if let (Some(slot), Gone::Early | Gone::Expired) = (gone.get_mut(n), why) {
+                        *slot = view_of(conn, at);
+                        n += 1;
+                    }
+                });
+            self.links.counters.conntrack.early_drop.add(dropped as u64);
+            for view in gone.into_iter().flatten() {
+                self.report_view(EventKind::Destroy, view, at);
+            }
+            result = self.store.allocate(tuple, reply, [ZONE, ZONE]);
+        }
+        result.map_err(|error| {
+            self.links.counters.conntrack.drop.add(1);
+            match error {
+                AllocError::Full => {
+                    self.tell(FromLcore::TableFull);
+                    DropReason::TableFull
+                }
+                AllocError::NoRecord => DropReason::NoRecord,
+            }
+        })
+    }
+
+    /// `nf_conntrack_inet_error`: an ICMP error belongs to the conn that its quote names.
+    fn track_error(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) {
+        let quoted = inner_tuple(t.frame.head(), &t.headers).and_then(|q| q.tuple.inverted());
+        let found = quoted
+            .and_then(|q| at.table.find(at.table.hash(&q, ZONE), &q, ZONE, at.now.tick))
+            .filter(|f| !f.expired && f.conn.tuple(f.direction).dst == t.headers.dst);
+        match found {
+            None => self.links.counters.conntrack.error.add(1),
+            Some(found) => {
+                t.attached = Attached::Conn(Attachment {
+                    state: CtState::Related,
+                    error: true,
+                    ..Attachment::of(found.conn.number(), found.direction)
+                });
+            }
+        }
+    }
+
+    /// `nf_conntrack_confirm`: the packet leaves, so its conn enters the table.
+    pub(crate) fn confirm(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        let Attached::Conn(a) = &mut t.attached else { return Ok(()) };
+        if !a.fresh || a.lent {
+            return Ok(());
+        }
+        if let Some(conn) = at.table.records.get(a.conn)
+            && let Some(leaving) = conn.reply().inverted()
+        {
+            let deltas = Deltas::between(&conn.orig(), &leaving);
+            conn.set_deltas(deltas.l3, deltas.l4);
+        }
+        let deadline = at.now.tick.plus_secs(a.timeout_secs);
+        if self.store.confirm(a.conn, deadline, at.now.tick).is_err() {
+            let counters = &self.links.counters.conntrack;
+            counters.insert_failed.add(1);
+            counters.drop.add(1);
+            return Err(DropReason::InsertFailed);
+        }
+        a.fresh = false;
+        let number = a.conn;
+        self.report(EventKind::New, number, at);
+        Ok(())
+    }
+
+    /// Takes a confirmed conn out of the table.
+    pub(crate) fn delete_conn(&mut self, number: ConnRef, at: At<'_>) {
+        self.report(EventKind::Destroy, number, at);
+        self.store.delete(number);
+    }
+
+    /// Counts a packet that tracking wants nothing to do with.
+    fn invalid(&mut self, reason: InvalidReason) {
+        let counters = &self.links.counters.conntrack;
+        let which = if reason.counts_as_error() { &counters.error } else { &counters.invalid };
+        which.add(1);
+    }
+}
+
+/// Conns that one early drop can delete: two entries each would only make it fewer.
+const EARLY_DROPS_MAX: usize = 56;
+
+/// What the tracker says to a first packet: timeout in seconds and the tracker's words.
+fn first<F: Frame>(
+    frame: &F,
+    h: &Headers,
+    at: At<'_>,
+) -> Result<(u32, [u64; 7]), InvalidReason> {
+    let knobs = &at.policy.knobs;
+    let timeouts = &knobs.timeouts;
+    Ok(match h.proto {
+        proto::TCP => {
+            let (track, timeout_secs) = TcpTrack::first(&tcp_segment(frame, h)?, knobs)?;
+            (timeout_secs, track.to_words())
+        }
+        proto::UDP => {
+            let fresh = udp::packet(Status::default(), at.now.tick, at.now.tick, timeouts);
+            let after = udp::stream_after(at.now.tick);
+            (fresh.timeout_secs, [after.0 as u64, 0, 0, 0, 0, 0, 0])
+        }
+        proto::ICMP if !icmp::may_create(h.icmp_type) => return Err(InvalidReason::IcmpNew),
+        proto::ICMPV6 if !icmp::may_create_v6(h.icmp_type) => {
+            return Err(InvalidReason::IcmpNew);
+        }
+        proto::ICMP => (icmp::packet(timeouts), [0; 7]),
+        proto::ICMPV6 => (icmp::packet_v6(timeouts), [0; 7]),
+        _ => (generic::packet(timeouts), [0; 7]),
+    })
+}
+
+/// When an answered UDP conn becomes a stream: the tracker's first word.
+#[inline]
+fn stream_after(conn: Conn<'_>) -> Tick {
+    Tick(conn.tracker_word(0) as u32)
+}
+
+/// The TCP header as its tracker reads it.
+#[inline]
+fn tcp_segment<'a, F: Frame>(
+    frame: &'a F,
+    h: &Headers,
+) -> Result<tcp::Segment<'a>, InvalidReason> {
+    tcp::sanity(frame.head().get(h.l4 as usize..).unwrap_or_default(), h.l4_len())
+}
+
+/// The state a packet of a conn has in the rules' eyes (`resolve_normal_ct`); `status` as it was
+/// before the packet.
+#[inline]
+pub(crate) fn ct_state(status: Status, direction: Direction) -> CtState {
+    if direction == Direction::Reply || status.has(Status::SEEN_REPLY) {
+        CtState::Established
+    } else if status.has(Status::EXPECTED) {
+        CtState::Related
+    } else {
+        CtState::New
+    }
+}
+
+/// What every tracker checks before anything else: the header is whole and, where asked for, the
+/// checksum is right (`udp_error`, `nf_conntrack_icmpv4_error`; TCP's other checks are its
+/// tracker's). Says how the packet is to be looked up.
+pub(crate) fn sound<F: Frame>(
+    frame: &F,
+    h: &Headers,
+    check: bool,
+) -> Result<icmp::Kind, InvalidReason> {
+    let (kind, short, wrong) = match h.proto {
+        proto::ICMP => {
+            (icmp::kind(h.icmp_type), InvalidReason::IcmpShort, InvalidReason::IcmpChecksum)
+        }
+        proto::ICMPV6 => {
+            (icmp::kind_v6(h.icmp_type), InvalidReason::IcmpShort, InvalidReason::Icmpv6Checksum)
+        }
+        proto::UDP => (icmp::Kind::Query, InvalidReason::UdpShort, InvalidReason::UdpChecksum),
+        _ => (icmp::Kind::Query, InvalidReason::TcpTruncated, InvalidReason::TcpChecksum),
+    };
+    if h.l4_truncated {
+        return Err(short);
+    }
+    if h.proto == proto::UDP {
+        udp::sanity(frame.head().get(h.l4 as usize..).unwrap_or_default(), h.l4_len())?;
+    }
+    if check && !checksum_ok(frame, h) {
+        return Err(wrong);
+    }
+    if kind == icmp::Kind::Unknown { Err(InvalidReason::IcmpType) } else { Ok(kind) }
+}

@@ -1,0 +1,119 @@
+//! A packet on its way through the hooks: the frame and everything learnt about it so far.
+
+use crate::conntrack::record::ConnRef;
+use crate::conntrack::state::{CtState, Direction};
+use crate::pipeline::burst::Prejudged;
+use crate::pipeline::drops::DropReason;
+use crate::pipeline::paths::Hits;
+use crate::rules::facts::PortId;
+use crate::wire::headers::Headers;
+
+/// The conn a packet belongs to (`skb->_nfct`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attachment {
+    pub conn: ConnRef,
+    pub direction: Direction,
+    pub state: CtState,
+    /// Unconfirmed: allocated for this very packet and in no table yet.
+    pub fresh: bool,
+    /// The conn's first packet, before and after its confirmation.
+    pub first: bool,
+    /// Lent by the packet this one answers: neither confirmed nor released here.
+    pub lent: bool,
+    /// Timeout that becomes the deadline at confirm, in seconds.
+    pub timeout_secs: u32,
+    /// The conn ends with this packet (a RST that answers a SYN).
+    pub delete: bool,
+    /// An ICMP error about the conn, not a packet of it.
+    pub error: bool,
+    /// Something changed that listeners want to hear of.
+    pub changed: bool,
+}
+
+impl Attachment {
+    /// A packet of an established conn.
+    pub(crate) fn of(conn: ConnRef, direction: Direction) -> Attachment {
+        Attachment {
+            conn,
+            direction,
+            state: CtState::Established,
+            fresh: false,
+            first: false,
+            lent: false,
+            timeout_secs: 0,
+            delete: false,
+            error: false,
+            changed: false,
+        }
+    }
+}
+
+/// What conntrack attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Attached {
+    /// Nothing yet, or INVALID.
+    Nothing,
+    /// Tracking does not apply.
+    Untracked,
+    /// A conn.
+    Conn(Attachment),
+}
+
+/// A packet in the hooks.
+#[derive(Debug)]
+pub(crate) struct Transit<F> {
+    pub frame: F,
+    pub headers: Headers,
+    /// `None` for packets of our own.
+    pub in_port: Option<PortId>,
+    pub out_port: Option<PortId>,
+    /// The frame was sent to our MAC address, not broadcast or multicast.
+    pub addressed: bool,
+    pub attached: Attached,
+    /// The tracker has spoken already, on the short way.
+    pub prejudged: Option<Prejudged>,
+    pub mark: u32,
+    /// Counters hit so far.
+    pub hits: Hits,
+    /// No rule looked at a per-packet fact, and the hits fitted.
+    pub cacheable: bool,
+}
+
+impl<F> Transit<F> {
+    pub(crate) fn new(frame: F, headers: Headers, in_port: Option<PortId>) -> Transit<F> {
+        Transit {
+            frame,
+            headers,
+            in_port,
+            out_port: None,
+            addressed: true,
+            attached: Attached::Nothing,
+            prejudged: None,
+            mark: 0,
+            hits: Hits::new(),
+            cacheable: true,
+        }
+    }
+
+    pub(crate) fn attachment(&self) -> Option<&Attachment> {
+        match &self.attached {
+            Attached::Conn(a) => Some(a),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_v6(&self) -> bool {
+        self.headers.is_v6()
+    }
+}
+
+/// How a packet's way through the hooks ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Out of a port towards a next hop.
+    Transmit { port: PortId, next_hop: u16 },
+    /// The gateway itself took it.
+    ToHost,
+    /// Nobody gets it.
+    Drop(DropReason),
+}

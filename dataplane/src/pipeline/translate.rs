@@ -1,0 +1,219 @@
+//! The nat table and the edit of packets (`nf_nat_inet_fn`, `nf_nat_setup_info`).
+//!
+//! The table is asked once per conn and end: by its first packet, whose answer is written into the
+//! reply tuple. Every later packet is edited by comparing the conn's two tuples.
+
+use core::ops::ControlFlow;
+
+use crate::conntrack::record::ConnRef;
+use crate::conntrack::state::{Direction, Status};
+use crate::conntrack::store::{Found, Store};
+use crate::conntrack::tcp::TcpTrack;
+use crate::conntrack::tuple::{Tuple, proto};
+use crate::nat::range::{Manip, Range};
+use crate::nat::select::{self, Claims, Holder, Wanted};
+use crate::nat::{icmp, rewrite};
+use crate::pipeline::drops::DropReason;
+use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::track::{ZONE, tuple_of};
+use crate::pipeline::transit::{Attached, Attachment, Transit};
+use crate::pipeline::{At, Pipeline};
+use crate::rules::hook::{Hook, Table};
+use crate::rules::model::NatTarget;
+use crate::rules::walk::Verdict;
+use crate::time::Tick;
+use crate::wire::address::Address;
+
+/// The conntrack table as the choice of a tuple sees it.
+struct Table_<'a> {
+    store: &'a Store,
+    now: Tick,
+}
+
+impl Claims for Table_<'_> {
+    type Record = ConnRef;
+
+    fn holder(&self, reply: &Tuple) -> Option<Holder<ConnRef>> {
+        let Found::Live(record, direction) = self.store.find(reply, ZONE, self.now) else {
+            return None;
+        };
+        let conn = self.store.conn(record)?;
+        let tcp = (reply.proto == proto::TCP).then(|| {
+            let track = TcpTrack::from_words(conn.tracker_words());
+            (track.state() as u8, track.sent_end(Direction::Original))
+        });
+        let (original, status) = (conn.orig(), conn.status());
+        Some(Holder { record, original, direction, status, tcp })
+    }
+
+    fn same_source(&self, current: &Tuple, visit: &mut dyn FnMut(&Tuple) -> ControlFlow<()>) {
+        for found in self.store.same_source(current, ZONE, self.now) {
+            if let Some(conn) = self.store.conn(found)
+                && visit(&conn.reply()).is_break()
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// The status bits of one end: (translated, decided).
+const fn bits(manip: Manip) -> (Status, Status) {
+    match manip {
+        Manip::Src => (Status::SRC_NAT, Status::SRC_NAT_DONE),
+        Manip::Dst => (Status::DST_NAT, Status::DST_NAT_DONE),
+    }
+}
+
+impl<P: FramePool> Pipeline<P> {
+    /// What happens to a packet at a nat hook: decide if it is the conn's first, then edit.
+    pub(crate) fn translate(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        hook: Hook,
+        manip: Manip,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        let Attached::Conn(a) = t.attached else { return Ok(()) };
+        let Some(conn) = self.store.conn(a.conn) else { return Ok(()) };
+        if a.error {
+            return self.translate_error(t, &a, manip);
+        }
+        if a.fresh && !conn.status().has(bits(manip).1) {
+            self.decide(t, &a, hook, manip, at)?;
+        }
+        self.edit(t, &a, manip);
+        Ok(())
+    }
+
+    /// Asks the nat table and writes its answer into the conn.
+    fn decide(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        a: &Attachment,
+        hook: Hook,
+        manip: Manip,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        let Some(conn) = self.store.conn(a.conn) else { return Ok(()) };
+        let (original, reply) = (conn.orig(), conn.reply());
+        let Some(current) = reply.inverted() else { return Ok(()) };
+        let walked = self.walk(t, Table::Nat, hook, at);
+        let range = match walked.verdict {
+            Verdict::Accept => select::null_binding(&current, manip),
+            Verdict::Nat(target) => {
+                self.range_of(t, &target, hook, &current, at).ok_or(DropReason::NatDrop)?
+            }
+            Verdict::Drop | Verdict::Reject(_) => return Err(DropReason::NatDrop),
+        };
+        let syn_end = (original.proto == proto::TCP).then(|| {
+            TcpTrack::from_words(conn.tracker_words()).sent_end(Direction::Original)
+        });
+        let wanted = Wanted {
+            orig: &original,
+            current: &current,
+            range: &range,
+            manip,
+            zone: ZONE,
+            syn_end,
+            gre_child: false,
+        };
+        let claims = Table_ { store: &self.store, now: at.now.tick };
+        let random = &mut self.random;
+        let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
+        self.links.counters.conntrack.found.add(selected.found as u64);
+        if let Some(victim) = selected.evict {
+            self.delete_conn(victim, at.now);
+        }
+        let Some(conn) = self.store.conn(a.conn) else { return Ok(()) };
+        let (translated, decided) = bits(manip);
+        conn.add_status(decided);
+        if selected.tuple != current
+            && let Some(reply) = selected.tuple.inverted()
+        {
+            conn.set_reply(&reply);
+            conn.add_status(translated);
+        }
+        Ok(())
+    }
+
+    /// The range a target stands for; `None` if the port has no address to lend.
+    fn range_of(
+        &self,
+        t: &Transit<P::Frame>,
+        target: &NatTarget,
+        hook: Hook,
+        current: &Tuple,
+        at: At<'_>,
+    ) -> Option<Range> {
+        let lend = |address: Address, ports, random| Range {
+            addresses: Some((address, address)),
+            ports,
+            random,
+            ..Range::default()
+        };
+        Some(match *target {
+            NatTarget::Snat(range) | NatTarget::Dnat(range) => range,
+            NatTarget::Masquerade { ports, random } => {
+                let towards = at.policy.routes.next_hop_of(current.dst);
+                let address = at.policy.port(t.out_port?).source_for(towards)?;
+                lend(address, ports, random)
+            }
+            NatTarget::Redirect { ports, random } if hook == Hook::Output => {
+                let loopback = if current.is_v6() {
+                    Address::v6(1)
+                } else {
+                    Address::v4(0x7f00_0001)
+                };
+                lend(loopback, ports, random)
+            }
+            NatTarget::Redirect { ports, random } => {
+                let address = at.policy.port(t.in_port?).source_for(current.src)?;
+                lend(address, ports, random)
+            }
+        })
+    }
+
+    /// `nf_nat_packet`: edits one end, if the conn translates it in this direction.
+    fn edit(&mut self, t: &mut Transit<P::Frame>, a: &Attachment, manip: Manip) {
+        let Some(conn) = self.store.conn(a.conn) else { return };
+        let bit = match (manip, a.direction) {
+            (Manip::Src, Direction::Original) | (Manip::Dst, Direction::Reply) => Status::SRC_NAT,
+            (Manip::Dst, Direction::Original) | (Manip::Src, Direction::Reply) => Status::DST_NAT,
+        };
+        if !conn.status().has(bit) {
+            return;
+        }
+        let Some(target) = conn.tuple(a.direction.opposite()).inverted() else { return };
+        if a.lent {
+            rewrite::apply_end(t.frame.head_mut(), &mut t.headers, manip, &target);
+            return;
+        }
+        debug_assert_eq!(tuple_of(&t.headers).proto, target.proto);
+        rewrite::apply_end(t.frame.head_mut(), &mut t.headers, manip, &target);
+    }
+
+    /// `nf_nat_icmp_reply_translation`.
+    fn translate_error(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        a: &Attachment,
+        manip: Manip,
+    ) -> Result<(), DropReason> {
+        let Some(conn) = self.store.conn(a.conn) else { return Ok(()) };
+        let nat = Status::SRC_NAT.0 | Status::DST_NAT.0;
+        if conn.status().0 & nat == 0 {
+            return Ok(());
+        }
+        let tuples = (conn.orig(), conn.reply());
+        icmp::rewrite_error(
+            t.frame.head_mut(),
+            &mut t.headers,
+            manip,
+            a.direction,
+            conn.status(),
+            tuples,
+        )
+        .map_err(|_| DropReason::BadIcmpError)
+    }
+}
