@@ -8,5 +8,6 @@
 
 pub mod conntrack;
 pub mod nat;
+pub mod pipeline;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,3 @@
+//! The stages of a burst: where a packet goes, by which neighbour, and what it meets on the way.
+
+pub mod route;
