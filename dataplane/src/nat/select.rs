@@ -2,8 +2,8 @@
 //!
 //! Follows `get_unique_tuple` and what it calls in the kernel's `nf_nat_core.c`, step by step,
 //! because people see the result: which port a client keeps, which address of a pool it gets. The
-//! address of a pool is chosen by the very hash of the kernel (Jenkins' lookup3 without a key), so a
-//! client keeps its public address across restarts and when it moves between a kernel gateway and
+//! address of a pool is chosen by the very hash of the kernel (Jenkins' lookup3 without a key), so
+//! a client keeps its public address across restarts and when it moves between a kernel gateway and
 //! this one.
 //!
 //! A pure function: who holds which tuple is asked through [`Claims`], randomness is an argument,
@@ -26,7 +26,8 @@ pub const SAME_SOURCE_MAX: usize = 64;
 /// Ports tried in the first round (`max_attempts`).
 const TRIES_MAX: u32 = 128;
 
-/// In the last so many tries of a round a finished TCP conn may be evicted (`NF_NAT_HARDER_THRESH`).
+/// In the last so many tries of a round a finished TCP conn may be evicted
+/// (`NF_NAT_HARDER_THRESH`).
 const EVICT_TRIES: u32 = 32;
 
 /// Rounds shorter than this are the last one.
@@ -272,8 +273,8 @@ impl<C: Claims> Search<'_, C> {
         tuple.inverted().is_none_or(|reply| self.claims.prefers(&reply))
     }
 
-    /// The conn that stands in the way of `tuple`, not counting one of the very same original tuple:
-    /// two packets of one conn raced, and confirm joins them (`nf_conntrack_tuple_taken`).
+    /// The conn that stands in the way of `tuple`, not counting one of the very same original
+    /// tuple: two packets of one conn raced, and confirm joins them (`nf_conntrack_tuple_taken`).
     fn holder(&mut self, tuple: &Tuple) -> Option<Holder<C::Record>> {
         let holder = self.claims.holder(&tuple.inverted()?)?;
         (holder.original != *self.wanted.orig).then(|| {
