@@ -10,7 +10,8 @@ use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
 use crate::pipeline::route::Destination;
 use crate::pipeline::transit::{Attached, Attachment, Transit};
 use crate::pipeline::{At, Pipeline};
-use crate::rules::model::RejectWith;
+use crate::rules::facts::PortId;
+use crate::rules::targets::RejectWith;
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
 use crate::wire::build::{self, IcmpErrorKind};
@@ -32,6 +33,8 @@ pub(crate) enum IcmpError {
     ProtocolUnreachable,
     /// Fragmentation needed, packet too big: the MTU.
     TooBig(u32),
+    /// A route says that packets are not to go there.
+    Prohibited,
     /// As a REJECT target asks.
     Reject { code: u8 },
 }
@@ -44,6 +47,7 @@ impl IcmpError {
                 IcmpError::NoRoute => (1, 0, 0),
                 IcmpError::HostUnreachable => (1, 3, 0),
                 IcmpError::PortUnreachable => (1, 4, 0),
+                IcmpError::Prohibited => (1, 1, 0),
                 // Parameter problem, unrecognised next header, at its place in the fixed header.
                 IcmpError::ProtocolUnreachable => (4, 1, 6),
                 IcmpError::TooBig(mtu) => (2, 0, mtu),
@@ -55,6 +59,7 @@ impl IcmpError {
                 IcmpError::NoRoute => (3, 0, 0),
                 IcmpError::HostUnreachable => (3, 1, 0),
                 IcmpError::PortUnreachable => (3, 3, 0),
+                IcmpError::Prohibited => (3, 13, 0),
                 IcmpError::ProtocolUnreachable => (3, 2, 0),
                 IcmpError::TooBig(mtu) => (3, 4, mtu & 0xffff),
                 IcmpError::Reject { code } => (3, code, 0),
@@ -170,8 +175,7 @@ impl<P: FramePool> Pipeline<P> {
         });
         match with {
             RejectWith::TcpReset => self.answer_reset(pool, t, lent, at),
-            other => {
-                let code = other.code();
+            RejectWith::Unreachable(code) => {
                 self.answer_error_as(pool, t, IcmpError::Reject { code }, lent, at);
             }
         }
@@ -189,23 +193,25 @@ fn may_be_answered<F>(t: &Transit<F>, at: At<'_>) -> bool {
     if !t.addressed || about_error || h.fragment.is_later() {
         return false;
     }
-    let routes = &at.policy.routes;
-    let one = |a: Address| {
-        !matches!(routes.classify(a), Destination::Broadcast | Destination::Multicast)
-    };
-    one(h.dst) && one(h.src) && routes.martian_source(h.src).is_none()
+    let Some(port) = t.in_port else { return false };
+    // A source that cannot be a single host's is not answered, nor is what was sent to many.
+    match at.policy.routes.judge(h.src, h.dst, port.0) {
+        Ok(Destination::Broadcast | Destination::Multicast { .. }) | Err(_) => false,
+        Ok(_) => true,
+    }
 }
 
 /// The address an error comes from: the packet's destination if that is ours, else our address
 /// towards its source.
 fn source_of_answer<F>(t: &Transit<F>, at: At<'_>) -> Option<Address> {
     let h = &t.headers;
-    if matches!(at.policy.routes.classify(h.dst), Destination::Local { .. }) {
+    let port = t.in_port.map(|p| p.0);
+    if matches!(at.policy.routes.classify(h.dst, port), Destination::Local(_)) {
         return Some(h.dst);
     }
-    match at.policy.routes.classify(h.src) {
+    match at.policy.routes.classify(h.src, port) {
         Destination::Forward(route) => {
-            at.policy.port(route.port).source_for(route.via.unwrap_or(h.src))
+            at.policy.port(PortId(route.port)).source_for(route.via.unwrap_or(h.src))
         }
         _ => None,
     }

@@ -8,7 +8,7 @@ use crate::pipeline::answers::IcmpError;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::paths::{PathEnd, Route as PathRoute};
-use crate::pipeline::route::{Destination, Route};
+use crate::pipeline::route::{Destination, Martian, NoWay, Route};
 use crate::pipeline::transit::{Attached, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
@@ -33,24 +33,46 @@ impl<P: FramePool> Pipeline<P> {
         self.track(t, at)?;
         self.filter(pool, t, Table::Mangle, Hook::Prerouting, at)?;
         self.translate(t, Hook::Prerouting, Manip::Dst, at)?;
-        self.check_source(t)?;
-        match at.policy.routes.classify(t.headers.dst) {
-            Destination::Local { .. } => self.input(pool, t, at),
-            Destination::Broadcast | Destination::Multicast => self.input_group(pool, t, at),
-            Destination::Martian(_) => Err(DropReason::MartianDestination),
-            Destination::Unreachable => {
-                self.answer_error(pool, t, IcmpError::NoRoute, at);
-                Err(DropReason::NoRoute)
+        match self.route_in(pool, t, at)? {
+            Destination::Local(_) => self.input(pool, t, at),
+            Destination::Broadcast | Destination::Multicast { .. } => {
+                self.input_group(pool, t, at)
             }
             Destination::Forward(route) => self.forward(pool, t, route, at),
+            Destination::Unreachable(_) => Err(DropReason::NoRoute),
         }
     }
 
-    /// Source addresses that cannot come from outside (`fib_validate_source`).
-    fn check_source(&self, t: &Transit<P::Frame>) -> Result<(), DropReason> {
-        match at.policy.routes.martian_source(t.headers.src) {
-            Some(_) => Err(DropReason::MartianSource),
-            None => Ok(()),
+    /// `ip_route_input`: where a received packet goes, martians and groups not joined sorted out.
+    fn route_in(
+        &mut self,
+        pool: &mut P,
+        t: &Transit<P::Frame>,
+        at: At<'_>,
+    ) -> Result<Destination, DropReason> {
+        let Some(in_port) = t.in_port else { return Err(DropReason::NoRoute) };
+        let h = &t.headers;
+        match at.policy.routes.judge(h.src, h.dst, in_port.0) {
+            Ok(Destination::Multicast { joined: false }) => Err(DropReason::NotForwarded),
+            Ok(Destination::Unreachable(way)) => {
+                match way {
+                    NoWay::Blackhole => {}
+                    NoWay::NoRoute => self.answer_error(pool, t, IcmpError::NoRoute, at),
+                    NoWay::Unreachable => {
+                        self.answer_error(pool, t, IcmpError::HostUnreachable, at);
+                    }
+                    NoWay::Prohibit => self.answer_error(pool, t, IcmpError::Prohibited, at),
+                }
+                Err(DropReason::NoRoute)
+            }
+            Ok(destination) => Ok(destination),
+            Err(Martian::DestinationZero | Martian::DestinationLoopback) => {
+                Err(DropReason::MartianDestination)
+            }
+            Err(Martian::SourceLinkLocal | Martian::SourceUnspecified) => {
+                Err(DropReason::NotForwarded)
+            }
+            Err(_) => Err(DropReason::MartianSource),
         }
     }
 
@@ -71,18 +93,17 @@ impl<P: FramePool> Pipeline<P> {
         }
         let out_port = PortId(route.port);
         let mtu = at.policy.port(out_port).mtu;
-        let length = t.headers.end - t.headers.l3 as u32;
-        if length > mtu {
+        if t.headers.ip_len() > mtu {
             if t.headers.dont_fragment || t.is_v6() {
                 self.answer_error(pool, t, IcmpError::TooBig(mtu), at);
             }
             return Err(DropReason::TooBig);
         }
-        t.headers.decrement_ttl(t.frame.head_mut());
+        decrement_ttl(t);
         t.out_port = Some(out_port);
         self.filter(pool, t, Table::Mangle, Hook::Forward, at)?;
         self.filter(pool, t, Table::Filter, Hook::Forward, at)?;
-        self.postrouting(pool, t, route.next_hop(t.headers.dst), out_port, at)
+        self.postrouting(pool, t, route.via.unwrap_or(t.headers.dst), out_port, at)
     }
 
     /// The last hooks before the wire; the conn is confirmed here.
@@ -118,7 +139,7 @@ impl<P: FramePool> Pipeline<P> {
                 self.delete_conn(a.conn, at);
             } else {
                 self.report_change(&a, at);
-                self.remember_path(&t, exit);
+                self.remember_path(&t, exit, at);
             }
         }
         match exit {
@@ -132,7 +153,7 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Lets the next packet of this conn, direction and state take the short way.
-    fn remember_path(&mut self, t: &Transit<P::Frame>, exit: Exit) {
+    fn remember_path(&mut self, t: &Transit<P::Frame>, exit: Exit, at: At<'_>) {
         let (Attached::Conn(a), Some(in_port), true) = (t.attached, t.in_port, t.cacheable) else {
             return;
         };
@@ -149,7 +170,7 @@ impl<P: FramePool> Pipeline<P> {
         let route =
             PathRoute { v6: t.is_v6(), in_port, state: a.state, end, hits: t.hits.clone() };
         let Some(number) = self.paths.intern(&route) else { return };
-        let Some(conn) = self.store.conn(a.conn) else { return };
+        let Some(conn) = at.table.records.get(a.conn) else { return };
         if conn.generation() != at.policy.generation {
             conn.set_path(a.direction.opposite(), 0);
             conn.set_generation(at.policy.generation);
@@ -157,4 +178,10 @@ impl<P: FramePool> Pipeline<P> {
         conn.set_path(a.direction, number);
         conn.set_next_hop(a.direction, next_hop);
     }
+}
+
+/// One hop less to live, in the packet and in what is known of it.
+fn decrement_ttl<F: Frame>(t: &mut Transit<F>) {
+    forward_one_hop(t.frame.head_mut(), &t.headers);
+    t.headers.ttl -= 1;
 }

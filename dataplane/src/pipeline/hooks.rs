@@ -1,40 +1,73 @@
 //! Walking the rules with the facts of a packet.
 
+use arrayvec::{ArrayString, ArrayVec};
+
+use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Direction, Status};
+use crate::conntrack::tuple::Tuple;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::messages::{FromLcore, LOG_BYTES, LogLine};
+use crate::pipeline::paths::Hits;
 use crate::pipeline::snapshot::RuleCounters;
 use crate::pipeline::transit::{Attached, Transit};
-use crate::pipeline::{OUTBOX_MAX, Pipeline};
+use crate::pipeline::{At, Pipeline};
 use crate::rules::compiled::CounterId;
-use crate::rules::facts::{CtFacts, Facts};
+use crate::rules::facts::{self, CtFacts, Facts};
 use crate::rules::hook::{Hook, Table};
-use crate::rules::model::Log;
+use crate::rules::targets::Log;
 use crate::rules::walk::{Sink, Verdict, Walked};
+use crate::time::Tick;
+
+/// LOG rules that one walk can print for; those behind them only count.
+const LOGS_MAX: usize = 2;
 
 /// Counts and notes what a walk hits.
 struct Witness<'a> {
     counters: &'a RuleCounters,
     bytes: u64,
-    hits: &'a mut crate::pipeline::paths::Hits,
-    cacheable: &'a mut bool,
-    log: Option<&'a Log>,
+    hits: Hits,
+    cacheable: bool,
+    logs: ArrayVec<(ArrayString<30>, u8), LOGS_MAX>,
 }
 
-/// LOG lines kept from one walk; a second LOG rule on the same walk counts but prints nothing.
-impl<'a> Sink<'a> for Witness<'a> {
+impl Sink for Witness<'_> {
     fn hit(&mut self, counter: CounterId) {
         self.counters.add(counter, 1, self.bytes);
-        *self.cacheable &= self.hits.try_push(counter).is_ok();
+        self.cacheable &= self.hits.try_push(counter).is_ok();
     }
 
     fn per_packet(&mut self) {
-        *self.cacheable = false;
+        self.cacheable = false;
     }
 
-    fn log(&mut self, log: &'a Log) {
-        self.log.get_or_insert(log);
+    fn log(&mut self, log: &Log, _facts: &Facts<'_>) {
+        let prefix = ArrayString::from(&log.prefix).unwrap_or_default();
+        let _ = self.logs.try_push((prefix, log.level));
+    }
+}
+
+/// A record as rules look at it.
+struct Attached_<'a> {
+    conn: Conn<'a>,
+    now: Tick,
+}
+
+impl facts::Conn for Attached_<'_> {
+    fn status(&self) -> Status {
+        self.conn.status()
+    }
+
+    fn original(&self) -> Tuple {
+        self.conn.orig()
+    }
+
+    fn reply(&self) -> Tuple {
+        self.conn.reply()
+    }
+
+    fn expires_secs(&self) -> u32 {
+        self.conn.deadline().remaining_secs(self.now)
     }
 }
 
@@ -76,25 +109,67 @@ impl<P: FramePool> Pipeline<P> {
         hook: Hook,
         at: At<'_>,
     ) -> Walked {
-        let snapshot = self.snapshot.clone();
-        let family = snapshot.family(t.is_v6());
-        let facts = self.facts(t, at);
-        let mut hits = core::mem::take(&mut t.hits);
-        let mut cacheable = t.cacheable;
+        let family = at.policy.family(t.is_v6());
+        let conn = t.attachment().and_then(|a| at.table.records.get(a.conn));
+        let conn = conn.map(|conn| Attached_ { conn, now: at.now.tick });
+        let facts = facts_of(t, conn.as_ref().map(|c| c as &dyn facts::Conn));
         let mut witness = Witness {
             counters: &family.counters[self.lcore],
-            bytes: (t.headers.end - t.headers.l3 as u32) as u64,
-            hits: &mut hits,
-            cacheable: &mut cacheable,
-            log: None,
+            bytes: t.headers.ip_len() as u64,
+            hits: t.hits.clone(),
+            cacheable: t.cacheable,
+            logs: ArrayVec::new(),
         };
         let walked = family.rules.walk(table, hook, &facts, &mut witness);
-        let log = witness.log;
+        let Witness { hits, cacheable, logs, .. } = witness;
         t.hits = hits;
         t.cacheable = cacheable;
-        if let Some(log) = log {
-            self.log(t, log);
+        for (prefix, level) in logs {
+            self.log(t, prefix, level, walked.mark);
         }
         walked
+    }
+
+    fn log(&mut self, t: &Transit<P::Frame>, prefix: ArrayString<30>, level: u8, mark: u32) {
+        let head = t.frame.head();
+        let head = head.get(..head.len().min(LOG_BYTES)).unwrap_or_default();
+        let line = LogLine {
+            prefix,
+            level,
+            in_port: t.in_port,
+            out_port: t.out_port,
+            head: head.iter().copied().collect(),
+            l3: t.headers.l3 as usize,
+            mark,
+        };
+        self.tell(FromLcore::Log(line));
+    }
+}
+
+/// What rules may know of a packet at this point of its way.
+fn facts_of<'a, F: Frame>(t: &'a Transit<F>, conn: Option<&'a dyn facts::Conn>) -> Facts<'a> {
+    let h = &t.headers;
+    let (state, direction) = match t.attached {
+        Attached::Conn(a) => (a.state, a.direction),
+        Attached::Untracked => (CtState::Untracked, Direction::Original),
+        Attached::Nothing => (CtState::Invalid, Direction::Original),
+    };
+    Facts {
+        in_port: t.in_port,
+        out_port: t.out_port,
+        src: h.src,
+        dst: h.dst,
+        proto: h.proto,
+        fragment_offset: 0,
+        src_port: h.src_port,
+        dst_port: h.dst_port,
+        tcp_flags: h.tcp_flags,
+        icmp_type: h.icmp_type,
+        icmp_code: h.icmp_code,
+        l4_valid: !h.l4_truncated,
+        length: h.ip_len(),
+        mark: t.mark,
+        l4: t.frame.head().get(h.l4 as usize..).unwrap_or_default(),
+        ct: CtFacts { state, direction, conn },
     }
 }

@@ -20,12 +20,6 @@ mod kind {
     pub(super) const V6_ECHO_REQUEST: u8 = 128;
 }
 
-const ALL_HOSTS: Address = Address::v4(0xe000_0001);
-const ALL_NODES: Address = Address::v6(0xff02 << 112 | 1);
-const ALL_ROUTERS: Address = Address::v6(0xff02 << 112 | 2);
-/// `ff02::1:ff00:0/104`.
-const SOLICITED: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
-
 impl<P: FramePool> Pipeline<P> {
     /// INPUT for a packet to one of our addresses, then whoever answers.
     pub(crate) fn input(
@@ -43,12 +37,8 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         pool: &mut P,
         t: &mut Transit<P::Frame>,
-        broadcast: bool,
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
-        if !broadcast && !joined(t, at) {
-            return Err(DropReason::NotForwarded);
-        }
         self.local_in(pool, t, at)?;
         if t.headers.proto == proto::ICMPV6 {
             return self.deliver_local(pool, t, at);
@@ -103,8 +93,8 @@ impl<P: FramePool> Pipeline<P> {
         let h = &t.headers;
         let whole = h.end as usize - h.l3 as usize;
         let Some(mut frame) = self.generate(pool, 14 + whole) else { return };
-        let source = match at.policy.routes.classify(h.dst) {
-            Destination::Local { .. } => Some(h.dst),
+        let source = match at.policy.routes.classify(h.dst, t.in_port.map(|p| p.0)) {
+            Destination::Local(_) => Some(h.dst),
             _ => t.in_port.and_then(|port| at.policy.port(port).source_for(h.src)),
         };
         let Some(source) = source else { return self.drop_frame(frame, DropReason::NoRoute) };
@@ -157,31 +147,14 @@ impl<P: FramePool> Pipeline<P> {
         t: &Transit<P::Frame>,
         at: At<'_>,
     ) -> Result<(PortId, Address), DropReason> {
-        match at.policy.routes.classify(t.headers.dst) {
+        match at.policy.routes.classify(t.headers.dst, t.out_port.map(|p| p.0)) {
             Destination::Forward(route) => {
-                Ok((route.port, route.via.unwrap_or(t.headers.dst)))
+                Ok((PortId(route.port), route.via.unwrap_or(t.headers.dst)))
             }
-            Destination::Local { .. } => Err(DropReason::NotAccepted),
+            Destination::Local(_) => Err(DropReason::NotAccepted),
             _ => Err(DropReason::NoRoute),
         }
     }
-}
-
-/// True for the multicast groups a router without multicast routing is a member of.
-fn joined<F>(t: &Transit<F>, at: At<'_>) -> bool {
-    let dst = t.headers.dst;
-    if dst.is_v4() {
-        return dst == ALL_HOSTS;
-    }
-    if dst == ALL_NODES || dst == ALL_ROUTERS {
-        return true;
-    }
-    let (group, low) = (dst.bits() & !0xff_ffff, dst.bits() & 0xff_ffff);
-    let Some(port) = t.in_port else { return false };
-    group == SOLICITED
-        && at.policy.port(port).addresses.iter().any(|a| {
-            !a.address.is_v4() && a.address.bits() & 0xff_ffff == low
-        })
 }
 
 /// Copies a frame's bytes from `from` on into `to`, across segments.

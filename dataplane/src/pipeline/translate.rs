@@ -7,7 +7,7 @@ use core::ops::ControlFlow;
 
 use crate::conntrack::record::ConnRef;
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::store::{Found, Store};
+use crate::conntrack::store::Shared;
 use crate::conntrack::tcp::TcpTrack;
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::nat::range::{Manip, Range};
@@ -15,18 +15,18 @@ use crate::nat::select::{self, Claims, Holder, Wanted};
 use crate::nat::{icmp, rewrite};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::route::Destination;
 use crate::pipeline::track::{ZONE, tuple_of};
 use crate::pipeline::transit::{Attached, Attachment, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::hook::{Hook, Table};
-use crate::rules::model::NatTarget;
-use crate::rules::walk::Verdict;
+use crate::rules::walk::{NatTarget, Verdict};
 use crate::time::Tick;
 use crate::wire::address::Address;
 
 /// The conntrack table as the choice of a tuple sees it.
 struct Table_<'a> {
-    store: &'a Store,
+    shared: &'a Shared,
     now: Tick,
 }
 
@@ -34,26 +34,24 @@ impl Claims for Table_<'_> {
     type Record = ConnRef;
 
     fn holder(&self, reply: &Tuple) -> Option<Holder<ConnRef>> {
-        let Found::Live(record, direction) = self.store.find(reply, ZONE, self.now) else {
-            return None;
-        };
-        let conn = self.store.conn(record)?;
+        let hash = self.shared.hash(reply, ZONE);
+        let found = self.shared.find(hash, reply, ZONE, self.now).filter(|f| !f.expired)?;
+        let conn = found.conn;
         let tcp = (reply.proto == proto::TCP).then(|| {
             let track = TcpTrack::from_words(conn.tracker_words());
             (track.state() as u8, track.sent_end(Direction::Original))
         });
         let (original, status) = (conn.orig(), conn.status());
-        Some(Holder { record, original, direction, status, tcp })
+        Some(Holder { record: conn.number(), original, direction: found.direction, status, tcp })
     }
 
     fn same_source(&self, current: &Tuple, visit: &mut dyn FnMut(&Tuple) -> ControlFlow<()>) {
-        for found in self.store.same_source(current, ZONE, self.now) {
-            if let Some(conn) = self.store.conn(found)
-                && visit(&conn.reply()).is_break()
-            {
-                return;
+        self.shared.same_source(current, ZONE, |conn| {
+            if conn.is_expired(self.now) {
+                return None;
             }
-        }
+            visit(&conn.reply()).is_break().then_some(())
+        });
     }
 }
 
@@ -75,14 +73,14 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<(), DropReason> {
         let Attached::Conn(a) = t.attached else { return Ok(()) };
-        let Some(conn) = self.store.conn(a.conn) else { return Ok(()) };
+        let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         if a.error {
-            return self.translate_error(t, &a, manip);
+            return self.translate_error(t, &a, manip, at);
         }
         if a.fresh && !conn.status().has(bits(manip).1) {
             self.decide(t, &a, hook, manip, at)?;
         }
-        self.edit(t, &a, manip);
+        self.edit(t, &a, manip, at);
         Ok(())
     }
 
@@ -95,7 +93,7 @@ impl<P: FramePool> Pipeline<P> {
         manip: Manip,
         at: At<'_>,
     ) -> Result<(), DropReason> {
-        let Some(conn) = self.store.conn(a.conn) else { return Ok(()) };
+        let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         let (original, reply) = (conn.orig(), conn.reply());
         let Some(current) = reply.inverted() else { return Ok(()) };
         let walked = self.walk(t, Table::Nat, hook, at);
@@ -118,14 +116,14 @@ impl<P: FramePool> Pipeline<P> {
             syn_end,
             gre_child: false,
         };
-        let claims = Table_ { store: &self.store, now: at.now.tick };
+        let claims = Table_ { shared: at.table, now: at.now.tick };
         let random = &mut self.random;
         let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
         self.links.counters.conntrack.found.add(selected.found as u64);
         if let Some(victim) = selected.evict {
-            self.delete_conn(victim, at.now);
+            self.delete_conn(victim, at);
         }
-        let Some(conn) = self.store.conn(a.conn) else { return Ok(()) };
+        let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         let (translated, decided) = bits(manip);
         conn.add_status(decided);
         if selected.tuple != current
@@ -146,37 +144,34 @@ impl<P: FramePool> Pipeline<P> {
         current: &Tuple,
         at: At<'_>,
     ) -> Option<Range> {
-        let lend = |address: Address, ports, random| Range {
+        let lend = |range: Range, address: Address| Range {
             addresses: Some((address, address)),
-            ports,
-            random,
-            ..Range::default()
+            ..range
         };
         Some(match *target {
             NatTarget::Snat(range) | NatTarget::Dnat(range) => range,
-            NatTarget::Masquerade { ports, random } => {
-                let towards = at.policy.routes.next_hop_of(current.dst);
-                let address = at.policy.port(t.out_port?).source_for(towards)?;
-                lend(address, ports, random)
-            }
-            NatTarget::Redirect { ports, random } if hook == Hook::Output => {
-                let loopback = if current.is_v6() {
-                    Address::v6(1)
-                } else {
-                    Address::v4(0x7f00_0001)
+            NatTarget::Masquerade(range) => {
+                let port = t.out_port?;
+                let towards = match at.policy.routes.classify(current.dst, Some(port.0)) {
+                    Destination::Forward(route) => route.via.unwrap_or(current.dst),
+                    _ => current.dst,
                 };
-                lend(loopback, ports, random)
+                lend(range, at.policy.port(port).source_for(towards)?)
             }
-            NatTarget::Redirect { ports, random } => {
-                let address = at.policy.port(t.in_port?).source_for(current.src)?;
-                lend(address, ports, random)
+            NatTarget::Redirect(range) if hook == Hook::Output => {
+                let loopback =
+                    if current.is_v6() { Address::v6(1) } else { Address::v4(0x7f00_0001) };
+                lend(range, loopback)
+            }
+            NatTarget::Redirect(range) => {
+                lend(range, at.policy.port(t.in_port?).source_for(current.src)?)
             }
         })
     }
 
     /// `nf_nat_packet`: edits one end, if the conn translates it in this direction.
-    fn edit(&mut self, t: &mut Transit<P::Frame>, a: &Attachment, manip: Manip) {
-        let Some(conn) = self.store.conn(a.conn) else { return };
+    fn edit(&self, t: &mut Transit<P::Frame>, a: &Attachment, manip: Manip, at: At<'_>) {
+        let Some(conn) = at.table.records.get(a.conn) else { return };
         let bit = match (manip, a.direction) {
             (Manip::Src, Direction::Original) | (Manip::Dst, Direction::Reply) => Status::SRC_NAT,
             (Manip::Dst, Direction::Original) | (Manip::Src, Direction::Reply) => Status::DST_NAT,
@@ -199,8 +194,9 @@ impl<P: FramePool> Pipeline<P> {
         t: &mut Transit<P::Frame>,
         a: &Attachment,
         manip: Manip,
+        at: At<'_>,
     ) -> Result<(), DropReason> {
-        let Some(conn) = self.store.conn(a.conn) else { return Ok(()) };
+        let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         let nat = Status::SRC_NAT.0 | Status::DST_NAT.0;
         if conn.status().0 & nat == 0 {
             return Ok(());
