@@ -198,6 +198,25 @@ impl Headers {
     pub const fn l4_len(&self) -> u32 {
         self.end.saturating_sub(self.l4 as u32)
     }
+
+    /// The pseudo header's sum for the L4 checksum; 0 for ICMP, which has none. Seed an
+    /// [`checksum::Accumulator`] with it and add the bytes from `l4` to `end`: a right checksum makes
+    /// `finish` 0.
+    #[inline]
+    pub const fn pseudo(&self) -> u32 {
+        if self.proto == protocol::ICMP {
+            return 0;
+        }
+        checksum::pseudo(self.src, self.dst, self.proto, self.l4_len())
+    }
+
+    /// True if the L4 checksum holds, for a packet that lies in `frame` as a whole.
+    #[inline]
+    pub fn l4_check_ok(&self, frame: &[u8]) -> bool {
+        frame
+            .get(self.l4 as usize..self.end as usize)
+            .is_some_and(|l4| checksum::finish(self.pseudo() + checksum::sum(l4)) == 0)
+    }
 }
 
 /// Reads the headers of a frame. `frame` is its first (or only) segment, `total_len` the length of
@@ -447,7 +466,7 @@ pub const fn is_query(proto: u8, kind: u8) -> bool {
 }
 
 /// The call id of an enhanced GRE header (RFC 2637: version 1, protocol PPP), else 0.
-fn pptp_call_id(l4: &[u8]) -> u16 {
+pub(super) fn pptp_call_id(l4: &[u8]) -> u16 {
     match l4.first_chunk::<8>() {
         Some(gre) if gre[1] & 7 == 1 && gre[2..4] == [0x88, 0x0b] => {
             u16::from_be_bytes([gre[6], gre[7]])
