@@ -1,0 +1,62 @@
+#include "shim.h"
+
+/* The Rust side reads and writes these fields itself. */
+_Static_assert(sizeof(struct rte_mbuf) == 128, "an mbuf header is two cache lines");
+_Static_assert(sizeof(((struct rte_mbuf *)0)->data_len) == 2, "segment lengths are 16 bit");
+_Static_assert(sizeof(((struct rte_mbuf *)0)->pkt_len) == 4, "packet lengths are 32 bit");
+_Static_assert(sizeof(((struct rte_mbuf *)0)->nb_segs) == 2, "segment counts are 16 bit");
+
+int shim_errno(void)
+{
+	return rte_errno;
+}
+
+uint32_t shim_lcore_id(void)
+{
+	return rte_lcore_id();
+}
+
+uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+{
+	return rte_eth_rx_burst(port, queue, mbufs, count);
+}
+
+uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+{
+	return rte_eth_tx_burst(port, queue, mbufs, count);
+}
+
+struct rte_mbuf *shim_mbuf_alloc(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_alloc(pool);
+}
+
+int shim_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count)
+{
+	return rte_pktmbuf_alloc_bulk(pool, mbufs, count);
+}
+
+void shim_mbuf_free(struct rte_mbuf *mbuf)
+{
+	rte_pktmbuf_free(mbuf);
+}
+
+uint32_t shim_pool_size(const struct rte_mempool *pool)
+{
+	return pool->size;
+}
+
+uint16_t shim_pool_data_room(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_data_room_size(pool);
+}
+
+unsigned int shim_ring_push(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count)
+{
+	return rte_ring_enqueue_burst(ring, (void **)mbufs, count, NULL);
+}
+
+unsigned int shim_ring_pop(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count)
+{
+	return rte_ring_dequeue_burst(ring, (void **)mbufs, count, NULL);
+}

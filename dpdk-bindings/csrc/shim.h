@@ -1,0 +1,46 @@
+/*
+ * The few inline functions, macros and thread-local variables of DPDK that Rust cannot reach by
+ * itself, one plain function each. Everything else is called directly through the bindings.
+ */
+#ifndef SLUICEGATE_SHIM_H
+#define SLUICEGATE_SHIM_H
+
+#include <stdint.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_eth_ring.h>
+#include <rte_launch.h>
+#include <rte_lcore.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+#include <rte_version.h>
+
+/* Function-like macros (RTE_BIT64), given a value that bindgen can read. */
+static const uint64_t shim_rx_offload_scatter = RTE_ETH_RX_OFFLOAD_SCATTER;
+static const uint64_t shim_tx_offload_multi_segs = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+static const uint64_t shim_rss_ip_tcp_udp =
+	RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
+static const uint32_t shim_mq_rx_rss = RTE_ETH_MQ_RX_RSS;
+static const uint32_t shim_invalid_mbuf_port = RTE_MBUF_PORT_INVALID;
+
+/* The calling thread's rte_errno. */
+int shim_errno(void);
+/* The calling thread's lcore id, or UINT32_MAX on a thread that EAL did not start. */
+uint32_t shim_lcore_id(void);
+
+uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+
+struct rte_mbuf *shim_mbuf_alloc(struct rte_mempool *pool);
+int shim_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
+void shim_mbuf_free(struct rte_mbuf *mbuf);
+uint32_t shim_pool_size(const struct rte_mempool *pool);
+uint16_t shim_pool_data_room(struct rte_mempool *pool);
+
+/* Objects moved, 0 to count. */
+unsigned int shim_ring_push(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count);
+unsigned int shim_ring_pop(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count);
+
+#endif
