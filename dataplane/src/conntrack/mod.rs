@@ -19,3 +19,4 @@ pub mod tcp;
 pub mod timeouts;
 pub mod tuple;
 pub mod udp;
+pub mod view;
