@@ -1,0 +1,78 @@
+//! The tools a netfilter user knows, served by the daemon: `conntrack`, `sysctl`, `/proc`, `stats`.
+//!
+//! Each is a function from its arguments and a [`Gateway`] to an [`Answer`]: the text for both
+//! output streams and the exit code. None of them keeps state or touches a socket, so every line is
+//! tested without a daemon. Lines, messages and exit codes are those of conntrack-tools 1.4.7 and
+//! procps 4.0.
+
+pub mod conntrack;
+pub mod conntrack_args;
+pub mod conntrack_filter;
+pub mod conntrack_format;
+pub mod conntrack_options;
+pub mod conntrack_xml;
+pub mod getopt;
+pub mod proc;
+#[cfg(test)]
+mod stand_in;
+pub mod stats;
+pub mod sysctl;
+
+use dataplane::conntrack::view::{ConnView, CpuStatistics};
+
+/// What a tool prints and returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// For standard output.
+    pub out: String,
+    /// For standard error.
+    pub err: String,
+    /// The exit code.
+    pub exit: u8,
+}
+
+impl Answer {
+    /// Success with this text.
+    pub fn text(out: impl Into<String>) -> Answer {
+        Answer { out: out.into(), ..Answer::default() }
+    }
+
+    /// Failure with this message; a newline is added.
+    pub fn failure(exit: u8, message: impl std::fmt::Display) -> Answer {
+        Answer { err: format!("{message}\n"), exit, ..Answer::default() }
+    }
+}
+
+/// Why a sysctl could not be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SysctlError {
+    /// No such key.
+    Unknown,
+    /// The key only shows something.
+    ReadOnly,
+    /// The value is not a number this key takes.
+    Invalid,
+}
+
+/// What the tools need from the running daemon. Calls may wait for the lcores; they never fail.
+pub trait Gateway {
+    /// All conns, each once, in no particular order. Expired ones are left out.
+    fn conns(&mut self) -> Vec<ConnView>;
+    /// Deletes the conn of [`ConnView::key`]; false if it is gone already.
+    fn delete(&mut self, key: u64) -> bool;
+    /// Deletes all conns, or those of one family.
+    fn flush(&mut self, family: Option<conntrack_args::Family>);
+    /// The number of conns.
+    fn count(&mut self) -> u32;
+    /// Counters, one element per lcore.
+    fn cpu_statistics(&mut self) -> Vec<CpuStatistics>;
+    /// Wall clock in nanoseconds since 1970, the one that conns are stamped with.
+    fn unix_ns(&self) -> u64;
+    /// The value of a key such as `nf_conntrack_udp_timeout` (see [`sysctl::keys`]); `None` if
+    /// there is no such key.
+    fn sysctl(&mut self, key: &str) -> Option<u64>;
+    /// Sets it. The value has passed the key's own bounds.
+    fn set_sysctl(&mut self, key: &str, value: u64) -> Result<(), SysctlError>;
+    /// All counters for `stats`.
+    fn stats(&mut self) -> stats::Stats;
+}

@@ -1,0 +1,201 @@
+//! `sluicegate proc PATH`: the kernel's text files about conn tracking, byte for byte.
+//!
+//! Unlike conntrack(8) they write IPv6 addresses in full, always name the family and, where both
+//! directions share it, the zone, and count the reader among a conn's users.
+
+use dataplane::conntrack::state::Status;
+use dataplane::conntrack::tuple::Tuple;
+use dataplane::conntrack::view::{ConnView, CpuStatistics};
+use dataplane::wire::address::Address;
+
+use super::conntrack_format::{age_secs, proto_name, put, put_ids};
+use super::{Answer, Gateway};
+
+/// Answers `proc PATH`; the path may begin with `/proc/`.
+pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Answer {
+    let [path] = argv else {
+        return Answer::failure(2, "proc: give one path, such as net/nf_conntrack");
+    };
+    let path = path.strip_prefix("/proc/").unwrap_or(path);
+    match path {
+        "net/nf_conntrack" => {
+            let conns = gateway.conns();
+            let now = gateway.unix_ns();
+            Answer::text(conns.iter().map(|c| conn_line(c, now) + "\n").collect::<String>())
+        }
+        "net/nf_conntrack_expect" => Answer::default(),
+        "net/stat/nf_conntrack" => {
+            let entries = gateway.count();
+            Answer::text(statistics(entries, &gateway.cpu_statistics()))
+        }
+        _ => Answer::failure(1, format_args!("proc: {path}: No such file or directory")),
+    }
+}
+
+/// One line of `/proc/net/nf_conntrack`, without newline (`ct_seq_show`).
+pub fn conn_line(conn: &ConnView, unix_ns: u64) -> String {
+    let mut line = String::with_capacity(256);
+    let (family, number) = if conn.original.is_v6() { ("ipv6", 10) } else { ("ipv4", 2) };
+    let name = proto_name(conn.original.proto);
+    let (proto, left) = (conn.original.proto, conn.remaining_secs);
+    put(&mut line, format_args!("{family:<8} {number} {name:<8} {proto} {left} "));
+    if let Some(state) = conn.state {
+        put(&mut line, format_args!("{state} "));
+    }
+    if let Some([plain, stream]) = conn.gre_timeouts_secs {
+        put(&mut line, format_args!("timeout={plain}, stream_timeout={stream} "));
+    }
+    let one_zone = conn.zone_original == conn.zone_reply;
+    let directions = [(conn.zone_original, "orig", 0), (conn.zone_reply, "reply", 1)];
+    for (tuple, (zone, word, index)) in [&conn.original, &conn.reply].into_iter().zip(directions) {
+        put_tuple(&mut line, tuple);
+        if !one_zone && zone != 0 {
+            put(&mut line, format_args!("zone-{word}={zone} "));
+        }
+        if let Some(c) = conn.counters.map(|both| both[index]) {
+            put(&mut line, format_args!("packets={} bytes={} ", c.packets, c.bytes));
+        }
+        if index == 0 && !conn.status.has(Status::SEEN_REPLY) {
+            line.push_str("[UNREPLIED] ");
+        }
+    }
+    if conn.status.has(Status::ASSURED) {
+        line.push_str("[ASSURED] ");
+    }
+    put(&mut line, format_args!("mark={} ", conn.mark));
+    if one_zone {
+        put(&mut line, format_args!("zone={} ", conn.zone_original));
+    }
+    if let Some(start) = conn.start_unix_ns {
+        put(&mut line, format_args!("delta-time={} ", age_secs(conn, start, unix_ns)));
+    }
+    line.push_str("use=2");
+    line
+}
+
+fn put_tuple(line: &mut String, tuple: &Tuple) {
+    put(line, format_args!("src={} dst={} ", full(tuple.src), full(tuple.dst)));
+    put_ids(line, tuple);
+}
+
+/// An IPv6 address with all its digits, or an IPv4 one.
+fn full(address: Address) -> String {
+    if address.is_v4() {
+        return address.to_string();
+    }
+    let digits = format!("{:032x}", address.bits());
+    let groups: Vec<&str> = (0..8).map(|i| &digits[i * 4..i * 4 + 4]).collect();
+    groups.join(":")
+}
+
+/// `/proc/net/stat/nf_conntrack` (`ct_cpu_seq_show`): every row repeats the number of entries.
+pub fn statistics(entries: u32, cpus: &[CpuStatistics]) -> String {
+    let mut text = "entries  clashres found new invalid ignore delete chainlength insert \
+                    insert_failed drop early_drop icmp_error  expect_new expect_create \
+                    expect_delete search_restart\n"
+        .to_owned();
+    for s in cpus {
+        let columns = [
+            u64::from(entries),
+            s.clash_resolve,
+            s.found,
+            0,
+            s.invalid,
+            0,
+            0,
+            s.chain_too_long,
+            s.insert,
+            s.insert_failed,
+            s.drop,
+            s.early_drop,
+            s.icmp_error,
+            s.expect_new,
+            s.expect_create,
+            s.expect_delete,
+            s.search_restart,
+        ];
+        for (i, value) in columns.into_iter().enumerate() {
+            // The kernel's columns are 32 bits wide, and two blanks set off the first and the
+            // expectation columns.
+            let gap = ["", "  ", " "][if i == 0 {
+                0
+            } else if matches!(i, 1 | 13) {
+                1
+            } else {
+                2
+            }];
+            put(&mut text, format_args!("{gap}{:08x}", value as u32));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conntrack_format::tests as sample;
+    use super::super::stand_in::StandIn;
+    use super::*;
+
+    #[test]
+    fn lines_as_the_kernel_writes_them() {
+        assert_eq!(
+            conn_line(&sample::tcp(), sample::START),
+            "ipv4     2 tcp      6 431999 ESTABLISHED src=10.9.0.1 dst=10.9.0.2 sport=43451 \
+             dport=8081 packets=3 bytes=164 src=10.9.0.2 dst=10.9.0.2 sport=8081 dport=581 \
+             packets=2 bytes=114 [ASSURED] mark=0 zone=0 delta-time=0 use=2"
+        );
+        let v6 = sample::tuple(58, "fd00::1", 78, "fd00::2", 128 << 8);
+        let reply = v6.inverted().unwrap();
+        let conn = ConnView { original: v6, reply, remaining_secs: 3999, ..ConnView::default() };
+        assert_eq!(
+            conn_line(&conn, 0),
+            "ipv6     10 icmpv6   58 3999 src=fd00:0000:0000:0000:0000:0000:0000:0001 \
+             dst=fd00:0000:0000:0000:0000:0000:0000:0002 type=128 code=0 id=78 [UNREPLIED] \
+             src=fd00:0000:0000:0000:0000:0000:0000:0002 \
+             dst=fd00:0000:0000:0000:0000:0000:0000:0001 type=129 code=0 id=78 mark=0 zone=0 use=2"
+        );
+        let gre = sample::tuple(47, "10.1.0.2", 0, "10.2.0.2", 0);
+        let conn = ConnView {
+            original: gre,
+            reply: gre.inverted().unwrap(),
+            zone_original: 6,
+            remaining_secs: 29,
+            gre_timeouts_secs: Some([30, 180]),
+            ..ConnView::default()
+        };
+        assert_eq!(
+            conn_line(&conn, 0),
+            "ipv4     2 gre      47 29 timeout=30, stream_timeout=180 src=10.1.0.2 dst=10.2.0.2 \
+             srckey=0x0 dstkey=0x0 zone-orig=6 [UNREPLIED] src=10.2.0.2 dst=10.1.0.2 srckey=0x0 \
+             dstkey=0x0 mark=0 use=2"
+        );
+    }
+
+    #[test]
+    fn statistics_as_the_kernel_writes_them() {
+        let cpu = CpuStatistics { found: 0x11, chain_too_long: 2, ..CpuStatistics::default() };
+        assert_eq!(
+            statistics(4, &[cpu]),
+            "entries  clashres found new invalid ignore delete chainlength insert insert_failed \
+             drop early_drop icmp_error  expect_new expect_create expect_delete search_restart\n\
+             00000004  00000000 00000011 00000000 00000000 00000000 00000000 00000002 00000000 \
+             00000000 00000000 00000000 00000000  00000000 00000000 00000000 00000000\n"
+        );
+    }
+
+    #[test]
+    fn paths() {
+        let mut g = StandIn::with([sample::tcp(), sample::udp()]);
+        let mut read = |path: &str| run(&[path.to_owned()], &mut g);
+        assert_eq!(read("net/nf_conntrack").out.lines().count(), 2);
+        assert_eq!(read("/proc/net/nf_conntrack").out.lines().count(), 2);
+        assert_eq!(read("net/nf_conntrack_expect"), Answer::default());
+        assert_eq!(read("net/stat/nf_conntrack").out.lines().count(), 3);
+        let missing = read("net/arp");
+        assert_eq!(
+            (missing.exit, missing.err.as_str()),
+            (1, "proc: net/arp: No such file or directory\n")
+        );
+    }
+}

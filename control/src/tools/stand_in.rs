@@ -1,0 +1,67 @@
+//! A [`Gateway`] made of plain fields, for the tests of the tools.
+
+use std::collections::BTreeMap;
+
+use dataplane::conntrack::view::{ConnView, CpuStatistics};
+
+use super::conntrack_filter::Family;
+use super::stats::Stats;
+use super::{Gateway, SysctlError, sysctl};
+
+pub(super) struct StandIn {
+    pub(super) conns: Vec<ConnView>,
+    pub(super) stats: Stats,
+    pub(super) values: BTreeMap<String, u64>,
+}
+
+impl StandIn {
+    pub(super) fn with(conns: impl IntoIterator<Item = ConnView>) -> StandIn {
+        let mut conns: Vec<ConnView> = conns.into_iter().collect();
+        for (i, conn) in conns.iter_mut().enumerate() {
+            conn.key = i as u64;
+        }
+        let values = sysctl::keys().map(|k| (k.name, 30)).collect();
+        StandIn { conns, stats: Stats::default(), values }
+    }
+}
+
+impl Gateway for StandIn {
+    fn conns(&mut self) -> Vec<ConnView> {
+        self.conns.clone()
+    }
+
+    fn delete(&mut self, key: u64) -> bool {
+        let before = self.conns.len();
+        self.conns.retain(|c| c.key != key);
+        self.conns.len() != before
+    }
+
+    fn flush(&mut self, family: Option<Family>) {
+        self.conns.retain(|c| family.is_some_and(|f| f != Family::of(c.original.src)));
+    }
+
+    fn count(&mut self) -> u32 {
+        self.conns.len() as u32
+    }
+
+    fn cpu_statistics(&mut self) -> Vec<CpuStatistics> {
+        vec![CpuStatistics::default(); 2]
+    }
+
+    fn unix_ns(&self) -> u64 {
+        super::conntrack_format::tests::START
+    }
+
+    fn sysctl(&mut self, key: &str) -> Option<u64> {
+        self.values.get(key).copied()
+    }
+
+    fn set_sysctl(&mut self, key: &str, value: u64) -> Result<(), SysctlError> {
+        *self.values.get_mut(key).ok_or(SysctlError::Unknown)? = value;
+        Ok(())
+    }
+
+    fn stats(&mut self) -> Stats {
+        self.stats.clone()
+    }
+}

@@ -1,0 +1,202 @@
+//! `sluicegate stats [--json]`: where every packet went.
+//!
+//! The numbers are plain copies, taken together. In the totals `rx + generated` equals the sum of
+//! the others; a reader can check that.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::conntrack_format::put;
+use super::{Answer, Gateway};
+
+/// Everything that `stats` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// In the order of the configuration.
+    pub ports: Vec<PortStats>,
+    /// In the order of their numbers.
+    pub lcores: Vec<LcoreStats>,
+    /// Every reason with its count, zeros included, in the order of the code.
+    pub drops: Vec<(&'static str, u64)>,
+    /// The balance of packets.
+    pub totals: Totals,
+    /// The table.
+    pub conntrack: TableStats,
+}
+
+/// Frames and bytes of one port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// The port's name.
+    pub name: String,
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+}
+
+/// What one worker lcore did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LcoreStats {
+    /// DPDK's number of the lcore.
+    pub lcore: u32,
+    /// The CPU it runs on.
+    pub cpu: u32,
+    /// Turns of the poll loop.
+    pub polls: u64,
+    /// Turns that found no packet.
+    pub idle_polls: u64,
+    /// Frames taken from its queues.
+    pub rx: u64,
+    /// Packets passed to another lcore.
+    pub handed_over: u64,
+}
+
+/// The balance: `rx + generated = tx + to_host + dropped + held`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Frames received.
+    pub rx: u64,
+    /// Frames the gateway made itself.
+    pub generated: u64,
+    /// Frames sent.
+    pub tx: u64,
+    /// Frames the gateway or its host consumed.
+    pub to_host: u64,
+    /// Frames dropped, the sum of all reasons.
+    pub dropped: u64,
+    /// Frames waiting for a neighbour or for other fragments.
+    pub held: u64,
+}
+
+/// The size and fill of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TableStats {
+    /// Conns.
+    pub count: u32,
+    /// The limit.
+    pub max: u32,
+    /// The reported number of buckets.
+    pub buckets: u32,
+    /// Expectations.
+    pub expect_count: u32,
+}
+
+/// Answers `stats`.
+pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Answer {
+    match argv {
+        [] => Answer::text(text(&gateway.stats())),
+        [word] if word == "--json" => Answer::text(format!("{}\n", json(&gateway.stats()))),
+        _ => Answer::failure(2, "stats: takes no argument but --json"),
+    }
+}
+
+/// The JSON object of the user's contract.
+pub fn json(stats: &Stats) -> Value {
+    let ports = stats.ports.iter().map(|p| {
+        let counters = json!({
+            "rx_packets": p.rx_packets,
+            "tx_packets": p.tx_packets,
+            "rx_bytes": p.rx_bytes,
+            "tx_bytes": p.tx_bytes,
+        });
+        (p.name.clone(), counters)
+    });
+    let drops = stats.drops.iter().map(|(reason, count)| ((*reason).to_owned(), json!(count)));
+    json!({
+        "ports": ports.collect::<Map<String, Value>>(),
+        "lcores": stats.lcores,
+        "drops": drops.collect::<Map<String, Value>>(),
+        "totals": stats.totals,
+        "conntrack": stats.conntrack,
+    })
+}
+
+/// The same for people; drop reasons that never happened are left out.
+pub fn text(stats: &Stats) -> String {
+    let mut text = format!(
+        "{:<16} {:>15} {:>15} {:>18} {:>18}\n",
+        "port", "rx packets", "tx packets", "rx bytes", "tx bytes"
+    );
+    for p in &stats.ports {
+        let (name, rx, tx) = (&p.name, p.rx_packets, p.tx_packets);
+        put(&mut text, format_args!("{name:<16} {rx:>15} {tx:>15} "));
+        put(&mut text, format_args!("{:>18} {:>18}\n", p.rx_bytes, p.tx_bytes));
+    }
+    let head = ["lcore", "cpu", "rx", "polls", "idle polls", "handed over"];
+    let [a, b, c, d, e, f] = head;
+    put(&mut text, format_args!("\n{a:<8} {b:<7} {c:>15} {d:>15} {e:>18} {f:>18}\n"));
+    for l in &stats.lcores {
+        put(&mut text, format_args!("{:<8} {:<7} {:>15} ", l.lcore, l.cpu, l.rx));
+        put(
+            &mut text,
+            format_args!("{:>15} {:>18} {:>18}\n", l.polls, l.idle_polls, l.handed_over),
+        );
+    }
+    let t = &stats.totals;
+    put(&mut text, format_args!("\nrx {} + generated {} = tx {}", t.rx, t.generated, t.tx));
+    put(
+        &mut text,
+        format_args!(" + to host {} + dropped {} + held {}\n", t.to_host, t.dropped, t.held),
+    );
+    for (reason, count) in stats.drops.iter().filter(|(_, count)| *count != 0) {
+        put(&mut text, format_args!("  dropped {reason:<32} {count:>15}\n"));
+    }
+    let c = &stats.conntrack;
+    put(&mut text, format_args!("\nconns {} of {}, buckets {}", c.count, c.max, c.buckets));
+    put(&mut text, format_args!(", expectations {}\n", c.expect_count));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stand_in::StandIn;
+    use super::*;
+
+    fn stats() -> Stats {
+        let port = PortStats { name: "lan".to_owned(), rx_packets: 7, ..PortStats::default() };
+        Stats {
+            ports: vec![port],
+            lcores: vec![LcoreStats { lcore: 1, cpu: 3, polls: 9, ..LcoreStats::default() }],
+            drops: vec![("no_route", 2), ("bad_version", 0)],
+            totals: Totals { rx: 7, tx: 5, dropped: 2, ..Totals::default() },
+            conntrack: TableStats { count: 1, max: 262_144, buckets: 65_536, expect_count: 0 },
+        }
+    }
+
+    #[test]
+    fn json_has_the_keys_of_the_contract() {
+        assert_eq!(
+            json(&stats()),
+            json!({
+                "ports": {"lan": {"rx_packets": 7, "tx_packets": 0, "rx_bytes": 0, "tx_bytes": 0}},
+                "lcores": [{"lcore": 1, "cpu": 3, "polls": 9, "idle_polls": 0, "rx": 0,
+                            "handed_over": 0}],
+                "drops": {"no_route": 2, "bad_version": 0},
+                "totals": {"rx": 7, "generated": 0, "tx": 5, "to_host": 0, "dropped": 2, "held": 0},
+                "conntrack": {"count": 1, "max": 262_144, "buckets": 65_536, "expect_count": 0},
+            })
+        );
+    }
+
+    #[test]
+    fn text_shows_the_balance_and_what_was_dropped() {
+        let text = text(&stats());
+        assert!(text.contains("rx 7 + generated 0 = tx 5 + to host 0 + dropped 2 + held 0\n"));
+        assert!(text.contains("no_route") && !text.contains("bad_version"));
+        assert!(text.contains("conns 1 of 262144, buckets 65536, expectations 0\n"));
+    }
+
+    #[test]
+    fn arguments() {
+        let mut g = StandIn::with([]);
+        g.stats = stats();
+        let json = run(&["--json".to_owned()], &mut g);
+        assert!(json.out.starts_with('{') && json.out.ends_with("}\n"));
+        assert_eq!(run(&["-x".to_owned()], &mut g).exit, 2);
+    }
+}
