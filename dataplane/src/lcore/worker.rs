@@ -71,13 +71,15 @@ impl<Io: BurstIo> Worker<Io> {
             }
             done += burst.len();
             self.pipeline.burst(&mut self.io, port, &mut burst, now);
-            self.pipeline.flush(&mut self.io);
+            let io = &mut self.io;
+            self.pipeline.flush(|port, burst| io.transmit(port, burst));
         }
         for _ in 0..MESSAGES_PER_ROUND {
             let Some(message) = self.mailbox.to_lcore.pop() else { break };
             done += 1;
             self.pipeline.serve(&mut self.io, message, now);
-            self.pipeline.flush(&mut self.io);
+            let io = &mut self.io;
+            self.pipeline.flush(|port, burst| io.transmit(port, burst));
         }
         let queue = &self.mailbox.from_lcore;
         self.pipeline.deliver(|message| queue.push(message));

@@ -10,7 +10,6 @@ use crate::conntrack::tcp::{self, Outcome, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::EventKind;
 use crate::conntrack::{generic, icmp, udp};
-use crate::nat::icmp::inner_tuple;
 use crate::nat::rewrite::Deltas;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
@@ -18,8 +17,10 @@ use crate::pipeline::messages::FromLcore;
 use crate::pipeline::transit::{Attached, Attachment, Transit};
 use crate::pipeline::{At, Pipeline, transport_segments};
 use crate::time::{TICKS_PER_SEC, Tick};
-use crate::wire::checksum::Accumulator;
+use crate::wire::address::Address;
+use crate::wire::checksum::{Accumulator, pseudo};
 use crate::wire::headers::Headers;
+use crate::wire::quoted;
 
 /// The only zone of this version.
 pub(crate) const ZONE: u16 = 0;
@@ -52,33 +53,42 @@ pub(crate) struct Accepted {
 /// The tuple of a packet (`nf_ct_get_tuple`).
 #[inline]
 pub(crate) fn tuple_of(h: &Headers) -> Tuple {
-    let (src_id, dst_id) = match h.proto {
-        proto::TCP | proto::UDP => (h.src_port, h.dst_port),
-        proto::ICMP | proto::ICMPV6 => (h.icmp_id, u16::from_be_bytes([h.icmp_type, h.icmp_code])),
+    let icmp = (h.icmp_type, h.icmp_code, h.icmp_id);
+    ids(h.proto, (h.src, h.dst), (h.src_port, h.dst_port), icmp)
+}
+
+#[inline]
+fn ids(
+    proto_number: u8,
+    (src, dst): (Address, Address),
+    ports: (u16, u16),
+    (kind, code, id): (u8, u8, u16),
+) -> Tuple {
+    let (src_id, dst_id) = match proto_number {
+        proto::TCP | proto::UDP => ports,
+        proto::ICMP | proto::ICMPV6 => (id, u16::from_be_bytes([kind, code])),
         _ => (0, 0),
     };
-    Tuple { src: h.src, dst: h.dst, src_id, dst_id, proto: h.proto }
+    Tuple { src, dst, src_id, dst_id, proto: proto_number }
 }
 
 /// True if the transport checksum is right, or there is none to check.
 pub(crate) fn checksum_ok<F: Frame>(frame: &F, h: &Headers) -> bool {
     let (start, end) = (h.l4 as usize, h.end as usize);
     let head = frame.head();
-    let pseudo = match h.proto {
-        proto::UDP if head.get(start + 6..start + 8) == Some(&[0, 0]) => return h.src.is_v4(),
+    let pseudo_header = match h.proto {
+        proto::UDP if head.get(start + 6..start + 8) == Some(&[0, 0]) => return true,
         proto::TCP | proto::UDP | proto::ICMPV6 => true,
         proto::ICMP => false,
         _ => return true,
     };
-    let mut sum = Accumulator::default();
-    if pseudo {
-        sum.add_pseudo(h.src, h.dst, h.proto, (end - start) as u32);
-    }
+    let seed = if pseudo_header { pseudo(h.src, h.dst, h.proto, h.l4_len()) } else { 0 };
+    let mut sum = Accumulator::new(seed);
     match head.get(start..end) {
         Some(whole) => sum.add(whole),
         None => transport_segments(frame, start, end).for_each(|s| sum.add(s)),
     }
-    sum.is_valid()
+    sum.finish() == 0
 }
 
 impl<P: FramePool> Pipeline<P> {
@@ -354,8 +364,8 @@ impl<P: FramePool> Pipeline<P> {
 
     /// `nf_conntrack_inet_error`: an ICMP error belongs to the conn that its quote names.
     fn track_error(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) {
-        let quoted = inner_tuple(t.frame.head(), &t.headers).and_then(|q| q.tuple.inverted());
-        let found = quoted
+        let found = quoted_tuple(&t.frame, &t.headers)
+            .and_then(|quoted| quoted.inverted())
             .and_then(|q| at.table.find(at.table.hash(&q, ZONE), &q, ZONE, at.now.tick))
             .filter(|f| !f.expired && f.conn.tuple(f.direction).dst == t.headers.dst);
         match found {
@@ -442,6 +452,19 @@ fn first<F: Frame>(
         proto::ICMPV6 => (icmp::packet_v6(timeouts), [0; 7]),
         _ => (generic::packet(timeouts), [0; 7]),
     })
+}
+
+/// The tuple of the packet that an ICMP error quotes.
+fn quoted_tuple<F: Frame>(frame: &F, h: &Headers) -> Option<Tuple> {
+    let message = frame.head().get(h.l4 as usize..)?;
+    let skip = if h.is_v6() && icmp::kind_v6(h.icmp_type) == icmp::Kind::Redirect {
+        let link_local = h.src.bits() >> 118 == 0xfe80 >> 6;
+        icmp::redirect_option(message, h.ttl, link_local).ok().flatten()?
+    } else {
+        8
+    };
+    let q = quoted::parse(message.get(skip..)?, h.is_v6())?;
+    Some(ids(q.proto, (q.src, q.dst), (q.src_port, q.dst_port), (q.icmp_type, q.icmp_code, q.icmp_id)))
 }
 
 /// When an answered UDP conn becomes a stream: the tracker's first word.
