@@ -14,6 +14,8 @@
 
 mod judge;
 mod options;
+#[cfg(test)]
+mod scenarios;
 mod segment;
 mod state;
 mod table;
