@@ -1,8 +1,8 @@
 //! The TCP tracker: states, transition table, windows (`nf_conntrack_proto_tcp.c`).
 //!
-//! Pure: a [`TcpTrack`] is a value of seven words that lies in the conn's record; its owner unpacks
-//! it, judges one segment and packs it again. No clock: what time is left comes as an argument, what
-//! time there shall be goes back in the [`Outcome`].
+//! Pure: a [`TcpTrack`] is a value of seven words that lies in the conn's record; its owner
+//! unpacks it, judges one segment and packs it again. No clock: what time is left comes as an
+//! argument, what time there shall be goes back in the [`Outcome`].
 //!
 //! ```text
 //! sanity      bytes → Segment                       the header makes sense on its own
@@ -14,6 +14,8 @@
 
 mod judge;
 mod options;
+#[cfg(test)]
+mod scenarios;
 mod segment;
 mod state;
 mod table;

@@ -256,8 +256,8 @@ impl TcpTrack {
             && self.last_ack == n.ack
             && self.last_end == n.end
             && self.last_window == seg.window;
-        // The kernel's counter wraps after 256 repeats and so forgets them; this one does not.
-        self.retrans = if same { self.retrans.saturating_add(1) } else { 0 };
+        // Wraps, and so forgets 256 repeats, because the kernel's does.
+        self.retrans = if same { self.retrans.wrapping_add(1) } else { 0 };
         self.last_dir = dir;
         self.last_seq = n.seq;
         self.last_ack = n.ack;
