@@ -573,3 +573,233 @@ impl<'a> Conn<'a> {
         self.hot.0[7].store((incarnation as u64) << 16, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::conntrack::chunks::FreeList;
+
+    fn address(v6: bool, bits: u128) -> Address {
+        if v6 { Address::v6(bits | 1 << 127) } else { Address::v4(bits as u32) }
+    }
+
+    fn tuple(v6: bool) -> impl Strategy<Value = Tuple> {
+        (any::<[u128; 2]>(), any::<[u16; 2]>(), any::<u8>()).prop_map(
+            move |([src, dst], [src_id, dst_id], proto)| Tuple {
+                src: address(v6, src),
+                dst: address(v6, dst),
+                src_id,
+                dst_id,
+                proto,
+            },
+        )
+    }
+
+    fn pair_of_tuples() -> impl Strategy<Value = (Tuple, Tuple)> {
+        any::<bool>().prop_flat_map(|v6| {
+            (tuple(v6), tuple(v6))
+                .prop_map(|(orig, reply)| (orig, Tuple { proto: orig.proto, ..reply }))
+        })
+    }
+
+    fn records() -> Records {
+        let records = Records::new(4);
+        records.ensure_chunks(Family::V4, 4).unwrap();
+        records.ensure_chunks(Family::V6, 4).unwrap();
+        records
+    }
+
+    fn record<'a>(records: &'a Records, orig: &Tuple) -> Conn<'a> {
+        let family = if orig.is_v6() { Family::V6 } else { Family::V4 };
+        records.get(ConnRef::new(family, 2)).unwrap()
+    }
+
+    /// Every field as one value, to see which ones a setter changes.
+    fn everything(conn: Conn<'_>) -> Vec<u64> {
+        let (original, reply) = (Direction::Original, Direction::Reply);
+        let mut all = vec![
+            conn.status().0 as u64,
+            conn.flags() as u64,
+            conn.deadline().0 as u64,
+            conn.mark() as u64,
+            conn.path(original) as u64,
+            conn.path(reply) as u64,
+            conn.generation() as u64,
+            conn.next_hop(original) as u64,
+            conn.next_hop(reply) as u64,
+            conn.deltas(original).0 as u64,
+            conn.deltas(original).1 as u64,
+            conn.extension().map_or(u64::MAX, |n| n as u64),
+        ];
+        all.extend(conn.tracker_words());
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn no_field_touches_another(
+            (orig, reply) in pair_of_tuples(),
+            zones: [u16; 2],
+            values in prop::collection::vec((0..19usize, any::<u64>()), 1..60),
+        ) {
+            let records = records();
+            let conn = record(&records, &orig);
+            conn.start(&orig, &reply, zones, 3);
+            let (original, answer) = (Direction::Original, Direction::Reply);
+            let mut wanted = everything(conn);
+            for (field, value) in values {
+                wanted[field] = match field {
+                    0 => { conn.set_status(Status(value as u16)); value as u16 as u64 }
+                    1 => { conn.set_flags(value as u8); value as u8 as u64 }
+                    2 => { conn.set_deadline(Tick(value as u32)); value as u32 as u64 }
+                    3 => { conn.set_mark(value as u32); value as u32 as u64 }
+                    4 => { conn.set_path(original, value as u16); value as u16 as u64 }
+                    5 => { conn.set_path(answer, value as u16); value as u16 as u64 }
+                    6 => {
+                        conn.set_generation(value as u32);
+                        (wanted[4], wanted[5]) = (0, 0);
+                        value as u32 as u64
+                    }
+                    7 => { conn.set_next_hop(original, value as u16); value as u16 as u64 }
+                    8 => { conn.set_next_hop(answer, value as u16); value as u16 as u64 }
+                    9 => {
+                        conn.set_deltas(value as u16, wanted[10] as u16);
+                        value as u16 as u64
+                    }
+                    10 => {
+                        conn.set_deltas(wanted[9] as u16, value as u16);
+                        value as u16 as u64
+                    }
+                    11 => { conn.set_extension(Some(value as u32 >> 1)); value as u32 as u64 >> 1 }
+                    i => { conn.set_tracker_word(i - 12, value); value }
+                };
+                prop_assert_eq!(everything(conn), &wanted[..]);
+            }
+            prop_assert_eq!((conn.orig(), conn.reply(), conn.owner()), (orig, reply, 3));
+            prop_assert_eq!([conn.zone(original), conn.zone(answer)], zones);
+            prop_assert_eq!(conn.proto(), orig.proto);
+            prop_assert!(conn.is_in_use() && !conn.is_listed());
+            let (l3, l4) = conn.deltas(original);
+            prop_assert_eq!(conn.deltas(answer), (!l3, !l4));
+
+            let words: [u64; 7] = core::array::from_fn(|i| i as u64);
+            conn.set_tracker_words(&words);
+            prop_assert_eq!(conn.tracker_words(), words);
+            conn.set_status(Status::default());
+            conn.set_reply(&orig);
+            prop_assert_eq!((conn.orig(), conn.reply()), (orig, orig));
+        }
+
+        #[test]
+        fn a_record_matches_its_two_tuples_in_their_zones_only(
+            (orig, reply) in pair_of_tuples(),
+            (zone, other) in (any::<u16>(), any::<u16>()),
+            flip in 0..7usize,
+            bit in 0..128u32,
+        ) {
+            let records = records();
+            let conn = record(&records, &orig);
+            conn.start(&orig, &reply, [zone, other], 0);
+            prop_assert_eq!(conn.matches(&orig, zone), Some(Direction::Original));
+            if (orig, zone) != (reply, other) {
+                prop_assert_eq!(conn.matches(&reply, other), Some(Direction::Reply));
+            }
+            // One bit differs, in whichever field.
+            let mut near = orig;
+            let mut zone = zone;
+            let low = 1 << (bit % if orig.is_v6() { 120 } else { 32 });
+            match flip {
+                0 => near.src = address(orig.is_v6(), orig.src.bits() ^ low),
+                1 => near.dst = address(orig.is_v6(), orig.dst.bits() ^ low),
+                2 => near.src_id ^= 1 << (bit % 16),
+                3 => near.dst_id ^= 1 << (bit % 16),
+                4 => near.proto ^= 1 << (bit % 8),
+                5 => zone ^= 1 << (bit % 16),
+                // The same low bits in the other family.
+                _ => {
+                    near.src = address(!orig.is_v6(), orig.src.bits());
+                    near.dst = address(!orig.is_v6(), orig.dst.bits());
+                }
+            }
+            let wanted = ((near, zone) == (reply, other)).then_some(Direction::Reply);
+            prop_assert_eq!(conn.matches(&near, zone), wanted);
+        }
+    }
+
+    #[test]
+    fn freeing_counts_the_incarnation_and_clears_the_status() {
+        let records = records();
+        let orig = Tuple { src: Address::v4(1), dst: Address::v4(2), ..Tuple::default() };
+        let conn = record(&records, &orig);
+        for incarnation in 0..3u16 {
+            conn.start(&orig, &orig, [0, 0], 200);
+            assert_eq!((conn.incarnation(), conn.owner()), (incarnation, 200));
+            assert_eq!(conn.status(), Status::default());
+            conn.add_status(Status::CONFIRMED);
+            conn.set_mark(9);
+            conn.set_listed();
+            assert!(conn.is_listed());
+            conn.stop();
+            assert!(!conn.is_in_use() && !conn.is_listed());
+            assert_eq!(conn.status(), Status::default());
+        }
+    }
+
+    #[test]
+    fn numbers_keep_their_family() {
+        for (family, number) in [(Family::V4, 0), (Family::V6, (1 << 30) - 1)] {
+            let conn = ConnRef::new(family, number);
+            assert_eq!((conn.family(), conn.number()), (family, number));
+            assert_eq!(ConnRef::from_bits(conn.bits() | 1 << 30), conn);
+        }
+    }
+
+    #[test]
+    fn free_lists_of_two_lcores_never_share_a_record() {
+        let chunks = Chunks::<V4_LINES>::new(4 * FreeList::HOARD);
+        chunks.ensure(u32::MAX).unwrap();
+        let holders: Vec<AtomicU64> = (0..chunks.limit()).map(|_| AtomicU64::new(0)).collect();
+        let lcore = |me: u64| {
+            let (chunks, holders) = (&chunks, &holders);
+            move || {
+                let mut free = FreeList::default();
+                let mut held = Vec::new();
+                for round in 0..60usize {
+                    // Waves of growing and shrinking make whole batches cross the shelf.
+                    let wanted = if (round + me as usize).is_multiple_of(2) { 330 } else { 10 };
+                    while held.len() < wanted {
+                        let Some(number) = free.pop(chunks) else { break };
+                        assert_eq!(holders[number as usize].swap(me, Relaxed), 0, "held twice");
+                        held.push(number);
+                    }
+                    while held.len() > wanted {
+                        let number = held.swap_remove(0);
+                        holders[number as usize].store(0, Relaxed);
+                        free.push(chunks, number);
+                    }
+                    std::thread::yield_now();
+                }
+                held.len()
+            }
+        };
+        std::thread::scope(|scope| {
+            let held = [scope.spawn(lcore(1)), scope.spawn(lcore(2))].map(|t| t.join().unwrap());
+            assert!(held.into_iter().all(|n| n > 0));
+        });
+        assert_eq!(chunks.handed_out(), chunks.limit());
+    }
+
+    #[test]
+    fn memory_is_made_ahead_in_chunks_and_never_beyond_the_limit() {
+        use super::super::chunks::CHUNK;
+        let chunks = Chunks::<1>::new(CHUNK + 10);
+        assert!(chunks.get(0).is_none() && FreeList::default().pop(&chunks).is_none());
+        chunks.keep_ahead(1).unwrap();
+        assert!(chunks.get(CHUNK - 1).is_some() && chunks.get(CHUNK).is_none());
+        chunks.keep_ahead(u32::MAX).unwrap();
+        assert!(chunks.get(CHUNK + 9).is_some() && chunks.get(CHUNK + 10).is_none());
+        assert_eq!(chunks.bytes(), (CHUNK as usize + 10) * 64);
+    }
+}
