@@ -124,6 +124,14 @@ impl<'a> ViewMut<'a> {
         self.0[1] = self.0[1] & 0x0f | class << 4;
     }
 
+    /// Sets the flow label to 0.
+    #[inline]
+    pub fn clear_flow_label(&mut self) {
+        self.0[1] &= 0xf0;
+        self.0[2] = 0;
+        self.0[3] = 0;
+    }
+
     /// Replaces the payload length.
     #[inline]
     pub fn set_payload_len(&mut self, len: u16) {
@@ -334,6 +342,8 @@ mod tests {
         assert_eq!((view.view().traffic_class(), view.view().flow_label()), (0x13, 0xabcde));
         assert_eq!((view.view().src().bits(), view.view().dst().bits()), (5, 6));
         assert_eq!((view.view().payload_len(), view.view().next_header()), (7, 44));
+        view.clear_flow_label();
+        assert_eq!((view.view().traffic_class(), view.view().flow_label()), (0x13, 0));
         view.set_hop_limit(0);
         assert_eq!(view.decrement_hop_limit(), 0);
     }
