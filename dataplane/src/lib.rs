@@ -11,5 +11,7 @@ pub mod arch;
 pub mod conntrack;
 pub mod nat;
 pub mod rules;
+pub mod pipeline;
+pub mod lcore;
 pub mod time;
 pub mod wire;

@@ -4,7 +4,6 @@
 //! later fragments, or packets that were sent to many; and not more than a budget per second.
 
 use crate::conntrack::state::CtState;
-use crate::conntrack::tuple::proto;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
 use crate::pipeline::route::Destination;
@@ -14,14 +13,12 @@ use crate::rules::facts::PortId;
 use crate::rules::targets::RejectWith;
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
-use crate::wire::build::{self, IcmpErrorKind};
+use crate::wire::build::{self, Link, icmp_error, reset};
+use crate::wire::ethernet::Mac;
 
 /// Errors per second and at once (`icmp_msgs_per_sec`, `icmp_msgs_burst`).
 const ERRORS_PER_SEC: u32 = 1000;
 const ERRORS_BURST: u32 = 50;
-
-/// Room for the longest ICMPv6 error (RFC 4443: the minimum IPv6 MTU) behind an Ethernet header.
-const ERROR_FRAME_MAX: usize = 14 + 1280;
 
 /// An error that forwarding or delivery runs into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,32 +37,20 @@ pub(crate) enum IcmpError {
 }
 
 impl IcmpError {
-    fn kind(self, v6: bool) -> IcmpErrorKind {
-        let (kind, code, rest) = if v6 {
-            match self {
-                IcmpError::TimeExceeded => (3, 0, 0),
-                IcmpError::NoRoute => (1, 0, 0),
-                IcmpError::HostUnreachable => (1, 3, 0),
-                IcmpError::PortUnreachable => (1, 4, 0),
-                IcmpError::Prohibited => (1, 1, 0),
-                // Parameter problem, unrecognised next header, at its place in the fixed header.
-                IcmpError::ProtocolUnreachable => (4, 1, 6),
-                IcmpError::TooBig(mtu) => (2, 0, mtu),
-                IcmpError::Reject { code } => (1, code, 0),
-            }
-        } else {
-            match self {
-                IcmpError::TimeExceeded => (11, 0, 0),
-                IcmpError::NoRoute => (3, 0, 0),
-                IcmpError::HostUnreachable => (3, 1, 0),
-                IcmpError::PortUnreachable => (3, 3, 0),
-                IcmpError::Prohibited => (3, 13, 0),
-                IcmpError::ProtocolUnreachable => (3, 2, 0),
-                IcmpError::TooBig(mtu) => (3, 4, mtu & 0xffff),
-                IcmpError::Reject { code } => (3, code, 0),
-            }
-        };
-        IcmpErrorKind { kind, code, rest }
+    fn problem(self, v6: bool) -> Problem {
+        let by_family = |code4, code6| Problem::unreachable(v6, if v6 { code6 } else { code4 });
+        match self {
+            IcmpError::TimeExceeded => Problem::ttl(v6),
+            IcmpError::TooBig(mtu) => Problem::too_big(v6, mtu),
+            IcmpError::NoRoute => by_family(0, 0),
+            IcmpError::HostUnreachable => by_family(1, 3),
+            IcmpError::PortUnreachable => by_family(3, 4),
+            IcmpError::Prohibited => by_family(13, 1),
+            // ICMPv6 points at the next-header field instead (RFC 4443 section 3.4).
+            IcmpError::ProtocolUnreachable if v6 => Problem { kind: 4, code: 1, rest: 6 },
+            IcmpError::ProtocolUnreachable => Problem::unreachable(false, 2),
+            IcmpError::Reject { code } => Problem::unreachable(v6, code),
+        }
     }
 }
 
@@ -116,17 +101,17 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) {
         let h = &t.headers;
-        if t.in_port.is_none() || !may_be_answered(t, at) || !self.errors.take(at.now.tick) {
+        if !may_be_answered(t, error, at) || !self.errors.take(at.now.tick) {
             return;
         }
         let Some(source) = source_of_answer(t, at) else { return };
-        let Some(mut frame) = self.generate(pool, ERROR_FRAME_MAX) else { return };
-        let mut quote = [0; 1280];
-        let n = copy(&t.frame, h.l3 as usize, h.end as usize, &mut quote);
+        let Some(mut frame) = self.generate(pool, build::ROOM) else { return };
+        let packet = t.frame.head().get(h.l3 as usize..).unwrap_or_default();
         let id = self.next_ip_id();
-        let kind = error.kind(t.is_v6());
-        let built = build::icmp_error(frame.head_mut(), source, h.src, kind, h.tos, id, &quote[..n]);
-        match built {
+        let problem = error.problem(t.is_v6());
+        let written =
+            icmp_error::write(frame.head_mut(), &NO_LINK, source, problem, h, packet, id);
+        match written {
             Some(len) => {
                 frame.truncate(len);
                 self.originate(pool, frame, lent, at);
@@ -144,9 +129,11 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) {
         let h = &t.headers;
-        let Some(mut frame) = self.generate(pool, 14 + 40 + 20) else { return };
-        let id = self.next_ip_id();
-        match build::tcp_reset(frame.head_mut(), t.frame.head(), h, id) {
+        if !t.addressed || !reset::answerable(h) {
+            return;
+        }
+        let Some(mut frame) = self.generate(pool, build::ROOM) else { return };
+        match reset::write(frame.head_mut(), &NO_LINK, h, t.frame.head(), build::TTL) {
             Some(len) => {
                 frame.truncate(len);
                 self.originate(pool, frame, lent, at);
@@ -182,18 +169,14 @@ impl<P: FramePool> Pipeline<P> {
     }
 }
 
-/// True if the packet is of a kind that errors are sent about.
-fn may_be_answered<F>(t: &Transit<F>, at: At<'_>) -> bool {
+/// True if an error may be sent about the packet.
+fn may_be_answered<F>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
     let h = &t.headers;
-    let about_error = match h.proto {
-        proto::ICMP => !matches!(h.icmp_type, 0 | 8 | 13..=18),
-        proto::ICMPV6 => h.icmp_type < 128 || h.icmp_type == 137,
-        _ => false,
-    };
-    if !t.addressed || about_error || h.fragment.is_later() {
+    let group_too = matches!(error, IcmpError::TooBig(_));
+    let Some(port) = t.in_port else { return false };
+    if !t.addressed || !icmp_error::answerable(h, group_too) {
         return false;
     }
-    let Some(port) = t.in_port else { return false };
     // A source that cannot be a single host's is not answered, nor is what was sent to many.
     match at.policy.routes.judge(h.src, h.dst, port.0) {
         Ok(Destination::Broadcast | Destination::Multicast { .. }) | Err(_) => false,
@@ -217,16 +200,8 @@ fn source_of_answer<F>(t: &Transit<F>, at: At<'_>) -> Option<Address> {
     }
 }
 
-/// Copies what fits of a frame's bytes `from..to`; returns how many.
-fn copy<F: Frame>(frame: &F, from: usize, to: usize, into: &mut [u8]) -> usize {
-    let mut n = 0;
-    for segment in super::transport_segments(frame, from, to) {
-        let take = segment.len().min(into.len() - n);
-        into[n..n + take].copy_from_slice(&segment[..take]);
-        n += take;
-    }
-    n
-}
+/// The link layer of our own packets is written when they are sent.
+pub(crate) const NO_LINK: Link = Link { dst: Mac([0; 6]), src: Mac([0; 6]), tci: None };
 
 const _: () = assert!(BURST_MAX as u32 >= ERRORS_BURST, "one burst may use the whole budget");
 

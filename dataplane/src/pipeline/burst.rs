@@ -7,12 +7,12 @@
 
 use arrayvec::ArrayVec;
 
-use crate::arch;
-use crate::conntrack::record::ConnRef;
+use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::store::Found;
+use crate::conntrack::icmp;
 use crate::conntrack::tuple::{Tuple, proto};
-use crate::nat::rewrite;
+use crate::conntrack::view::EventKind;
+use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
 use crate::pipeline::paths::PathEnd;
@@ -22,7 +22,9 @@ use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Now;
 use crate::wire::ethernet;
-use crate::wire::headers::{self, Headers, Malformed};
+use crate::wire::headers::{self, Fragment, Headers, Malformed};
+use crate::wire::ipv4::{self, Options};
+use crate::wire::ipv6;
 use crate::wire::tcp::flags;
 
 /// What parsing made of one frame.
@@ -62,8 +64,8 @@ impl<P: FramePool> Pipeline<P> {
         frames: &mut Burst<P::Frame>,
         now: Now,
     ) {
-        let policy = self.snapshot.clone();
-        let at = At { now, policy: &policy };
+        let (policy, table) = (self.snapshot.clone(), self.store.shared().clone());
+        let at = At { now, policy: &policy, table: &table };
         let mut parsed: ArrayVec<Parsed, BURST_MAX> = ArrayVec::new();
         let mut bytes = 0;
         for frame in frames.iter() {
@@ -75,11 +77,13 @@ impl<P: FramePool> Pipeline<P> {
             counters.rx_bytes.add(bytes);
         }
         for frame in frames.iter() {
-            parsed.push(self.parse(frame));
+            parsed.push(parse(frame, at));
         }
         for packet in &parsed {
-            if let Parsed::Plain { hash, .. } = packet {
-                self.store.prefetch_record(*hash);
+            if let Parsed::Plain { hash, headers, .. } = packet
+                && let Some(number) = at.table.index.candidate(*hash)
+            {
+                at.table.records.prefetch(number, headers.proto == proto::TCP);
             }
         }
         let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
@@ -93,27 +97,6 @@ impl<P: FramePool> Pipeline<P> {
             t.addressed = l.addressed;
             self.walk_received(pool, t, at);
         }
-    }
-
-    /// Stage 2 for one frame.
-    #[inline]
-    fn parse(&self, frame: &P::Frame) -> Parsed {
-        let headers = match headers::parse(frame.head(), frame.total_len()) {
-            Ok(headers) => headers,
-            Err(malformed) => return Parsed::Refused(malformed),
-        };
-        let plain = matches!(headers.proto, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6)
-            && !headers.fragment.is_fragment()
-            && !headers.l4_truncated
-            && headers.vlan.is_none()
-            && headers.options.is_empty();
-        if !plain {
-            return Parsed::Other(headers);
-        }
-        let tuple = tuple_of(&headers);
-        let hash = self.store.hash(&tuple, ZONE);
-        self.store.prefetch_line(hash);
-        Parsed::Plain { headers, tuple, hash }
     }
 
     /// Stage 4 for one frame: sends it by its cached path or puts it on the list of those that walk.
@@ -136,7 +119,7 @@ impl<P: FramePool> Pipeline<P> {
                 if addressed {
                     match self.by_path(port, &mut frame, headers, tuple, *hash, long, at) {
                         Short::Sent(out, next_hop) => {
-                            return self.transmit_resolved(frame, out, next_hop);
+                            return self.transmit(pool, frame, out, next_hop, at);
                         }
                         Short::Dropped(reason) => return self.drop_frame(frame, reason),
                         Short::Walk(p) => prejudged = p,
@@ -156,7 +139,7 @@ impl<P: FramePool> Pipeline<P> {
         if headers.fragment.is_fragment() {
             return self.drop_frame(frame, DropReason::Fragment);
         }
-        if headers.options.source_route {
+        if matches!(headers.options, Options::SourceRoute | Options::Bad(_)) {
             return self.drop_frame(frame, DropReason::IpOption);
         }
         long.push(Long { frame, headers, prejudged, addressed });
@@ -175,11 +158,9 @@ impl<P: FramePool> Pipeline<P> {
         long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) -> Short {
-        let Found::Live(reference, direction) = self.store.find_hashed(hash, tuple, at.now.tick)
-        else {
-            return Short::Walk(None);
-        };
-        let Some(conn) = self.store.conn(reference) else { return Short::Walk(None) };
+        let found = at.table.find(hash, tuple, ZONE, at.now.tick).filter(|f| !f.expired);
+        let Some(found) = found else { return Short::Walk(None) };
+        let (conn, direction) = (found.conn, found.direction);
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != at.policy.generation
@@ -188,7 +169,7 @@ impl<P: FramePool> Pipeline<P> {
         {
             return Short::Walk(None);
         }
-        let Some(path) = self.paths.get(number) else { return Short::Walk(None) };
+        let Some(path) = self.paths.route(number) else { return Short::Walk(None) };
         if path.in_port != port || path.state != ct_state(status, direction) {
             return Short::Walk(None);
         }
@@ -202,47 +183,27 @@ impl<P: FramePool> Pipeline<P> {
             return Short::Walk(None);
         }
         let judged = match sound(frame, h, at.policy.knobs.checksum) {
-            Ok(()) => self.judge(frame, h, reference, direction, at),
-            Err(_) => return Short::Walk(None),
+            Ok(icmp::Kind::Query) => self.judge(frame, h, conn, direction, at),
+            _ => return Short::Walk(None),
         };
         let Judged::Accepted(accepted) = judged else {
-            return Short::Walk(Some(Prejudged { conn: reference, direction, judged }));
+            return Short::Walk(Some(Prejudged { conn: conn.number(), direction, judged }));
         };
         if accepted.changed {
-            self.report_update(reference, at);
+            self.report(EventKind::Update, conn.number(), at);
         }
         self.paths.count(number, h.ip_len());
         self.links.counters.fast.add(1);
         match end {
             PathEnd::Drop(reason) => Short::Dropped(reason),
             PathEnd::Forward(out) => {
-                self.edit_cached(frame, h, reference, direction, status);
+                edit_cached(frame, h, conn, direction, status);
                 if frame.total_len() > h.end as usize {
                     frame.truncate(h.end as usize);
                 }
                 Short::Sent(out, next_hop)
             }
         }
-    }
-
-    /// Both ends translated at once with the conn's precomputed sums, and one hop less to live.
-    #[inline]
-    fn edit_cached(
-        &self,
-        frame: &mut P::Frame,
-        h: &Headers,
-        reference: ConnRef,
-        direction: Direction,
-        status: Status,
-    ) {
-        let head = frame.head_mut();
-        if status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0
-            && let Some(conn) = self.store.conn(reference)
-            && let Some(target) = conn.tuple(direction.opposite()).inverted()
-        {
-            rewrite::apply_cached(head, h, &target, conn.deltas(direction));
-        }
-        h.decrement_ttl(head);
     }
 
     /// Frames that are no IP packet, or a broken one.
@@ -267,11 +228,31 @@ impl<P: FramePool> Pipeline<P> {
             Malformed::BadTotalLength => DropReason::IpTotalLength,
             Malformed::MappedAddress => DropReason::MappedAddress,
             Malformed::Scattered => DropReason::HeaderSplit,
-            Malformed::MartianAddress => DropReason::MartianSource,
-            _ => DropReason::IpOption,
+                        _ => DropReason::IpOption,
         };
         self.drop_frame(frame, reason);
     }
+}
+
+/// Stage 2 for one frame.
+#[inline]
+fn parse<F: Frame>(frame: &F, at: At<'_>) -> Parsed {
+    let headers = match headers::parse(frame.head(), frame.total_len()) {
+        Ok(headers) => headers,
+        Err(malformed) => return Parsed::Refused(malformed),
+    };
+    let plain = matches!(headers.proto, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6)
+        && headers.fragment == Fragment::None
+        && !headers.l4_truncated
+        && headers.vlan.is_none()
+        && headers.options == Options::None;
+    if !plain {
+        return Parsed::Other(headers);
+    }
+    let tuple = tuple_of(&headers);
+    let hash = at.table.hash(&tuple, ZONE);
+    at.table.index.prefetch(hash);
+    Parsed::Plain { headers, tuple, hash }
 }
 
 /// How the short way ended.
@@ -281,14 +262,40 @@ enum Short {
     Walk(Option<Prejudged>),
 }
 
+/// Both ends translated at once with the conn's precomputed sums, and one hop less to live.
+#[inline]
+fn edit_cached<F: Frame>(
+    frame: &mut F,
+    h: &Headers,
+    conn: Conn<'_>,
+    direction: Direction,
+    status: Status,
+) {
+    let head = frame.head_mut();
+    if status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0
+        && let Some(target) = conn.tuple(direction.opposite()).inverted()
+    {
+        let (l3, l4) = conn.deltas(direction);
+        rewrite::apply_cached(head, h, &target, Deltas { l3, l4 });
+    }
+    forward_one_hop(head, h);
+}
+
+/// Takes one from the TTL or hop limit.
+#[inline]
+pub(crate) fn forward_one_hop(head: &mut [u8], h: &Headers) {
+    let Some(packet) = head.get_mut(h.l3 as usize..) else { return };
+    if h.is_v6() {
+        if let Some(mut ip) = ipv6::ViewMut::new(packet) {
+            ip.decrement_hop_limit();
+        }
+    } else if let Some(mut ip) = ipv4::ViewMut::new(packet) {
+        ip.decrement_ttl();
+    }
+}
+
 /// True if a packet of the same conn waits on the list of those that walk.
 #[cold]
 fn overtakes<F>(long: &ArrayVec<Long<F>, BURST_MAX>, tuple: &Tuple) -> bool {
     long.iter().any(|l| tuple_of(&l.headers) == *tuple)
-}
-
-/// Brings the first line of a frame into the cache.
-#[inline]
-pub fn prefetch(head: &[u8]) {
-    arch::prefetch_read(head);
 }

@@ -3,8 +3,10 @@
 //! The order is Linux's. A stage either lets the packet go on or says why it ends; whatever was
 //! allocated for it on the way is settled in one place, [`Pipeline::finish`].
 
+use crate::conntrack::view::EventKind;
 use crate::nat::range::Manip;
 use crate::pipeline::answers::IcmpError;
+use crate::pipeline::burst::forward_one_hop;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::paths::{PathEnd, Route as PathRoute};
@@ -138,14 +140,16 @@ impl<P: FramePool> Pipeline<P> {
             } else if a.delete {
                 self.delete_conn(a.conn, at);
             } else {
-                self.report_change(&a, at);
+                if a.changed {
+                    self.report(EventKind::Update, a.conn, at);
+                }
                 self.remember_path(&t, exit, at);
             }
         }
         match exit {
             Exit::Transmit { port, next_hop } => {
                 t.frame.truncate(t.headers.end as usize);
-                self.transmit(pool, t.frame, port, next_hop);
+                self.transmit(pool, t.frame, port, next_hop, at);
             }
             Exit::ToHost => self.links.counters.to_host.add(1),
             Exit::Drop(reason) => self.drop_frame(t.frame, reason),

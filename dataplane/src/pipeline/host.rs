@@ -11,7 +11,6 @@ use crate::conntrack::tuple::proto;
 use crate::rules::facts::PortId;
 use crate::rules::hook::{Hook, Table};
 use crate::wire::address::Address;
-use crate::wire::tcp::flags;
 use crate::wire::{build, headers};
 
 /// ICMP and ICMPv6 types that the gateway answers or learns from.
@@ -77,11 +76,7 @@ impl<P: FramePool> Pipeline<P> {
                 self.echo(pool, t, at);
             }
             proto::ICMPV6 => return self.neighbour_message(pool, t, at),
-            proto::TCP => {
-                if h.tcp_flags & flags::RST == 0 && !h.l4_truncated {
-                    self.answer_reset(pool, t, None, at);
-                }
-            }
+            proto::TCP => self.answer_reset(pool, t, None, at),
             proto::UDP => self.answer_error(pool, t, IcmpError::PortUnreachable, at),
             _ => self.answer_error(pool, t, IcmpError::ProtocolUnreachable, at),
         }

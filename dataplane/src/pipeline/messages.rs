@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrayvec::{ArrayString, ArrayVec};
 
 use crate::conntrack::record::{ConnId, Family};
-use crate::conntrack::view::{ConnEvent, ConnView};
+use crate::conntrack::view::{ConnView, EventView};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rules::facts::PortId;
 use crate::wire::address::Address;
@@ -107,7 +107,7 @@ pub enum FromLcore {
     /// Packets wait for this next hop.
     Unresolved(u16),
     /// A conn came, changed or went, while somebody listens.
-    Event(ConnEvent),
+    Event(EventView),
     /// A LOG rule was hit.
     Log(LogLine),
     /// The table is full.

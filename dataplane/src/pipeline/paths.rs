@@ -50,13 +50,11 @@ pub struct Route {
 
 /// One interned path with its sums since the last fold.
 #[derive(Clone, Debug)]
-pub struct Path {
-    /// What it is.
-    pub route: Route,
-    /// Packets that took it.
-    pub packets: u64,
+struct Path {
+    route: Route,
+    packets: u64,
     /// Their lengths from the IP header on.
-    pub bytes: u64,
+    bytes: u64,
 }
 
 /// The table of one lcore.
@@ -73,10 +71,19 @@ impl Default for Paths {
 }
 
 impl Paths {
-    /// The path of a number that [`Paths::intern`] gave since the last [`Paths::clear`].
+    /// What a number stands for that [`Paths::intern`] gave since the last [`Paths::clear`].
     #[inline]
-    pub fn get_mut(&mut self, number: u16) -> Option<&mut Path> {
-        self.paths.get_mut((number as usize).wrapping_sub(1))
+    pub fn route(&self, number: u16) -> Option<&Route> {
+        self.paths.get((number as usize).wrapping_sub(1)).map(|p| &p.route)
+    }
+
+    /// Counts a packet of `bytes` bytes that took a path.
+    #[inline]
+    pub fn count(&mut self, number: u16, bytes: u32) {
+        if let Some(path) = self.paths.get_mut((number as usize).wrapping_sub(1)) {
+            path.packets += 1;
+            path.bytes += bytes as u64;
+        }
     }
 
     /// The number of a path, the same for the same path; `None` when the table is full.
@@ -166,16 +173,14 @@ mod tests {
         assert_ne!(a, b);
         assert_eq!(paths.intern(&route(1)), Some(a));
         for _ in 0..3 {
-            let path = paths.get_mut(a).unwrap();
-            path.packets += 1;
-            path.bytes += 100;
+            paths.count(a, 100);
         }
         let mut seen = Vec::new();
         paths.fold(|v6, counter, packets, bytes| seen.push((v6, counter.0, packets, bytes)));
         assert_eq!(seen, [(false, 1, 3, 300), (false, 7, 3, 300)]);
         paths.fold(|_, _, _, _| panic!("folded twice"));
         paths.clear();
-        assert!(paths.get_mut(a).is_none() && paths.get_mut(0).is_none());
+        assert!(paths.route(a).is_none() && paths.route(0).is_none());
     }
 
     #[test]

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::conntrack::record::ConnRef;
-use crate::conntrack::state::Status;
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::conntrack::record::{Conn, ConnId, ConnRef};
+use crate::conntrack::state::Direction;
+use crate::conntrack::tcp::TcpTrack;
 use crate::conntrack::tuple::proto;
-use crate::conntrack::view::{ConnEvent, ConnView, EventKind};
+use crate::conntrack::view::{ConnView, Counters, EventKind, EventView};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
-use crate::pipeline::messages::{ConnId, FromLcore, Slice, ToLcore};
+use crate::pipeline::messages::{FromLcore, Slice, ToLcore};
 use crate::pipeline::snapshot::Snapshot;
-use crate::pipeline::track::tracker_state;
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Now;
@@ -18,30 +20,29 @@ use crate::time::Now;
 impl<P: FramePool> Pipeline<P> {
     /// Does what one message asks; answers leave through [`Pipeline::deliver`].
     pub fn serve(&mut self, pool: &mut P, message: ToLcore, now: Now) {
+        let (policy, table) = (self.snapshot.clone(), self.store.shared().clone());
+        let at = At { now, policy: &policy, table: &table };
         match message {
             ToLcore::Adopt(snapshot) => self.adopt(snapshot),
             ToLcore::Expire(mut conns) => {
                 for id in conns.drain(..) {
-                    self.expire(id, now);
+                    self.expire(id, at);
                 }
                 self.answer(FromLcore::Expired(conns));
             }
             ToLcore::Delete(mut conns) => {
-                conns.retain(|id| self.delete_if_same(*id, now));
+                conns.retain(|id| self.delete_if_same(*id, at));
                 self.answer(FromLcore::Deleted(conns));
             }
             ToLcore::List(mut slice) => {
-                self.list(&mut slice, now);
+                self.list(&mut slice, at);
                 self.answer(FromLcore::Listed(slice));
             }
             ToLcore::Fold => {
                 self.fold();
                 self.answer(FromLcore::Folded);
             }
-            ToLcore::Neighbour(next_hop) => {
-                let policy = self.snapshot.clone();
-                self.settle_held(pool, next_hop, At { now, policy: &policy });
-            }
+            ToLcore::Neighbour(next_hop) => self.settle_held(pool, next_hop, at),
             ToLcore::Transmit(port, bytes) => self.transmit_bytes(pool, port, &bytes),
         }
     }
@@ -72,66 +73,53 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// The control core saw a deadline pass; it may have moved since.
-    fn expire(&mut self, id: ConnId, now: Now) {
-        let Some(conn) = self.same(id) else { return };
-        if conn.deadline().has_passed(now.tick) {
-            self.delete_conn(id.conn, now);
+    fn expire(&mut self, id: ConnId, at: At<'_>) {
+        let Some(conn) = self.store.get(id) else { return };
+        if conn.is_expired(at.now.tick) {
+            self.delete_conn(id.conn, at);
         } else {
-            self.store.rearm(id.conn, now.tick);
+            self.store.arm(id.conn, at.now.tick);
         }
     }
 
-    fn delete_if_same(&mut self, id: ConnId, now: Now) -> bool {
-        let same = self.same(id).is_some();
+    fn delete_if_same(&mut self, id: ConnId, at: At<'_>) -> bool {
+        let same = self.store.get(id).is_some();
         if same {
-            self.delete_conn(id.conn, now);
+            self.delete_conn(id.conn, at);
         }
         same
     }
 
-    /// The conn, if it is still the one that was meant.
-    fn same(&self, id: ConnId) -> Option<crate::conntrack::record::Conn<'_>> {
-        self.store
-            .conn(id.conn)
-            .filter(|c| c.incarnation() == id.incarnation && c.status().has(Status::CONFIRMED))
-    }
-
-    fn list(&self, slice: &mut Slice, now: Now) {
-        let room = slice.conns.capacity() - slice.conns.len();
-        let (next, end) = self.store.slice(slice.v6, slice.from, slice.numbers, room, |conn| {
-            if let Some(view) = self.view(conn, now)
-                && view.remaining_secs > 0
-            {
-                slice.conns.push(view);
+    fn list(&self, slice: &mut Slice, at: At<'_>) {
+        let end = at.table.records.numbers(slice.family);
+        let room = (slice.conns.capacity() - slice.conns.len()) as u32;
+        let count = slice.numbers.min(room);
+        for conn in self.store.slice(slice.family, slice.from, count) {
+            if !conn.is_expired(at.now.tick) {
+                slice.conns.push(view_of(conn, at));
             }
-        });
-        slice.from = next;
-        slice.end = end;
+        }
+        slice.from = slice.from.saturating_add(count);
+        slice.end = slice.from >= end;
     }
 
-    /// A conn as it is shown to people.
-    fn view(&self, reference: ConnRef, now: Now) -> Option<ConnView> {
-        let conn = self.store.conn(reference)?;
-        let orig = conn.orig();
-        Some(ConnView {
-            conn: reference,
-            incarnation: conn.incarnation(),
-            orig,
-            reply: conn.reply(),
-            status: conn.status(),
-            remaining_secs: conn.deadline().remaining_secs(now.tick),
-            protocol_state: (orig.proto == proto::TCP).then(|| tracker_state(&conn, orig.proto)).flatten(),
-            mark: conn.mark(),
-            zone_orig: conn.zones().0,
-            zone_reply: conn.zones().1,
-            counters: self.store.counters(reference),
-            start_unix_ns: self.store.started(reference),
-            now_unix_ns: now.unix_ns,
-        })
+    /// Tells listeners what happened to a conn.
+    pub(crate) fn report(&mut self, kind: EventKind, number: ConnRef, at: At<'_>) {
+        if self.listened()
+            && let Some(conn) = at.table.records.get(number)
+        {
+            self.report_view(kind, view_of(conn, at), at);
+        }
     }
 
-    pub(crate) fn event(&self, kind: EventKind, conn: ConnRef, now: Now) -> Option<ConnEvent> {
-        Some(ConnEvent { kind, at_unix_ns: now.unix_ns, view: self.view(conn, now)? })
+    pub(crate) fn report_view(&mut self, kind: EventKind, conn: ConnView, at: At<'_>) {
+        let unix_ns = at.now.unix_ns;
+        self.tell(FromLcore::Event(EventView { kind, conn, unix_ns, by_process: None }));
+    }
+
+    /// True while somebody wants to hear of events.
+    pub(crate) fn listened(&self) -> bool {
+        self.links.listeners.load(Relaxed)
     }
 
     /// Sends a frame that the control core has built.
@@ -145,4 +133,47 @@ impl<P: FramePool> Pipeline<P> {
     fn answer(&mut self, message: FromLcore) {
         self.outbox.push_back(message);
     }
+}
+
+/// A conn as it is shown to people.
+pub(crate) fn view_of(conn: Conn<'_>, at: At<'_>) -> ConnView {
+    let (id, original) = (conn.id(), conn.orig());
+    let extension = at.table.extension(conn);
+    let counted = |direction| {
+        let (packets, bytes) = extension.map_or((0, 0), |e| e.counted(direction));
+        Counters { packets, bytes }
+    };
+    let words = conn.tracker_words();
+    let started = extension.map_or(0, |e| e.started_ns());
+    ConnView {
+        key: (id.conn.bits() as u64) << 16 | id.incarnation as u64,
+        id: shown_id(id, at),
+        original,
+        reply: conn.reply(),
+        zone_original: conn.zone(Direction::Original),
+        zone_reply: conn.zone(Direction::Reply),
+        status: conn.status(),
+        remaining_secs: conn.deadline().remaining_secs(at.now.tick),
+        state: (original.proto == proto::TCP)
+            .then(|| TcpTrack::state_of_word(words[TcpTrack::STATE_WORD]).name()),
+        gre_timeouts_secs: None,
+        mark: conn.mark(),
+        counters: extension.map(|_| [counted(Direction::Original), counted(Direction::Reply)]),
+        start_unix_ns: (started != 0).then_some(started),
+        stop_unix_ns: None,
+        helper: None,
+    }
+}
+
+/// The conn that a view was made of.
+pub fn id_of_key(key: u64) -> ConnId {
+    ConnId { conn: ConnRef::from_bits((key >> 16) as u32), incarnation: key as u16 }
+}
+
+/// A number for people that tells two lives of a record apart and gives no address away
+/// (`nf_ct_get_id`).
+fn shown_id(id: ConnId, at: At<'_>) -> u32 {
+    let word = (id.conn.bits() as u64) << 32 | id.incarnation as u64;
+    let wide = (word ^ at.table.seed.0[0]) as u128 * (at.table.seed.0[1] | 1) as u128;
+    (wide as u64 ^ (wide >> 64) as u64) as u32
 }

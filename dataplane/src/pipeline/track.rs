@@ -5,15 +5,16 @@
 use crate::conntrack::invalid::InvalidReason;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{CtState, Direction, Status};
-use crate::conntrack::store::{AllocError, Gone};
+use crate::conntrack::store::AllocError;
 use crate::conntrack::tcp::{self, Outcome, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
-use crate::conntrack::view::EventKind;
+use crate::conntrack::view::{ConnView, EventKind};
 use crate::conntrack::{generic, icmp, udp};
 use crate::nat::rewrite::Deltas;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::messages::FromLcore;
+use crate::pipeline::service::view_of;
 use crate::pipeline::transit::{Attached, Attachment, Transit};
 use crate::pipeline::{At, Pipeline, transport_segments};
 use crate::time::{TICKS_PER_SEC, Tick};
@@ -335,12 +336,13 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<ConnRef, DropReason> {
         let mut result = self.store.allocate(tuple, reply, [ZONE, ZONE]);
         if result == Err(AllocError::Full) {
-            let mut gone = [None; EARLY_DROPS_MAX];
+            let listened = self.listened();
+            let mut gone: [Option<ConnView>; EARLY_DROPS_MAX] = [const { None }; EARLY_DROPS_MAX];
             let mut n = 0;
             let dropped =
-                self.store.early_drop(at.table.hash(tuple, ZONE), at.now.tick, |conn, why| {
-                    if let (Some(slot), Gone::Early | Gone::Expired) = (gone.get_mut(n), why) {
-                        *slot = view_of(conn, at);
+                self.store.early_drop(at.table.hash(tuple, ZONE), at.now.tick, |conn, _| {
+                    if listened && let Some(slot) = gone.get_mut(n) {
+                        *slot = Some(view_of(conn, at));
                         n += 1;
                     }
                 });

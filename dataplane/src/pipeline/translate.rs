@@ -16,7 +16,7 @@ use crate::nat::{icmp, rewrite};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::route::Destination;
-use crate::pipeline::track::{ZONE, tuple_of};
+use crate::pipeline::track::ZONE;
 use crate::pipeline::transit::{Attached, Attachment, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::hook::{Hook, Table};
@@ -25,12 +25,12 @@ use crate::time::Tick;
 use crate::wire::address::Address;
 
 /// The conntrack table as the choice of a tuple sees it.
-struct Table_<'a> {
+struct Claimed<'a> {
     shared: &'a Shared,
     now: Tick,
 }
 
-impl Claims for Table_<'_> {
+impl Claims for Claimed<'_> {
     type Record = ConnRef;
 
     fn holder(&self, reply: &Tuple) -> Option<Holder<ConnRef>> {
@@ -116,7 +116,7 @@ impl<P: FramePool> Pipeline<P> {
             syn_end,
             gre_child: false,
         };
-        let claims = Table_ { shared: at.table, now: at.now.tick };
+        let claims = Claimed { shared: at.table, now: at.now.tick };
         let random = &mut self.random;
         let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
         self.links.counters.conntrack.found.add(selected.found as u64);
@@ -171,26 +171,16 @@ impl<P: FramePool> Pipeline<P> {
 
     /// `nf_nat_packet`: edits one end, if the conn translates it in this direction.
     fn edit(&self, t: &mut Transit<P::Frame>, a: &Attachment, manip: Manip, at: At<'_>) {
-        let Some(conn) = at.table.records.get(a.conn) else { return };
-        let bit = match (manip, a.direction) {
-            (Manip::Src, Direction::Original) | (Manip::Dst, Direction::Reply) => Status::SRC_NAT,
-            (Manip::Dst, Direction::Original) | (Manip::Src, Direction::Reply) => Status::DST_NAT,
-        };
-        if !conn.status().has(bit) {
-            return;
+        if let Some(other) = translated_by(a, manip, at)
+            && let Some(target) = other.inverted()
+        {
+            rewrite::apply(t.frame.head_mut(), &mut t.headers, manip, &target);
         }
-        let Some(target) = conn.tuple(a.direction.opposite()).inverted() else { return };
-        if a.lent {
-            rewrite::apply_end(t.frame.head_mut(), &mut t.headers, manip, &target);
-            return;
-        }
-        debug_assert_eq!(tuple_of(&t.headers).proto, target.proto);
-        rewrite::apply_end(t.frame.head_mut(), &mut t.headers, manip, &target);
     }
 
-    /// `nf_nat_icmp_reply_translation`.
+    /// `nf_nat_icmp_reply_translation`: the quote by the inverse edit, the error by the direct one.
     fn translate_error(
-        &mut self,
+        &self,
         t: &mut Transit<P::Frame>,
         a: &Attachment,
         manip: Manip,
@@ -198,18 +188,27 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<(), DropReason> {
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         let nat = Status::SRC_NAT.0 | Status::DST_NAT.0;
-        if conn.status().0 & nat == 0 {
-            return Ok(());
+        if conn.status().0 & nat != 0 && icmp::is_redirect(&t.headers) {
+            return Err(DropReason::BadIcmpError);
         }
-        let tuples = (conn.orig(), conn.reply());
-        icmp::rewrite_error(
-            t.frame.head_mut(),
-            &mut t.headers,
-            manip,
-            a.direction,
-            conn.status(),
-            tuples,
-        )
-        .map_err(|_| DropReason::BadIcmpError)
+        let Some(other) = translated_by(a, manip, at) else { return Ok(()) };
+        let Some(inner) = icmp::inner_tuple(t.frame.head(), &t.headers) else {
+            return Err(DropReason::BadIcmpError);
+        };
+        if icmp::rewrite_error(t.frame.head_mut(), &mut t.headers, &inner, manip, &other) {
+            Ok(())
+        } else {
+            Err(DropReason::BadIcmpError)
+        }
     }
+}
+
+/// The tuple of the other direction, if the conn translates this end of packets like this one.
+fn translated_by(a: &Attachment, manip: Manip, at: At<'_>) -> Option<Tuple> {
+    let conn = at.table.records.get(a.conn)?;
+    let bit = match (manip, a.direction) {
+        (Manip::Src, Direction::Original) | (Manip::Dst, Direction::Reply) => Status::SRC_NAT,
+        (Manip::Dst, Direction::Original) | (Manip::Src, Direction::Reply) => Status::DST_NAT,
+    };
+    conn.status().has(bit).then(|| conn.tuple(a.direction.opposite()))
 }

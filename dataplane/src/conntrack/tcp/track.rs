@@ -167,6 +167,12 @@ impl TcpTrack {
         Outcome::Accept { timeout_secs: Some(self.timeout(class, new, knobs)), assured, changed }
     }
 
+    /// The highest sequence number that one side has sent, plus one (`td_end`).
+    #[inline]
+    pub const fn sent_end(&self, direction: Direction) -> u32 {
+        self.sides[direction.index()].end
+    }
+
     /// The present state.
     #[inline]
     pub const fn state(&self) -> TcpState {
