@@ -270,10 +270,14 @@ impl Port {
 
 /// Bytes of a frame around its IP packet: Ethernet header and one 802.1Q tag.
 const FRAME_OVERHEAD: u32 = 14 + 4;
+/// Bytes that DPDK reckons around an IP packet where a driver does not tell.
+const HEADER_AND_CRC: u32 = 14 + 4;
 
 /// Drivers that take packets of several segments without saying so: one looks at the first segment
 /// at most, one copies all segments together.
 const GATHERING: &[&str] = &["net_null", "net_pcap"];
+/// Drivers that receive into several segments without saying so.
+const SCATTERING: &[&str] = &["net_pcap", "net_memif", "net_ring"];
 
 /// Finds a device by name. EAL is running.
 fn describe(device: &str) -> Result<(PortInfo, ffi::rte_eth_dev_info), PortError> {
@@ -302,14 +306,27 @@ fn describe(device: &str) -> Result<(PortInfo, ffi::rte_eth_dev_info), PortError
         max_rx_queues: raw.max_rx_queues,
         max_tx_queues: raw.max_tx_queues,
         min_mtu: raw.min_mtu,
-        max_mtu: raw.max_mtu,
-        scatter: raw.rx_offload_capa & ffi::shim_rx_offload_scatter != 0,
+        max_mtu: max_mtu(&raw),
+        scatter: raw.rx_offload_capa & ffi::shim_rx_offload_scatter != 0
+            || SCATTERING.contains(&driver.as_str()),
         multi_segs: raw.tx_offload_capa & ffi::shim_tx_offload_multi_segs != 0
             || GATHERING.contains(&driver.as_str()),
         rss: raw.flow_type_rss_offloads & ffi::shim_rss_ip_tcp_udp != 0,
         driver,
     };
     Ok((capabilities, raw))
+}
+
+/// The largest MTU that DPDK lets pass: drivers state a frame size too, and the smaller one counts
+/// (`net_tap`: 1504).
+fn max_mtu(raw: &ffi::rte_eth_dev_info) -> u16 {
+    let stated = u32::from(raw.max_mtu);
+    if raw.max_mtu != u16::MAX && raw.max_rx_pktlen > stated {
+        // The difference is the driver's own idea of a header.
+        return raw.max_mtu;
+    }
+    let fits = raw.max_rx_pktlen.saturating_sub(HEADER_AND_CRC);
+    u16::try_from(fits).unwrap_or(u16::MAX).min(raw.max_mtu)
 }
 
 /// Checks what is asked against the device's limits; whether frames need several segments.

@@ -40,7 +40,7 @@ impl Opened {
         let mut conf = ffi::rte_eth_conf::default();
         conf.rxmode.mtu = config.mtu.into();
         if scatter {
-            conf.rxmode.offloads = ffi::shim_rx_offload_scatter;
+            conf.rxmode.offloads = info.rx_offload_capa & ffi::shim_rx_offload_scatter;
         }
         let hashes = info.flow_type_rss_offloads & ffi::shim_rss_ip_tcp_udp;
         if config.rx_queues > 1 && hashes != 0 {
