@@ -136,17 +136,12 @@ const fn undated(slot: u64) -> u64 {
 }
 
 impl Bucket {
-    /// The slots as they are now, and a bit for each that has this tag. Fixed length and no
-    /// early exit, so it unrolls into straight code.
+    /// A bit for each slot that has this tag now. Fixed length and no early exit, so it unrolls
+    /// into straight code.
     #[inline(always)]
-    fn tagged(&self, tag: u64) -> ([u64; 8], u32) {
-        let mut words = [0u64; 8];
-        let mut mask = 0;
-        for (i, (word, slot)) in words.iter_mut().zip(&self.slots).enumerate() {
-            *word = slot.load(Acquire);
-            mask |= ((*word >> 48 == tag) as u32) << i;
-        }
-        (words, mask)
+    fn tagged(&self, tag: u64) -> u32 {
+        let bit = |slot: &AtomicU64| (slot.load(Relaxed) >> 48 == tag) as u32;
+        self.slots.iter().enumerate().fold(0, |mask, (i, slot)| mask | bit(slot) << i)
     }
 
     #[inline(always)]
@@ -155,11 +150,16 @@ impl Bucket {
         tag: u64,
         accept: &mut impl FnMut(&AtomicU64, u64) -> Option<T>,
     ) -> Option<T> {
-        let (words, mut mask) = self.tagged(tag);
+        let mut mask = self.tagged(tag);
         while mask != 0 {
-            let i = mask.trailing_zeros() as usize & 7;
+            let slot = self.slots.get(mask.trailing_zeros() as usize)?;
             mask &= mask - 1;
-            if let Some(found) = self.slots.get(i).and_then(|slot| accept(slot, words[i])) {
+            // Read again, as the first reading was only good for the tag.
+            let word = slot.load(Acquire);
+            if word >> 48 != tag {
+                continue;
+            }
+            if let Some(found) = accept(slot, word) {
                 return Some(found);
             }
         }
@@ -262,9 +262,20 @@ impl Index {
         bucket.visit(tag(hash), &mut |_, word| Some(entry(word).0))
     }
 
+    /// As [`Index::lookup`], but at home only; and whether there may be more elsewhere.
+    #[inline(always)]
+    pub fn lookup_home<T>(
+        &self,
+        hash: u64,
+        mut accept: impl FnMut(ConnRef) -> Option<T>,
+    ) -> (Option<T>, bool) {
+        let Some(bucket) = self.bucket(self.home(hash)) else { return (None, false) };
+        let found = bucket.visit(tag(hash), &mut |_, word| accept(entry(word).0));
+        (found, bucket.overflow.load(Acquire) != 0)
+    }
+
     /// Offers the entries whose tag fits to `accept` until it takes one. The direction is that
     /// of the entry: a conn that has only one entry shows it as the original one.
-    #[inline]
     pub fn lookup<T>(
         &self,
         hash: u64,
@@ -276,7 +287,6 @@ impl Index {
         })
     }
 
-    #[inline]
     fn visit<T>(
         &self,
         hash: u64,

@@ -163,12 +163,12 @@ impl Records {
     pub fn get(&self, number: ConnRef) -> Option<Conn<'_>> {
         match number.family() {
             Family::V4 => {
-                let [hot, warm] = self.v4.get(number.number())?;
-                Some(Conn { hot, warm, addresses: None, number })
+                let lines = self.v4.get(number.number())?;
+                Some(Conn { lines, addresses: None, number })
             }
             Family::V6 => {
-                let [hot, warm, addresses] = self.v6.get(number.number())?;
-                Some(Conn { hot, warm, addresses: Some(addresses), number })
+                let all = self.v6.get(number.number())?;
+                Some(Conn { lines: all.first_chunk()?, addresses: all.last(), number })
             }
         }
     }
@@ -178,9 +178,9 @@ impl Records {
     #[inline]
     pub fn prefetch(&self, number: ConnRef, tracker: bool) {
         if let Some(conn) = self.get(number) {
-            prefetch_write(conn.hot);
+            prefetch_write(&conn.lines[0]);
             if tracker {
-                prefetch_write(conn.warm);
+                prefetch_write(&conn.lines[1]);
             }
             if let Some(addresses) = conn.addresses {
                 prefetch_write(addresses);
@@ -192,8 +192,7 @@ impl Records {
 /// A conn's record. Getters may be called by anybody, setters by the owner alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Conn<'a> {
-    hot: &'a Line,
-    warm: &'a Line,
+    lines: &'a [Line; 2],
     addresses: Option<&'a Line>,
     number: ConnRef,
 }
@@ -232,7 +231,7 @@ impl<'a> Conn<'a> {
 
     #[inline(always)]
     fn word(self, i: usize) -> u64 {
-        self.hot.0[i & 7].load(Relaxed)
+        self.lines[0].0[i & 7].load(Relaxed)
     }
 
     /// The record's number.
@@ -294,10 +293,10 @@ impl<'a> Conn<'a> {
             Direction::Original => (0, 32),
             Direction::Reply => (2, 0),
         };
-        put(&self.hot.0[1], shift, 32, ids(tuple) as u64);
+        put(&self.lines[0].0[1], shift, 32, ids(tuple) as u64);
         match self.addresses {
             None => {
-                self.hot.0[at].store(pair(tuple.src.v4_bits(), tuple.dst.v4_bits()), Relaxed);
+                self.lines[0].0[at].store(pair(tuple.src.v4_bits(), tuple.dst.v4_bits()), Relaxed);
             }
             Some(line) => {
                 let (src, dst) = (tuple.src.bits(), tuple.dst.bits());
@@ -378,7 +377,7 @@ impl<'a> Conn<'a> {
     #[inline]
     pub fn set_status(self, status: Status) {
         let word = self.word(3) & !(0xffff << 48) | (status.0 as u64) << 48;
-        self.hot.0[3].store(word, Release);
+        self.lines[0].0[3].store(word, Release);
     }
 
     /// Sets status bits; stores only if one of them is new.
@@ -399,7 +398,7 @@ impl<'a> Conn<'a> {
     /// Replaces the flags byte.
     #[inline]
     pub fn set_flags(self, flags: u8) {
-        put(&self.hot.0[3], 32, 8, flags as u64);
+        put(&self.lines[0].0[3], 32, 8, flags as u64);
     }
 
     /// When the conn ends unless a packet refreshes it. Meaningful once confirmed.
@@ -412,7 +411,7 @@ impl<'a> Conn<'a> {
     #[inline]
     pub fn set_deadline(self, deadline: Tick) {
         if self.deadline() != deadline {
-            put(&self.hot.0[4], 32, 32, deadline.0 as u64);
+            put(&self.lines[0].0[4], 32, 32, deadline.0 as u64);
         }
     }
 
@@ -431,7 +430,7 @@ impl<'a> Conn<'a> {
     /// Sets the mark.
     #[inline]
     pub fn set_mark(self, mark: u32) {
-        put(&self.hot.0[4], 0, 32, mark as u64);
+        put(&self.lines[0].0[4], 0, 32, mark as u64);
     }
 
     /// The cached path of a direction; 0 for none. Valid only for [`Conn::generation`].
@@ -443,7 +442,7 @@ impl<'a> Conn<'a> {
     /// Caches a path.
     #[inline]
     pub fn set_path(self, direction: Direction, path: u16) {
-        put(&self.hot.0[5], lane(direction), 16, path as u64);
+        put(&self.lines[0].0[5], lane(direction), 16, path as u64);
     }
 
     /// The policy generation that the cached paths were found under.
@@ -455,7 +454,7 @@ impl<'a> Conn<'a> {
     /// Enters a new generation: both cached paths are forgotten.
     #[inline]
     pub fn set_generation(self, generation: u32) {
-        self.hot.0[5].store(generation as u64, Relaxed);
+        self.lines[0].0[5].store(generation as u64, Relaxed);
     }
 
     /// The cached next hop of a direction; 0 for none.
@@ -467,7 +466,7 @@ impl<'a> Conn<'a> {
     /// Caches a next hop.
     #[inline]
     pub fn set_next_hop(self, direction: Direction, next_hop: u16) {
-        put(&self.hot.0[6], lane(direction), 16, next_hop as u64);
+        put(&self.lines[0].0[6], lane(direction), 16, next_hop as u64);
     }
 
     /// What a direction's rewrite adds to the IP header's checksum and to the L4 checksum.
@@ -483,7 +482,7 @@ impl<'a> Conn<'a> {
     /// Sets the original direction's deltas; the reply's are their complements.
     #[inline]
     pub fn set_deltas(self, l3: u16, l4: u16) {
-        put(&self.hot.0[6], 0, 32, (l3 as u64) << 16 | l4 as u64);
+        put(&self.lines[0].0[6], 0, 32, (l3 as u64) << 16 | l4 as u64);
     }
 
     /// How often this record has been freed, modulo 2^16.
@@ -506,27 +505,27 @@ impl<'a> Conn<'a> {
 
     /// Names the extension block.
     pub(super) fn set_extension(self, number: Option<u32>) {
-        put(&self.hot.0[7], 32, 32, number.map_or(0, |n| n as u64 + 1));
+        put(&self.lines[0].0[7], 32, 32, number.map_or(0, |n| n as u64 + 1));
     }
 
     /// The tracker's seven words.
     #[inline]
     pub fn tracker_words(self) -> [u64; 7] {
-        core::array::from_fn(|i| self.warm.0[i & 7].load(Relaxed))
+        core::array::from_fn(|i| self.lines[1].0[i & 7].load(Relaxed))
     }
 
     /// Replaces one of the tracker's words (0 to 6; others are ignored).
     #[inline]
     pub fn set_tracker_word(self, i: usize, value: u64) {
         if i < 7 {
-            self.warm.0[i].store(value, Relaxed);
+            self.lines[1].0[i].store(value, Relaxed);
         }
     }
 
     /// Replaces all of the tracker's words; stores only those that differ.
     #[inline]
     pub fn set_tracker_words(self, words: &[u64; 7]) {
-        for (slot, &word) in self.warm.0.iter().zip(words) {
+        for (slot, &word) in self.lines[1].0.iter().zip(words) {
             if slot.load(Relaxed) != word {
                 slot.store(word, Relaxed);
             }
@@ -546,20 +545,20 @@ impl<'a> Conn<'a> {
 
     /// Notes that the by-source index has the conn.
     pub(super) fn set_listed(self) {
-        self.hot.0[7].store(self.word(7) | Self::LISTED, Relaxed);
+        self.lines[0].0[7].store(self.word(7) | Self::LISTED, Relaxed);
     }
 
     /// Makes the record an unconfirmed conn of `owner`. The incarnation stays.
     pub(super) fn start(self, orig: &Tuple, reply: &Tuple, zones: [u16; 2], owner: u8) {
         let incarnation = self.incarnation();
         let zones = (zones[0] as u64) << 16 | zones[1] as u64;
-        self.hot.0[3].store((orig.proto as u64) << 40 | zones, Relaxed);
+        self.lines[0].0[3].store((orig.proto as u64) << 40 | zones, Relaxed);
         for word in [0, 2, 4, 5, 6] {
-            self.hot.0[word].store(0, Relaxed);
+            self.lines[0].0[word].store(0, Relaxed);
         }
         let owner = (owner as u64) << 8 | Self::IN_USE;
-        self.hot.0[7].store((incarnation as u64) << 16 | owner, Relaxed);
-        for word in &self.warm.0 {
+        self.lines[0].0[7].store((incarnation as u64) << 16 | owner, Relaxed);
+        for word in &self.lines[1].0 {
             word.store(0, Relaxed);
         }
         self.set_tuple(Direction::Original, orig);
@@ -568,9 +567,9 @@ impl<'a> Conn<'a> {
 
     /// Marks the record free: no status, the next incarnation.
     pub(super) fn stop(self) {
-        self.hot.0[3].store(0, Release);
+        self.lines[0].0[3].store(0, Release);
         let incarnation = self.incarnation().wrapping_add(1);
-        self.hot.0[7].store((incarnation as u64) << 16, Relaxed);
+        self.lines[0].0[7].store((incarnation as u64) << 16, Relaxed);
     }
 }
 

@@ -185,6 +185,45 @@ impl Shared {
     /// preferred; an expired one is reported only where there is no other.
     #[inline]
     pub fn find(&self, hash: u64, tuple: &Tuple, zone: u16, now: Tick) -> Option<Found<'_>> {
+        let (found, more) = self.index.lookup_home(hash, |number| {
+            let conn = self.records.get(number)?;
+            conn.matches(tuple, zone).map(|direction| (conn, direction))
+        });
+        match found {
+            Some((conn, direction)) if !conn.is_expired(now) => {
+                Some(Found { conn, direction, expired: false })
+            }
+            None if !more => None,
+            _ => self.find_anywhere(hash, tuple, zone, now),
+        }
+    }
+
+    /// The same for a burst: `candidate` is what [`Index::candidate`] said when the records were
+    /// prefetched. It is believed if it is (still) a live conn with this tuple, which spares the
+    /// second look into the index; otherwise the search starts over.
+    #[inline]
+    pub fn find_from(
+        &self,
+        candidate: Option<ConnRef>,
+        hash: u64,
+        tuple: &Tuple,
+        zone: u16,
+        now: Tick,
+    ) -> Option<Found<'_>> {
+        if let Some(conn) = candidate.and_then(|number| self.records.get(number))
+            && let Some(direction) = conn.matches(tuple, zone)
+            && conn.status().has(Status::CONFIRMED)
+            && !conn.is_expired(now)
+        {
+            return Some(Found { conn, direction, expired: false });
+        }
+        self.find(hash, tuple, zone, now)
+    }
+
+    /// The whole search, past entries at home and expired conns.
+    #[cold]
+    #[inline(never)]
+    fn find_anywhere(&self, hash: u64, tuple: &Tuple, zone: u16, now: Tick) -> Option<Found<'_>> {
         let mut stale = None;
         let live = self.index.lookup(hash, |number, _| {
             let conn = self.records.get(number)?;
@@ -373,16 +412,21 @@ impl Store {
         conn.set_deadline(deadline);
         let tuples = [conn.orig(), conn.reply()];
         let (orig, reply) = shared.hashes(conn);
+        // Two or three lines from memory: let their misses overlap.
+        shared.index.prefetch(orig);
+        shared.index.prefetch(reply);
+        let source = tuples[0].source_hash(conn.zone(Direction::Original), &shared.seed);
+        let listed = conn.status().has(Status::SRC_NAT);
+        if listed {
+            shared.by_source.prefetch(source);
+        }
         let due = Due::of(deadline, now);
         shared.index.confirm_pair(orig, reply, number, due, |side, other| {
             let tuple = if side == Direction::Original { &tuples[0] } else { &tuples[1] };
             shared.holds(other, tuple, conn.zone(side), now)
         })?;
-        if conn.status().has(Status::SRC_NAT) {
-            let source = tuples[0].source_hash(conn.zone(Direction::Original), &shared.seed);
-            if shared.by_source.list(source, number) {
-                conn.set_listed();
-            }
+        if listed && shared.by_source.list(source, number) {
+            conn.set_listed();
         }
         conn.add_status(Status::CONFIRMED);
         Ok(())
@@ -579,6 +623,13 @@ mod tests {
                 assert!(!found.expired);
                 assert_eq!(found.conn.tuple(direction), tuple);
                 assert!(store.find(&tuple, 1, NOW).is_none(), "another zone");
+                let shared = store.shared();
+                let hash = shared.hash(&tuple, 0);
+                assert_eq!(shared.index.candidate(hash), Some(number));
+                for candidate in [None, Some(number), Some(ConnRef::new(Family::V4, 77))] {
+                    let found = shared.find_from(candidate, hash, &tuple, 0, NOW).unwrap();
+                    assert_eq!((found.conn.number(), found.direction), (number, direction));
+                }
                 assert!(store.find(&tuple, 0, NOW.plus_secs(30)).unwrap().expired);
             }
             assert!(store.find(&orig.inverted().unwrap(), 0, NOW).is_none());
@@ -589,6 +640,14 @@ mod tests {
             assert!(store.delete(number));
             assert!(!store.delete(number) && !store.release_unconfirmed(number));
             assert!(store.get(before).is_none());
+            let hash = store.shared().hash(&orig, 0);
+            assert!(store.shared().find_from(Some(number), hash, &orig, 0, NOW).is_none());
+            // The record again, for the same tuple, not yet confirmed: a candidate is not believed.
+            let again = store.allocate(&orig, &reply, [0, 0]).unwrap();
+            store.conn(again).unwrap().set_deadline(NOW.plus_secs(9));
+            assert_eq!(again, number);
+            assert!(store.shared().find_from(Some(number), hash, &orig, 0, NOW).is_none());
+            assert!(store.release_unconfirmed(again));
             assert!(store.find(&orig, 0, NOW).is_none() && store.find(&reply, 0, NOW).is_none());
             assert!(is_empty(&store));
         }
