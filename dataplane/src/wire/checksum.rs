@@ -6,11 +6,12 @@
 //! - a *delta* (`u16`): the sum of `new - old` over any number of replaced words. It is computed
 //!   once when a conn gets its rewrite and applied to each packet with [`adjust_delta`].
 //!
-//! One's complement has two zeros. A sum of words is `0x0000` only if every word was zero, so a check
-//! computed over a real header is never `0xffff`, and adding a delta to such a sum cannot make it
-//! `0x0000` either: the incremental result is bit for bit the one of a full computation. For a check
-//! of `0xffff` (some senders write it) the results are those of the kernel's `csum_replace4`. UDP
-//! writes `0xffff` for a computed 0 because 0 means "none" there: [`adjust_udp`], [`finish_udp`].
+//! One's complement has two zeros. A sum of words is `0x0000` only if every word was zero, so a
+//! check computed over a real header is never `0xffff`, and adding a delta to such a sum cannot
+//! make it `0x0000` either: the incremental result is bit for bit the one of a full computation.
+//! For a check of `0xffff` (some senders write it) the results are those of the kernel's
+//! `csum_replace4`. UDP writes `0xffff` for a computed 0 because 0 means "none" there:
+//! [`adjust_udp`], [`finish_udp`].
 
 use super::address::Address;
 
@@ -204,8 +205,8 @@ pub const fn adjust_udp(check: u16, delta: u16) -> u16 {
     }
 }
 
-/// A sum as a delta. The kernel adds deltas to a sum whose upper half is `0xffff` (the complement of
-/// an unfolded check), so its result never keeps a sum of `0x0000`; negative zero does the same.
+/// A sum as a delta. The kernel adds deltas to a sum whose upper half is `0xffff` (the complement
+/// of an unfolded check), so its result never keeps a sum of `0x0000`; negative zero does the same.
 #[inline]
 const fn as_delta(sum: u64) -> u16 {
     match fold_wide(sum) {
@@ -328,7 +329,8 @@ mod tests {
 
         #[test]
         fn incremental_equals_full(
-            mut bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(255u8), any::<u8>()], 12..64),
+            mut bytes in proptest::collection::vec(
+                prop_oneof![Just(0u8), Just(255u8), any::<u8>()], 12..64),
             address: u32,
             port in prop_oneof![Just(0u16), Just(0xffff), any::<u16>()],
         ) {
@@ -365,7 +367,9 @@ mod tests {
 
         #[test]
         fn delta_of_v6(old: u128, new: u128, rest: u16) {
-            let full = |a: u128| internet(&[&a.to_be_bytes()[..], &[17, 0], &rest.to_be_bytes()].concat());
+            let full = |a: u128| {
+                internet(&[&a.to_be_bytes()[..], &[17, 0], &rest.to_be_bytes()].concat())
+            };
             let delta = delta_address(Address::v6(old), Address::v6(new));
             prop_assert_eq!(adjust_delta(full(old), delta), full(new));
         }

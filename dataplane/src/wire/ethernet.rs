@@ -1,7 +1,7 @@
 //! Ethernet II frames and their 802.1Q tag, as far as a gateway looks at them.
 //!
-//! [`parse`] tells where the L3 header starts and what it is; [`View`] and [`ViewMut`] read and write
-//! the 14 bytes in place.
+//! [`parse`] tells where the L3 header starts and what it is; [`View`] and [`ViewMut`] read and
+//! write the 14 bytes in place.
 
 use super::vlan;
 

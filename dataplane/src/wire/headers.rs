@@ -1,16 +1,16 @@
 //! One pass over a frame's headers: what every stage after it needs to know, as plain numbers.
 //!
 //! [`parse`] walks Ethernet, at most one 802.1Q tag, IPv4 with options or IPv6 with its extension
-//! headers, up to the ids of the L4 header. It judges exactly what the kernel judges before the first
-//! hook (`ip_rcv_core`, `ip6_rcv_core`, `ipv6_parse_hopopts`); a packet it refuses is dropped for the
-//! reason that [`Malformed`] names. What the kernel judges later is only noted: bad IPv4 options
-//! ([`Options`]), an L4 header that does not fit ([`Headers::l4_truncated`], which conntrack calls
-//! invalid, yet rules still see the packet), and the L4 header's own fields.
+//! headers, up to the ids of the L4 header. It judges exactly what the kernel judges before the
+//! first hook (`ip_rcv_core`, `ip6_rcv_core`, `ipv6_parse_hopopts`); a packet it refuses is dropped
+//! for the reason that [`Malformed`] names. What the kernel judges later is only noted: bad IPv4
+//! options ([`Options`]), an L4 header that does not fit ([`Headers::l4_truncated`], which
+//! conntrack calls invalid, yet rules still see the packet), and the L4 header's own fields.
 //!
 //! Bounds: 40 bytes of IPv4 options, [`EXTENSIONS_MAX`] IPv6 extension headers, [`OPTIONS_MAX`]
 //! hop-by-hop options. For plain IPv4 nothing loops but the sum of the header. All offsets are from
-//! the start of the frame. Headers must lie in the first segment of an mbuf chain; where they do not,
-//! [`Malformed::Scattered`] asks the caller to gather more bytes and parse again.
+//! the start of the frame. Headers must lie in the first segment of an mbuf chain; where they do
+//! not, [`Malformed::Scattered`] asks the caller to gather more bytes and parse again.
 
 use super::address::Address;
 use super::checksum;
@@ -200,8 +200,8 @@ impl Headers {
     }
 
     /// The pseudo header's sum for the L4 checksum; 0 for ICMP, which has none. Seed an
-    /// [`checksum::Accumulator`] with it and add the bytes from `l4` to `end`: a right checksum makes
-    /// `finish` 0.
+    /// [`checksum::Accumulator`] with it and add the bytes from `l4` to `end`: a right checksum
+    /// makes `finish` 0.
     #[inline]
     pub const fn pseudo(&self) -> u32 {
         if self.proto == protocol::ICMP {
@@ -691,7 +691,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes(mut frame in proptest::collection::vec(any::<u8>(), 0..200), v6: bool, more in 0usize..100) {
+        fn any_bytes(
+            mut frame in proptest::collection::vec(any::<u8>(), 0..200),
+            v6: bool,
+            more in 0usize..100,
+        ) {
             if let Some(at) = frame.get_mut(12..15) {
                 at.copy_from_slice(if v6 { &[0x86, 0xdd, 0x60] } else { &[0x08, 0, 0x46] });
             }
@@ -710,7 +714,8 @@ mod tests {
         fn any_extension_headers(
             first in prop_oneof![Just(0u8), Just(43), Just(44), Just(51), Just(60)],
             mut bytes in proptest::collection::vec(any::<u8>(), 0..128),
-            next in proptest::collection::vec(prop_oneof![Just(0u8), Just(44), Just(60), Just(6)], 16),
+            next in proptest::collection::vec(
+                prop_oneof![Just(0u8), Just(44), Just(60), Just(6)], 16),
             cut in 0usize..200,
         ) {
             for (at, next) in next.into_iter().enumerate() {

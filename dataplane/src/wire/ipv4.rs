@@ -53,7 +53,8 @@ pub enum Options {
 pub struct View<'a>(pub &'a [u8; HEADER_LEN]);
 
 impl<'a> View<'a> {
-    /// The header at the start of `packet`; `None` if there are fewer than 20 bytes. Judges nothing.
+    /// The header at the start of `packet`; `None` if there are fewer than 20 bytes. Judges
+    /// nothing.
     #[inline]
     pub fn new(packet: &'a [u8]) -> Option<View<'a>> {
         packet.first_chunk().map(View)

@@ -31,7 +31,8 @@ fn address(bytes: &[u8; HEADER_LEN], second: bool) -> Address {
 }
 
 impl<'a> View<'a> {
-    /// The header at the start of `packet`; `None` if there are fewer than 40 bytes. Judges nothing.
+    /// The header at the start of `packet`; `None` if there are fewer than 40 bytes. Judges
+    /// nothing.
     #[inline]
     pub fn new(packet: &'a [u8]) -> Option<View<'a>> {
         packet.first_chunk().map(View)
@@ -189,8 +190,8 @@ pub struct Chain {
     pub len: u16,
     /// What the fragment header says.
     pub fragment: Fragment,
-    /// Offset of the fragment header from the start of the fixed header: the length of the part that
-    /// each fragment repeats. 0 if there is none.
+    /// Offset of the fragment header from the start of the fixed header: the length of the part
+    /// that each fragment repeats. 0 if there is none.
     pub fragment_at: u16,
     /// Offset, from the start of the fixed header, of the byte that names the fragment header.
     pub named_at: u16,
@@ -228,7 +229,8 @@ pub fn walk(first: u8, bytes: &[u8]) -> Result<Chain, Malformed> {
     if is_extension(chain.proto) { Err(Malformed::ExtensionChain) } else { Ok(chain) }
 }
 
-/// Bytes of an extension header whose second byte is `units`: 8 to 2048, so eight of them fit a u16.
+/// Bytes of an extension header whose second byte is `units`: 8 to 2048, so eight of them fit a
+/// u16.
 #[inline]
 const fn extension_len(kind: u8, units: u8) -> usize {
     match kind {
@@ -259,8 +261,8 @@ mod option {
     pub(super) const JUMBO: u8 = 0xc2;
 }
 
-/// Judges the hop-by-hop options at the start of `bytes` (what follows the fixed header): padding of
-/// at most 7 zero bytes between options, at most [`OPTIONS_MAX`] others, each within the header,
+/// Judges the hop-by-hop options at the start of `bytes` (what follows the fixed header): padding
+/// of at most 7 zero bytes between options, at most [`OPTIONS_MAX`] others, each within the header,
 /// unknown ones treated as their two high bits ask.
 pub fn hop_by_hop(bytes: &[u8]) -> Result<(), Malformed> {
     let Some(&[_, units]) = bytes.first_chunk() else { return Err(Malformed::ExtensionHeader) };

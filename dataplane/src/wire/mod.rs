@@ -2,18 +2,21 @@
 //!
 //! The contract of every file here:
 //!
-//! - **A view is the proof.** A `View` owns `&[u8; N]` (a `ViewMut` owns `&mut [u8; N]`), so whoever
-//!   holds one has the bytes; constant indices into an array are checked when compiling. Making a view
-//!   from a slice gives `None` if there are too few bytes; after that no accessor can fail or panic.
-//! - **Judged once.** Lengths, versions and checksums of the IP layer are judged by [`headers::parse`],
-//!   in the kernel's order and with a reason for each refusal. L4 fields are left to the trackers.
-//! - **Pure.** Functions of bytes: no state, clock, allocation, log or lock. Nobody else writes to a
-//!   frame while a view of it lives; the borrow says so. (`build::packet::Packet::to_vec` allocates: it
-//!   is for tests.)
-//! - **Bounded.** Every loop ends with its slice or a constant: 40 bytes of options, eight extension
-//!   headers, 32 neighbour discovery options.
-//! - **Checksums stay right.** A setter that changes a covered field adjusts the check incrementally;
-//!   `set_check` and the `adjust_check` of edits made elsewhere are the only ways to write one alone.
+//! - **A view is the proof.** A `View` owns `&[u8; N]` (a `ViewMut` owns `&mut [u8; N]`), so
+//!   whoever holds one has the bytes; constant indices into an array are checked when compiling.
+//!   Making a view from a slice gives `None` if there are too few bytes; after that no accessor can
+//!   fail or panic.
+//! - **Judged once.** Lengths, versions and checksums of the IP layer are judged by
+//!   [`headers::parse`], in the kernel's order and with a reason for each refusal. L4 fields are
+//!   left to the trackers.
+//! - **Pure.** Functions of bytes: no state, clock, allocation, log or lock. Nobody else writes to
+//!   a frame while a view of it lives; the borrow says so. (`build::packet::Packet::to_vec`
+//!   allocates: it is for tests.)
+//! - **Bounded.** Every loop ends with its slice or a constant: 40 bytes of options, eight
+//!   extension headers, 32 neighbour discovery options.
+//! - **Checksums stay right.** A setter that changes a covered field adjusts the check
+//!   incrementally; `set_check` and the `adjust_check` of edits made elsewhere are the only ways to
+//!   write one alone.
 //!
 //! ```text
 //! frame ─ ethernet ─┬─ arp                      headers::parse goes down this tree in one pass;

@@ -1,9 +1,9 @@
-//! Neighbour discovery (RFC 4861): solicitations and advertisements of neighbours, and which messages
-//! are a router's.
+//! Neighbour discovery (RFC 4861): solicitations and advertisements of neighbours, and which
+//! messages are a router's.
 //!
-//! [`parse`] judges what `ndisc_rcv`, `ndisc_recv_ns` and `ndisc_recv_na` judge, checksum aside (the
-//! caller has verified it, see [`super::icmpv6::check`]). Options are walked once; each takes at least
-//! 8 bytes and at most [`OPTIONS_MAX`] are looked at.
+//! [`parse`] judges what `ndisc_rcv`, `ndisc_recv_ns` and `ndisc_recv_na` judge, checksum aside
+//! (the caller has verified it, see [`super::icmpv6::check`]). Options are walked once; each takes
+//! at least 8 bytes and at most [`OPTIONS_MAX`] are looked at.
 
 use super::address::Address;
 use super::ethernet::Mac;
@@ -61,8 +61,8 @@ pub enum Message {
     Redirect,
 }
 
-/// Reads a message. `headers` are the packet's, `message` its bytes from the ICMPv6 header to the end
-/// of the packet. `None` if it is no neighbour discovery or not valid.
+/// Reads a message. `headers` are the packet's, `message` its bytes from the ICMPv6 header to the
+/// end of the packet. `None` if it is no neighbour discovery or not valid.
 pub fn parse(headers: &Headers, message: &[u8]) -> Option<Message> {
     let (head, rest) = message.split_first_chunk::<8>()?;
     let [kind, code, _, _, flags, ..] = *head;
@@ -222,7 +222,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_message(bytes in proptest::collection::vec(any::<u8>(), 8..120), kind in 133u8..138) {
+        fn any_message(
+            bytes in proptest::collection::vec(any::<u8>(), 8..120),
+            kind in 133u8..138,
+        ) {
             let mut bytes = bytes;
             (bytes[0], bytes[1]) = (kind, 0);
             judged(A, B, 255, &bytes);

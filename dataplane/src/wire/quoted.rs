@@ -1,7 +1,7 @@
 //! The packet that an ICMP error quotes: read as leniently as the kernel reads it.
 //!
-//! The quote is cut where its sender liked, its lengths and checksums need not hold; all that counts
-//! is which conn it belongs to (`nf_ct_get_tuplepr` in `nf_conntrack_inet_error`).
+//! The quote is cut where its sender liked, its lengths and checksums need not hold; all that
+//! counts is which conn it belongs to (`nf_ct_get_tuplepr` in `nf_conntrack_inet_error`).
 
 use super::address::Address;
 use super::headers::{is_query, protocol};
@@ -30,8 +30,8 @@ pub struct Quoted {
     pub icmp_id: u16,
 }
 
-/// Reads the quote after an ICMP (`v6` false) or ICMPv6 error's 8 bytes, up to the end of the packet.
-/// `None` if the ids are not there: cut off, a later fragment, a broken header.
+/// Reads the quote after an ICMP (`v6` false) or ICMPv6 error's 8 bytes, up to the end of the
+/// packet. `None` if the ids are not there: cut off, a later fragment, a broken header.
 pub fn parse(quote: &[u8], v6: bool) -> Option<Quoted> {
     let mut quoted = if v6 { header_v6(quote)? } else { header_v4(quote)? };
     let l4 = quote.get(quoted.l4 as usize..)?;

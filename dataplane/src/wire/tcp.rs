@@ -120,8 +120,8 @@ impl<'a> View<'a> {
         u16::from_be_bytes([self.0[18], self.0[19]])
     }
 
-    /// The bytes of the options in `l4`, the slice this view was made from; `None` if the data offset
-    /// is below 5 words or beyond `l4` (which `tcp_error` calls invalid).
+    /// The bytes of the options in `l4`, the slice this view was made from; `None` if the data
+    /// offset is below 5 words or beyond `l4` (which `tcp_error` calls invalid).
     #[inline]
     pub fn options<'b>(&self, l4: &'b [u8]) -> Option<&'b [u8]> {
         l4.get(HEADER_LEN..self.header_len())

@@ -1,8 +1,8 @@
 //! ICMP and ICMPv6 errors as `icmp_send` and `icmp6_send` make them.
 //!
-//! IPv4: at most 576 bytes of IP packet, precedence "internetwork control" over the TOS of the packet
-//! that caused it, DF clear, the packet's options not echoed. IPv6: at most 1280 bytes of IP packet,
-//! traffic class and flow label 0.
+//! IPv4: at most 576 bytes of IP packet, precedence "internetwork control" over the TOS of the
+//! packet that caused it, DF clear, the packet's options not echoed. IPv6: at most 1280 bytes of IP
+//! packet, traffic class and flow label 0.
 
 use super::{Ip, Link, TTL, Writer};
 use crate::wire::address::Address;
@@ -54,9 +54,9 @@ impl Problem {
 }
 
 /// True if an error may be sent about a packet: not about an error, not about a later IPv4
-/// fragment, not to or about a group or broadcast address that the header shows. Whether an address is a subnet's
-/// broadcast is the caller's knowledge. `group_too` is for ICMPv6 packet too big and unknown
-/// options, which are sent about multicast packets as well.
+/// fragment, not to or about a group or broadcast address that the header shows. Whether an address
+/// is a subnet's broadcast is the caller's knowledge. `group_too` is for ICMPv6 packet too big and
+/// unknown options, which are sent about multicast packets as well.
 pub fn answerable(headers: &Headers, group_too: bool) -> bool {
     if headers.fragment.is_later() && !headers.is_v6() {
         return false;
@@ -87,8 +87,8 @@ pub fn answerable(headers: &Headers, group_too: bool) -> bool {
     }
 }
 
-/// An error about `packet` (from its IP header to its end, or as much as the first segment has), from
-/// `src` to the packet's source. `id` is the IPv4 identification to use.
+/// An error about `packet` (from its IP header to its end, or as much as the first segment has),
+/// from `src` to the packet's source. `id` is the IPv4 identification to use.
 pub fn write(
     buffer: &mut [u8],
     link: &Link,
@@ -140,7 +140,7 @@ mod tests {
         let packet = &frame[read.l3 as usize..];
         let len = write(&mut buffer, &LINK, src, problem, &read, packet, 0x4321).unwrap();
         for room in [0, 14, 33, 41, len - 1] {
-            let buffer = &mut buffer.clone()[..room];
+            let buffer = &mut [0; super::super::ROOM][..room];
             assert_eq!(write(buffer, &LINK, src, problem, &read, packet, 0x4321), None);
         }
         buffer[..len].to_vec()

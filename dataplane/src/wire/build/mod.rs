@@ -1,11 +1,11 @@
-//! Packets the gateway makes: ARP and neighbour discovery, ICMP errors, resets, echo replies, and any
-//! packet a test needs.
+//! Packets the gateway makes: ARP and neighbour discovery, ICMP errors, resets, echo replies, and
+//! any packet a test needs.
 //!
 //! Each builder writes into the caller's buffer and gives the frame's length, or `None` when the
-//! frame does not fit (or cannot be: addresses of two families). A buffer of [`ROOM`] bytes fits every
-//! frame but those of [`packet`] with a larger payload. Nothing is sent, allocated or remembered here;
-//! what may be answered at all (rate limits, never an error about an error) is asked with
-//! [`icmp_error::answerable`] and [`reset::answerable`] first.
+//! frame does not fit (or cannot be: addresses of two families). A buffer of [`ROOM`] bytes fits
+//! every frame but those of [`packet`] with a larger payload. Nothing is sent, allocated or
+//! remembered here; what may be answered at all (rate limits, never an error about an error) is
+//! asked with [`icmp_error::answerable`] and [`reset::answerable`] first.
 
 use super::address::Address;
 use super::checksum;
@@ -115,7 +115,7 @@ impl<'a> Writer<'a> {
     fn v4(&mut self, ip: &Ip, options: &[u8], l4_len: usize) -> Option<()> {
         let start = self.len;
         let words = 5 + options.len() / 4;
-        if words > 15 || options.len() % 4 != 0 {
+        if words > 15 || !options.len().is_multiple_of(4) {
             return None;
         }
         let total_len = u16::try_from(words * 4 + l4_len).ok()?;

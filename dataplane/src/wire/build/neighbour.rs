@@ -8,7 +8,8 @@ use crate::wire::headers::protocol;
 use crate::wire::icmpv6::kind;
 use crate::wire::ndp;
 
-/// An ARP request, broadcast or (to confirm a known neighbour) unicast to `to`. Both addresses IPv4.
+/// An ARP request, broadcast or (to confirm a known neighbour) unicast to `to`. Both addresses
+/// IPv4.
 pub fn arp_request(
     buffer: &mut [u8],
     mac: Mac,
@@ -62,8 +63,9 @@ fn arp(
     Some(writer.len())
 }
 
-/// A neighbour solicitation from `sender`: to the solicited-node group of `target`, or (to confirm a
-/// known neighbour) unicast to `to`. A `sender` of `::` makes a probe for duplicates, without MAC.
+/// A neighbour solicitation from `sender`: to the solicited-node group of `target`, or (to confirm
+/// a known neighbour) unicast to `to`. A `sender` of `::` makes a probe for duplicates, without
+/// MAC.
 pub fn solicitation(
     buffer: &mut [u8],
     mac: Mac,
@@ -82,8 +84,8 @@ pub fn solicitation(
     nd(buffer, &link, (sender, dst), (kind::NEIGHBOUR_SOLICITATION, 0), target, option)
 }
 
-/// A neighbour advertisement: `target` is at `link.src`. `to` is the asker, or all nodes (`ff02::1`)
-/// for an asker of `::` and for announcements; `flags` as in [`ndp::flags`].
+/// A neighbour advertisement: `target` is at `link.src`. `to` is the asker, or all nodes
+/// (`ff02::1`) for an asker of `::` and for announcements; `flags` as in [`ndp::flags`].
 pub fn advertisement(
     buffer: &mut [u8],
     link: &Link,

@@ -1,8 +1,8 @@
 //! Any packet, right or deliberately wrong: for tests, scripted comparisons and `explain`.
 //!
-//! A [`Packet`] is filled by chained calls and written with all checksums. What a test wants broken is
-//! said last ([`Packet::ip_len`], [`Packet::break_ip_check`], [`Packet::l4_check`], …) and changes
-//! nothing else.
+//! A [`Packet`] is filled by chained calls and written with all checksums. What a test wants broken
+//! is said last ([`Packet::ip_len`], [`Packet::break_ip_check`], [`Packet::l4_check`], …) and
+//! changes nothing else.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -129,9 +129,9 @@ impl<'a> Packet<'a> {
         self
     }
 
-    /// A fragment: `offset` in bytes (a multiple of 8). With an offset no L4 header is written, just
-    /// the payload. IPv6 gets a fragment header, also for `(0, false)`. The L4 checksum of a first
-    /// fragment covers only itself unless [`Packet::l4_check`] gives the datagram's.
+    /// A fragment: `offset` in bytes (a multiple of 8). With an offset no L4 header is written,
+    /// just the payload. IPv6 gets a fragment header, also for `(0, false)`. The L4 checksum of a
+    /// first fragment covers only itself unless [`Packet::l4_check`] gives the datagram's.
     pub fn fragment(mut self, offset: u16, more: bool) -> Packet<'a> {
         self.fragment = Some((offset, more));
         self
@@ -299,7 +299,7 @@ impl<'a> Packet<'a> {
     fn put_chain(&self, writer: &mut Writer<'_>) -> Option<()> {
         if let Some((_, body)) = self.extension {
             let units = u8::try_from((body.len() + 2) / 8).ok()?.checked_sub(1)?;
-            if (body.len() + 2) % 8 != 0 {
+            if !(body.len() + 2).is_multiple_of(8) {
                 return None;
             }
             let next = self.fragment.map_or(self.ip.proto, |_| protocol::FRAGMENT);
@@ -322,13 +322,13 @@ impl<'a> Packet<'a> {
         let check_at = match self.l4 {
             L4::Tcp { seq, ack, flags, window, urgent, options } => {
                 let len = self.l4_len.map_or(20 + options.len(), usize::from);
-                if options.len() % 4 != 0 || len > 60 {
+                if !options.len().is_multiple_of(4) || len > 60 {
                     return None;
                 }
                 self.put_ports(writer)?;
                 writer.put(&seq.to_be_bytes())?;
                 writer.put(&ack.to_be_bytes())?;
-                writer.put(&[(len / 4 << 4) as u8, flags])?;
+                writer.put(&[((len / 4) << 4) as u8, flags])?;
                 writer.put(&window.to_be_bytes())?;
                 writer.put(&[0, 0])?;
                 writer.put(&urgent.to_be_bytes())?;
@@ -473,7 +473,8 @@ mod tests {
     proptest! {
         #[test]
         fn build_then_parse(
-            v6: bool, tagged: bool, ports: (u16, u16), ttl: u8, tos: u8, flags: u8, numbers: (u32, u32),
+            v6: bool, tagged: bool, ports: (u16, u16), ttl: u8, tos: u8, flags: u8,
+            numbers: (u32, u32),
             payload in proptest::collection::vec(any::<u8>(), 0..64), words in 0usize..10,
         ) {
             let (mut src, mut dst) = ends(v6);

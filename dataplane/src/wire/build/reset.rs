@@ -5,9 +5,9 @@ use crate::wire::headers::{Headers, protocol};
 use crate::wire::ipv4;
 use crate::wire::tcp::{self, flags};
 
-/// True if a segment may be answered with a reset: a whole TCP header, neither a fragment nor itself
-/// a reset. `nf_send_reset` also wants the checksum right ([`Headers::l4_check_ok`]) and, in IPv6,
-/// unicast addresses ([`super::icmp_error::answerable`] covers these).
+/// True if a segment may be answered with a reset: a whole TCP header, neither a fragment nor
+/// itself a reset. `nf_send_reset` also wants the checksum right ([`Headers::l4_check_ok`]) and, in
+/// IPv6, unicast addresses ([`super::icmp_error::answerable`] covers these).
 pub fn answerable(headers: &Headers) -> bool {
     headers.proto == protocol::TCP
         && !headers.l4_truncated
@@ -15,9 +15,9 @@ pub fn answerable(headers: &Headers) -> bool {
         && headers.tcp_flags & flags::RST == 0
 }
 
-/// The reset that answers the segment in `frame`, back to its source. A segment with ACK is answered
-/// in its own numbers; one without gets an ACK of all it carries. DF, identification 0 and window 0
-/// as the kernel sends them. `None` also if there is no TCP header to answer.
+/// The reset that answers the segment in `frame`, back to its source. A segment with ACK is
+/// answered in its own numbers; one without gets an ACK of all it carries. DF, identification 0 and
+/// window 0 as the kernel sends them. `None` also if there is no TCP header to answer.
 pub fn write(
     buffer: &mut [u8],
     link: &Link,
