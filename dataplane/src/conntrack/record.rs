@@ -514,6 +514,12 @@ impl<'a> Conn<'a> {
         core::array::from_fn(|i| self.lines[1].0[i & 7].load(Relaxed))
     }
 
+    /// One of the tracker's words (0 to 6; others read as 0).
+    #[inline]
+    pub fn tracker_word(self, i: usize) -> u64 {
+        if i < 7 { self.lines[1].0[i].load(Relaxed) } else { 0 }
+    }
+
     /// Replaces one of the tracker's words (0 to 6; others are ignored).
     #[inline]
     pub fn set_tracker_word(self, i: usize, value: u64) {

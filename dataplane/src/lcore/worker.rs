@@ -35,7 +35,6 @@ pub enum Idle {
 }
 
 /// One worker with its ports and its pipeline.
-#[derive(Debug)]
 pub struct Worker<Io: BurstIo> {
     io: Io,
     pipeline: Pipeline<Io>,

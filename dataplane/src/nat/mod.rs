@@ -3,3 +3,5 @@
 
 pub mod range;
 pub mod select;
+pub mod icmp;
+pub mod rewrite;

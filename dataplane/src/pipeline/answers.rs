@@ -13,7 +13,8 @@ use crate::rules::facts::PortId;
 use crate::rules::targets::RejectWith;
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
-use crate::wire::build::{self, Link, icmp_error, reset};
+use crate::wire::build::icmp_error::{self, Problem};
+use crate::wire::build::{self, Link, reset};
 use crate::wire::ethernet::Mac;
 
 /// Errors per second and at once (`icmp_msgs_per_sec`, `icmp_msgs_burst`).

@@ -108,7 +108,7 @@ impl LcoreCounters {
 
     /// Counts one frame dropped for `reason`.
     #[inline]
-    pub fn drop(&self, reason: DropReason) {
+    pub fn count_drop(&self, reason: DropReason) {
         self.drops[reason as usize].add(1);
     }
 

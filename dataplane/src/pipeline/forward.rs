@@ -152,6 +152,12 @@ impl<P: FramePool> Pipeline<P> {
                 self.transmit(pool, t.frame, port, next_hop, at);
             }
             Exit::ToHost => self.links.counters.to_host.add(1),
+            Exit::Answer => {
+                self.links.counters.to_host.add(1);
+                self.links.counters.generated.add(1);
+                t.frame.truncate(t.headers.end as usize);
+                self.originate(pool, t.frame, None, at);
+            }
             Exit::Drop(reason) => self.drop_frame(t.frame, reason),
         }
     }

@@ -11,13 +11,9 @@ use crate::conntrack::tuple::proto;
 use crate::rules::facts::PortId;
 use crate::rules::hook::{Hook, Table};
 use crate::wire::address::Address;
-use crate::wire::{build, headers};
-
-/// ICMP and ICMPv6 types that the gateway answers or learns from.
-mod kind {
-    pub(super) const ECHO_REQUEST: u8 = 8;
-    pub(super) const V6_ECHO_REQUEST: u8 = 128;
-}
+use crate::wire::build::echo;
+use crate::wire::ethernet::Mac;
+use crate::wire::headers;
 
 impl<P: FramePool> Pipeline<P> {
     /// INPUT for a packet to one of our addresses, then whoever answers.
@@ -67,14 +63,8 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<Exit, DropReason> {
         let h = t.headers;
         match h.proto {
-            proto::ICMP => {
-                if h.icmp_type == kind::ECHO_REQUEST && !h.l4_truncated {
-                    self.echo(pool, t, at);
-                }
-            }
-            proto::ICMPV6 if h.icmp_type == kind::V6_ECHO_REQUEST && !h.l4_truncated => {
-                self.echo(pool, t, at);
-            }
+            proto::ICMP | proto::ICMPV6 if self.echo(t, at) => return Ok(Exit::Answer),
+            proto::ICMP => {}
             proto::ICMPV6 => return self.neighbour_message(pool, t, at),
             proto::TCP => self.answer_reset(pool, t, None, at),
             proto::UDP => self.answer_error(pool, t, IcmpError::PortUnreachable, at),
@@ -83,22 +73,19 @@ impl<P: FramePool> Pipeline<P> {
         Ok(Exit::ToHost)
     }
 
-    /// Answers a ping from the address that was pinged (from our own where it was a group).
-    fn echo(&mut self, pool: &mut P, t: &Transit<P::Frame>, at: At<'_>) {
-        let h = &t.headers;
-        let whole = h.end as usize - h.l3 as usize;
-        let Some(mut frame) = self.generate(pool, 14 + whole) else { return };
-        let source = match at.policy.routes.classify(h.dst, t.in_port.map(|p| p.0)) {
+    /// Turns a ping into its answer, from the address that was pinged (from our own where it was a
+    /// group). False if it is no ping.
+    fn echo(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) -> bool {
+        let h = t.headers;
+        let Some(port) = t.in_port else { return false };
+        let source = match at.policy.routes.classify(h.dst, Some(port.0)) {
             Destination::Local(_) => Some(h.dst),
-            _ => t.in_port.and_then(|port| at.policy.port(port).source_for(h.src)),
+            _ => at.policy.port(port).source_for(h.src),
         };
-        let Some(source) = source else { return self.drop_frame(frame, DropReason::NoRoute) };
-        gather(&t.frame, h.l3 as usize, &mut frame.head_mut()[14..]);
         let id = self.next_ip_id();
-        match build::echo_reply(frame.head_mut(), 14, source, h.src, id) {
-            Some(()) => self.originate(pool, frame, None, at),
-            None => self.drop_frame(frame, DropReason::NoMbuf),
-        }
+        source.is_some_and(|source| {
+            echo::reply(t.frame.head_mut(), &h, Mac::default(), source, id)
+        })
     }
 
     /// Sends a packet of our own through OUTPUT and POSTROUTING. `lent` is the conn of the packet
@@ -149,21 +136,5 @@ impl<P: FramePool> Pipeline<P> {
             Destination::Local(_) => Err(DropReason::NotAccepted),
             _ => Err(DropReason::NoRoute),
         }
-    }
-}
-
-/// Copies a frame's bytes from `from` on into `to`, across segments.
-fn gather<F: Frame>(frame: &F, from: usize, to: &mut [u8]) {
-    let mut left = to;
-    let mut skip = from;
-    for segment in frame.segments() {
-        let Some(rest) = segment.get(skip..) else {
-            skip -= segment.len();
-            continue;
-        };
-        skip = 0;
-        let n = rest.len().min(left.len());
-        left[..n].copy_from_slice(&rest[..n]);
-        left = &mut left[n..];
     }
 }

@@ -71,7 +71,6 @@ pub(crate) struct At<'a> {
 }
 
 /// All that one lcore owns.
-#[derive(Debug)]
 pub struct Pipeline<P: FramePool> {
     /// Which lcore this is, counted from 0.
     lcore: usize,
@@ -120,7 +119,7 @@ impl<P: FramePool> Pipeline<P> {
     #[inline]
     fn drop_frame(&mut self, frame: P::Frame, reason: DropReason) {
         drop(frame);
-        self.links.counters.drop(reason);
+        self.links.counters.count_drop(reason);
     }
 
     /// A frame of our own making, counted.
@@ -149,6 +148,12 @@ impl<P: FramePool> Pipeline<P> {
                 break;
             }
         }
+    }
+
+    /// Counts a round of the poll loop.
+    pub fn count_poll(&self, busy: bool) {
+        let counters = &self.links.counters;
+        if busy { counters.busy_polls.add(1) } else { counters.idle_polls.add(1) }
     }
 
     /// Identification of the next IPv4 packet we make.

@@ -114,6 +114,8 @@ pub(crate) enum Exit {
     Transmit { port: PortId, next_hop: u16 },
     /// The gateway itself took it.
     ToHost,
+    /// The gateway took it and made its answer out of it.
+    Answer,
     /// Nobody gets it.
     Drop(DropReason),
 }
