@@ -156,12 +156,13 @@ impl Shared {
         })
     }
 
-    /// Changes the limit, live. Deletes nothing. Beyond [`Shared::largest_max`] it is refused.
+    /// Changes the limit, live. Deletes nothing. Beyond [`Shared::largest_max`] it is refused; 0,
+    /// which is no limit in the kernel, means that largest one.
     pub fn set_max(&self, max: u32) -> Result<(), SetupError> {
         if max > self.largest {
             return Err(SetupError::AboveLargest { max, largest: self.largest });
         }
-        self.capacity.set_max(max);
+        self.capacity.set_max(if max == 0 { self.largest } else { max });
         Ok(())
     }
 
@@ -920,6 +921,9 @@ mod tests {
         assert_eq!(store.shared().set_max(150), Ok(()));
         let refused = SetupError::AboveLargest { max: 151, largest: 150 };
         assert_eq!(store.shared().set_max(151), Err(refused));
+        assert_eq!(store.shared().capacity.max(), 150);
+        assert_eq!(store.shared().set_max(1), Ok(()));
+        assert_eq!(store.shared().set_max(0), Ok(()));
         assert_eq!(store.shared().capacity.max(), 150);
     }
 
