@@ -11,6 +11,8 @@ pub trait BurstIo: FramePool {
     /// Appends what has arrived at a port, at most `max` frames and as much as there is room for.
     fn receive(&mut self, port: PortId, burst: &mut Burst<Self::Frame>, max: usize);
 
-    /// Sends from the front of `burst`; what the device does not take stays, in order.
-    fn transmit(&mut self, port: PortId, burst: &mut Burst<Self::Frame>);
+    /// Sends from the front of `burst`; what the device does not take now stays, in order. Returns
+    /// how many frames it can never send (chains, where it has no room for more than one segment)
+    /// and that are therefore gone.
+    fn transmit(&mut self, port: PortId, burst: &mut Burst<Self::Frame>) -> usize;
 }

@@ -135,12 +135,13 @@ impl BurstIo for MemoryIo {
         burst.extend(queue.drain(..n));
     }
 
-    fn transmit(&mut self, port: PortId, burst: &mut Burst<MemoryFrame>) {
+    fn transmit(&mut self, port: PortId, burst: &mut Burst<MemoryFrame>) -> usize {
         let n = self.transmissions_left.map_or(burst.len(), |left| left.min(burst.len()));
         if let Some(left) = &mut self.transmissions_left {
             *left -= n;
         }
         self.sent.extend(burst.drain(..n).map(|frame| (port, frame)));
+        0
     }
 }
 

@@ -63,6 +63,7 @@ reasons! {
     NeighbourTableFull "neighbour-table-full" "No room to resolve another next hop.";
     NoMbuf "no-mbuf" "The mempool had no mbuf for a packet to be generated.";
     TxFull "tx-full" "The transmit queue stayed full.";
+    TxChain "tx-chain" "The driver sends single segments and the packet does not fit one.";
     NotAccepted "not-accepted" "For the gateway itself, of a protocol that nothing answers.";
     Stopped "stopped" "Held for a neighbour when the gateway stopped.";
 }

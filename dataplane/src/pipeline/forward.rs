@@ -182,7 +182,6 @@ impl<P: FramePool> Pipeline<P> {
         let Some(number) = self.paths.intern(&route) else { return };
         let Some(conn) = at.table.records.get(a.conn) else { return };
         if conn.generation() != at.policy.generation {
-            conn.set_path(a.direction.opposite(), 0);
             conn.set_generation(at.policy.generation);
         }
         conn.set_path(a.direction, number);

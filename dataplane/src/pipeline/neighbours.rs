@@ -166,8 +166,8 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Hands every output to `send(port, frames)`, which leaves in `frames` what the device did not
-    /// take; after a few tries the rest is dropped.
-    pub fn flush(&mut self, mut send: impl FnMut(PortId, &mut Burst<P::Frame>)) {
+    /// take, and returns how many it could never send; after a few tries the rest is dropped.
+    pub fn flush(&mut self, mut send: impl FnMut(PortId, &mut Burst<P::Frame>) -> usize) {
         for number in 0..self.outputs.len() {
             let port = PortId(number as u8);
             let mut waiting = core::mem::take(&mut self.outputs[number].0);
@@ -184,12 +184,16 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         port: PortId,
         burst: &mut Burst<P::Frame>,
-        send: &mut impl FnMut(PortId, &mut Burst<P::Frame>),
+        send: &mut impl FnMut(PortId, &mut Burst<P::Frame>) -> usize,
     ) {
         let bytes: u64 = burst.iter().map(|f| f.total_len() as u64).sum();
-        let packets = burst.len() as u64;
+        let mut packets = burst.len() as u64;
         for _ in 0..TX_TRIES {
-            send(port, burst);
+            let gone = send(port, burst) as u64;
+            if gone > 0 {
+                packets -= gone;
+                self.links.counters.drops[DropReason::TxChain as usize].add(gone);
+            }
             if burst.is_empty() {
                 break;
             }
