@@ -334,6 +334,7 @@ fn parse_v6(
         return Err(Malformed::BadAddress);
     }
     // A payload length of 0 before hop-by-hop options announces a jumbogram (RFC 2675 section 3).
+    // The kernel would take the frame's length if no jumbo option follows; no sender means that.
     if view.payload_len() == 0 && view.next_header() == protocol::HOP_BY_HOP {
         return Err(Malformed::Jumbogram);
     }

@@ -7,8 +7,9 @@ use crate::wire::headers::{Headers, protocol};
 use crate::wire::{icmp, icmpv6, ipv4, ipv6};
 
 /// Turns the echo request in `frame` into its reply: back to its source, from `mac` and `src` (the
-/// address asked, or the gateway's own if a group was asked), TTL 64, same TOS, data untouched.
-/// Only the headers need to be in `frame`. `id` is the IPv4 identification; DF is cleared.
+/// address asked, or the gateway's own if a group was asked), TTL 64, same TOS, data and IPv4
+/// options untouched. Only the headers need to be in `frame`. `id` is the IPv4 identification; DF is
+/// cleared.
 ///
 /// False, and nothing changed, if it is no whole echo request or its IPv6 header has extensions,
 /// which a reply would not repeat.
@@ -40,7 +41,7 @@ pub fn reply(frame: &mut [u8], headers: &Headers, mac: Mac, src: Address, id: u1
 /// Edits IP and ICMP headers, whose presence the caller has checked.
 fn edit(frame: &mut [u8], headers: &Headers, src: Address, id: u16) -> Option<()> {
     let packet = frame.get_mut(headers.l3 as usize..)?;
-    let (ip, l4) = packet.split_at_mut_checked((headers.l4 - headers.l3) as usize)?;
+    let (ip, l4) = packet.split_at_mut_checked(headers.l4.saturating_sub(headers.l3) as usize)?;
     let mut echo = icmp::ViewMut::new(l4)?;
     if headers.is_v6() {
         let mut view = ipv6::ViewMut::new(ip)?;
@@ -118,5 +119,22 @@ mod tests {
         let (answer, frame) = answered(&request, b.into()).unwrap();
         assert_eq!(answer.l4, 38);
         assert_eq!(checksum::internet(&frame[14..38]), 0);
+    }
+
+    /// What Linux 6.18 answered.
+    #[test]
+    fn golden_is_the_kernels() {
+        let (a, b) = ("192.168.10.2".parse().unwrap(), "192.168.10.1".parse().unwrap());
+        let request = Packet::icmp(a, b, 8, 0, 0x1234_0001).tos(4).ttl(9).payload(b"abc");
+        let mut frame = request.dont_fragment(true).to_vec();
+        let read = headers::parse(&frame, frame.len()).unwrap();
+        assert!(reply(&mut frame, &read, LINK.dst, b.into(), 0x3f56));
+        let expected = [
+            0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x08, 0x00,
+            0x45, 0x04, 0x00, 0x1f, 0x3f, 0x56, 0x00, 0x00, 0x40, 0x01, 0xa6, 0x30, 0xc0, 0xa8,
+            0x0a, 0x01, 0xc0, 0xa8, 0x0a, 0x02, 0x00, 0x00, 0x29, 0x68, 0x12, 0x34, 0x00, 0x01,
+            0x61, 0x62, 0x63,
+        ];
+        assert_eq!(frame, expected);
     }
 }

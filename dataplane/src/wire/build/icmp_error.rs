@@ -210,4 +210,31 @@ mod tests {
         assert!(!ask(&Packet::icmp(a, b, 11, 0, 0).to_vec(), false));
         assert!(!ask(&Packet::icmp(a, b, 40, 0, 0).to_vec(), false));
     }
+
+    /// What Linux 6.18 answered when the TTL of this datagram ran out.
+    #[test]
+    fn golden_is_the_kernels() {
+        let frame = Packet::udp(V4[0].parse().unwrap(), V4[1].parse().unwrap())
+            .ttl(1)
+            .tos(0xb9)
+            .id(0x1234)
+            .l4_check(0)
+            .payload(&[b'x'; 40])
+            .to_vec();
+        let read = headers::parse(&frame, frame.len()).unwrap();
+        let link = Link { dst: LINK.src, src: LINK.dst, tci: None };
+        let mut buffer = [0u8; 128];
+        let (src, problem) = (Address::v4(0xc0a8_0a01), Problem::ttl(false));
+        let len = write(&mut buffer, &link, src, problem, &read, &frame[14..], 0x3c9a).unwrap();
+        let mut expected = vec![
+            0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x08, 0x00,
+            0x45, 0xd8, 0x00, 0x60, 0x3c, 0x9a, 0x00, 0x00, 0x40, 0x01, 0xa7, 0xd7, 0xc0, 0xa8,
+            0x0a, 0x01, 0xc0, 0xa8, 0x0a, 0x02, 0x0b, 0x00, 0xee, 0xf0, 0x00, 0x00, 0x00, 0x00,
+            0x45, 0xb9, 0x00, 0x44, 0x12, 0x34, 0x40, 0x00, 0x01, 0x11, 0x60, 0x08, 0xc0, 0xa8,
+            0x0a, 0x02, 0xcb, 0x00, 0x71, 0x09, 0x9c, 0x40, 0x00, 0x35, 0x00, 0x30, 0x00, 0x00,
+        ];
+        expected.resize(70, 0);
+        expected.extend([b'x'; 40]);
+        assert_eq!(buffer[..len], expected);
+    }
 }

@@ -117,4 +117,30 @@ mod tests {
         let rst = segment(V4).flags(flags::RST).to_vec();
         assert!(!answerable(&headers::parse(&rst, rst.len()).unwrap()));
     }
+
+    /// What REJECT of Linux 6.18 answered; the capture had the checksums still to be computed.
+    #[test]
+    fn golden_is_the_kernels() {
+        let golden = |seq: u8, ack: u8, flags: u8| {
+            [
+                0x45, 0x00, 0x00, 0x28, 0x00, 0x00, 0x40, 0x00, 0x40, 0x06, 0x34, 0x1c, 0xcb, 0x00,
+                0x71, 0x09, 0xc0, 0xa8, 0x0a, 0x02, 0x01, 0xbb, 0x9c, 0x40, 0x00, 0x00, 0x00, seq,
+                0, 0, 0, ack, 0x50, flags, 0, 0,
+            ]
+        };
+        let answer = |segment: Packet<'_>| {
+            let frame = segment.to_vec();
+            let read = headers::parse(&frame, frame.len()).unwrap();
+            let mut buffer = [0u8; 54];
+            write(&mut buffer, &LINK, &read, &frame, 64).unwrap();
+            assert_eq!(buffer[52..], [0, 0]);
+            buffer[14..50].to_vec()
+        };
+        let syn = segment(V4).flags(flags::SYN).seq(u32::MAX);
+        assert_eq!(answer(syn), golden(0, 0, 0x14));
+        let both = segment(V4).flags(flags::SYN | flags::FIN).seq(100).payload(b"hello");
+        assert_eq!(answer(both), golden(0, 0x6b, 0x14));
+        let data = segment(V4).flags(flags::ACK | flags::PSH).seq(5).ack(77).payload(b"x");
+        assert_eq!(answer(data), golden(0x4d, 0, 0x04));
+    }
 }
