@@ -162,7 +162,7 @@ fn rewrite_inner(
 }
 
 /// The quote's present address: an earlier hook may have changed it since it was read.
-fn inner_address(frame: &[u8], inner: &Inner, end: Manip) -> Option<crate::wire::address::Address> {
+fn inner_address(frame: &[u8], inner: &Inner, end: Manip) -> Option<Address> {
     let quote = frame.get(inner.l3 as usize..)?;
     Some(match (inner.tuple.is_v6(), end) {
         (false, Manip::Src) => ipv4::View::new(quote)?.src(),

@@ -1,3 +1,4 @@
 //! The stages of a burst: where a packet goes, by which neighbour, and what it meets on the way.
 
+pub mod neighbour;
 pub mod route;
