@@ -9,9 +9,9 @@
 #[allow(unsafe_code)]
 pub mod arch;
 pub mod conntrack;
-pub mod nat;
-pub mod rules;
-pub mod pipeline;
 pub mod lcore;
+pub mod nat;
+pub mod pipeline;
+pub mod rules;
 pub mod time;
 pub mod wire;

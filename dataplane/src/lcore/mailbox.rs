@@ -21,9 +21,6 @@ pub struct Mailbox {
 
 impl Default for Mailbox {
     fn default() -> Mailbox {
-        Mailbox {
-            to_lcore: ArrayQueue::new(QUEUE_MAX),
-            from_lcore: ArrayQueue::new(QUEUE_MAX),
-        }
+        Mailbox { to_lcore: ArrayQueue::new(QUEUE_MAX), from_lcore: ArrayQueue::new(QUEUE_MAX) }
     }
 }

@@ -5,5 +5,3 @@ pub mod icmp;
 pub mod range;
 pub mod rewrite;
 pub mod select;
-pub mod icmp;
-pub mod rewrite;

@@ -7,7 +7,7 @@ use crate::conntrack::state::CtState;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
 use crate::pipeline::route::Destination;
-use crate::pipeline::transit::{Attached, Attachment, Transit};
+use crate::pipeline::transit::{Attachment, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::rules::targets::RejectWith;
@@ -34,7 +34,9 @@ pub(crate) enum IcmpError {
     /// A route says that packets are not to go there.
     Prohibited,
     /// As a REJECT target asks.
-    Reject { code: u8 },
+    Reject {
+        code: u8,
+    },
 }
 
 impl IcmpError {
@@ -110,8 +112,7 @@ impl<P: FramePool> Pipeline<P> {
         let packet = t.frame.head().get(h.l3 as usize..).unwrap_or_default();
         let id = self.next_ip_id();
         let problem = error.problem(t.is_v6());
-        let written =
-            icmp_error::write(frame.head_mut(), &NO_LINK, source, problem, h, packet, id);
+        let written = icmp_error::write(frame.head_mut(), &NO_LINK, source, problem, h, packet, id);
         match written {
             Some(len) => {
                 frame.truncate(len);

@@ -7,14 +7,15 @@
 
 use arrayvec::ArrayVec;
 
+use crate::conntrack::icmp;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::icmp;
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::EventKind;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
+use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
 use crate::pipeline::track::{Judged, ZONE, ct_state, sound, tuple_of};
 use crate::pipeline::transit::Transit;
@@ -38,7 +39,7 @@ enum Parsed {
     Refused(Malformed),
 }
 
-/// What a known conn's packet learnt on the short way before it turned out that it has to walk.
+/// What a conn's packet learnt on the short way before it turned out that it has to walk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Prejudged {
     pub conn: ConnRef,
@@ -57,15 +58,10 @@ struct Long<F> {
 impl<P: FramePool> Pipeline<P> {
     /// Takes a burst that arrived at `port` to its end; afterwards `frames` is empty and what is to
     /// be sent waits in the outputs.
-    pub fn burst(
-        &mut self,
-        pool: &mut P,
-        port: PortId,
-        frames: &mut Burst<P::Frame>,
-        now: Now,
-    ) {
+    pub fn burst(&mut self, pool: &mut P, port: PortId, frames: &mut Burst<P::Frame>, now: Now) {
         let (policy, table) = (self.snapshot.clone(), self.store.shared().clone());
         let at = At { now, policy: &policy, table: &table };
+        self.check_epoch();
         let mut parsed: ArrayVec<Parsed, BURST_MAX> = ArrayVec::new();
         let mut bytes = 0;
         for frame in frames.iter() {
@@ -118,9 +114,7 @@ impl<P: FramePool> Pipeline<P> {
             Parsed::Plain { headers, tuple, hash } => {
                 if addressed {
                     match self.by_path(port, &mut frame, headers, tuple, *hash, long, at) {
-                        Short::Sent(out, next_hop) => {
-                            return self.transmit(pool, frame, out, next_hop, at);
-                        }
+                        Short::Sent(out, mac) => return self.send_to(frame, out, mac, at),
                         Short::Dropped(reason) => return self.drop_frame(frame, reason),
                         Short::Walk(p) => prejudged = p,
                     }
@@ -163,7 +157,7 @@ impl<P: FramePool> Pipeline<P> {
         let (conn, direction) = (found.conn, found.direction);
         let status = conn.status();
         let number = conn.path(direction);
-        if conn.generation() != at.policy.generation
+        if conn.generation() != self.generation
             || h.tcp_flags & (flags::SYN | flags::FIN | flags::RST) != 0
             || (!long.is_empty() && overtakes(long, tuple))
         {
@@ -174,13 +168,12 @@ impl<P: FramePool> Pipeline<P> {
             return Short::Walk(None);
         }
         let end = path.end;
-        let next_hop = conn.next_hop(direction);
-        if let PathEnd::Forward(out) = end
-            && (h.ttl <= 1
-                || h.ip_len() > at.policy.port(out).mtu
-                || !self.links.neighbours.is_usable(next_hop))
-        {
-            return Short::Walk(None);
+        let mut mac = None;
+        if let PathEnd::Forward(out) = end {
+            mac = self.links.neighbours.mac(NextHop(conn.next_hop(direction)));
+            if h.ttl <= 1 || h.ip_len() > at.policy.port(out).mtu || mac.is_none() {
+                return Short::Walk(None);
+            }
         }
         let judged = match sound(frame, h, at.policy.knobs.checksum) {
             Ok(icmp::Kind::Query) => self.judge(frame, h, conn, direction, at),
@@ -194,14 +187,15 @@ impl<P: FramePool> Pipeline<P> {
         }
         self.paths.count(number, h.ip_len());
         self.links.counters.fast.add(1);
-        match end {
-            PathEnd::Drop(reason) => Short::Dropped(reason),
-            PathEnd::Forward(out) => {
+        match (end, mac) {
+            (PathEnd::Drop(reason), _) => Short::Dropped(reason),
+            (PathEnd::Forward(_), None) => Short::Dropped(DropReason::NeighbourFailed),
+            (PathEnd::Forward(out), Some(mac)) => {
                 edit_cached(frame, h, conn, direction, status);
                 if frame.total_len() > h.end as usize {
                     frame.truncate(h.end as usize);
                 }
-                Short::Sent(out, next_hop)
+                Short::Sent(out, mac)
             }
         }
     }
@@ -228,7 +222,7 @@ impl<P: FramePool> Pipeline<P> {
             Malformed::BadTotalLength => DropReason::IpTotalLength,
             Malformed::MappedAddress => DropReason::MappedAddress,
             Malformed::Scattered => DropReason::HeaderSplit,
-                        _ => DropReason::IpOption,
+            _ => DropReason::IpOption,
         };
         self.drop_frame(frame, reason);
     }
@@ -257,7 +251,7 @@ fn parse<F: Frame>(frame: &F, at: At<'_>) -> Parsed {
 
 /// How the short way ended.
 enum Short {
-    Sent(PortId, u16),
+    Sent(PortId, [u8; 6]),
     Dropped(DropReason),
     Walk(Option<Prejudged>),
 }

@@ -121,7 +121,6 @@ impl LcoreCounters {
     pub fn balanced(&self) -> bool {
         let rx: u64 = self.ports.iter().map(|p| p.rx_packets.get()).sum();
         let tx: u64 = self.ports.iter().map(|p| p.tx_packets.get()).sum();
-        rx + self.generated.get()
-            == tx + self.to_host.get() + self.dropped() + self.held.get()
+        rx + self.generated.get() == tx + self.to_host.get() + self.dropped() + self.held.get()
     }
 }

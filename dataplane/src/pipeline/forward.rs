@@ -9,6 +9,7 @@ use crate::pipeline::answers::IcmpError;
 use crate::pipeline::burst::forward_one_hop;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::neighbour::{NextHop, Resolved};
 use crate::pipeline::paths::{PathEnd, Route as PathRoute};
 use crate::pipeline::route::{Destination, Martian, NoWay, Route};
 use crate::pipeline::transit::{Attached, Exit, Transit};
@@ -37,9 +38,7 @@ impl<P: FramePool> Pipeline<P> {
         self.translate(t, Hook::Prerouting, Manip::Dst, at)?;
         match self.route_in(pool, t, at)? {
             Destination::Local(_) => self.input(pool, t, at),
-            Destination::Broadcast | Destination::Multicast { .. } => {
-                self.input_group(pool, t, at)
-            }
+            Destination::Broadcast | Destination::Multicast { .. } => self.input_group(pool, t, at),
             Destination::Forward(route) => self.forward(pool, t, route, at),
             Destination::Unreachable(_) => Err(DropReason::NoRoute),
         }
@@ -120,8 +119,7 @@ impl<P: FramePool> Pipeline<P> {
         self.filter(pool, t, Table::Mangle, Hook::Postrouting, at)?;
         self.translate(t, Hook::Postrouting, Manip::Src, at)?;
         self.confirm(t, at)?;
-        let next_hop = self.next_hop(port, towards)?;
-        Ok(Exit::Transmit { port, next_hop })
+        Ok(Exit::Transmit { port, towards })
     }
 
     /// Settles what the packet leaves behind, then sends, delivers or frees it.
@@ -143,13 +141,16 @@ impl<P: FramePool> Pipeline<P> {
                 if a.changed {
                     self.report(EventKind::Update, a.conn, at);
                 }
-                self.remember_path(&t, exit, at);
             }
         }
         match exit {
-            Exit::Transmit { port, next_hop } => {
+            Exit::Transmit { port, towards } => {
                 t.frame.truncate(t.headers.end as usize);
-                self.transmit(pool, t.frame, port, next_hop, at);
+                let resolved = self.resolve(port, towards, at);
+                if let Resolved::Known(next_hop, _) = resolved {
+                    self.remember_path(&t, PathEnd::Forward(port), Some(next_hop), at);
+                }
+                self.transmit(pool, t.frame, port, towards, resolved, at);
             }
             Exit::ToHost => self.links.counters.to_host.add(1),
             Exit::Answer => {
@@ -158,34 +159,38 @@ impl<P: FramePool> Pipeline<P> {
                 t.frame.truncate(t.headers.end as usize);
                 self.originate(pool, t.frame, None, at);
             }
-            Exit::Drop(reason) => self.drop_frame(t.frame, reason),
+            Exit::Drop(reason) => {
+                if matches!(reason, DropReason::MangleDrop | DropReason::FilterDrop) {
+                    self.remember_path(&t, PathEnd::Drop(reason), None, at);
+                }
+                self.drop_frame(t.frame, reason);
+            }
         }
     }
 
     /// Lets the next packet of this conn, direction and state take the short way.
-    fn remember_path(&mut self, t: &Transit<P::Frame>, exit: Exit, at: At<'_>) {
+    fn remember_path(
+        &mut self,
+        t: &Transit<P::Frame>,
+        end: PathEnd,
+        next_hop: Option<NextHop>,
+        at: At<'_>,
+    ) {
         let (Attached::Conn(a), Some(in_port), true) = (t.attached, t.in_port, t.cacheable) else {
             return;
         };
-        let (end, next_hop) = match exit {
-            Exit::Transmit { port, next_hop } => (PathEnd::Forward(port), next_hop),
-            Exit::Drop(reason @ (DropReason::MangleDrop | DropReason::FilterDrop)) => {
-                (PathEnd::Drop(reason), 0)
-            }
-            _ => return,
-        };
-        if a.error || a.first {
+        // The first packet walked the nat table, which the next one does not.
+        if a.error || a.first || a.delete {
             return;
         }
-        let route =
-            PathRoute { v6: t.is_v6(), in_port, state: a.state, end, hits: t.hits.clone() };
+        let route = PathRoute { v6: t.is_v6(), in_port, state: a.state, end, hits: t.hits.clone() };
         let Some(number) = self.paths.intern(&route) else { return };
         let Some(conn) = at.table.records.get(a.conn) else { return };
-        if conn.generation() != at.policy.generation {
-            conn.set_generation(at.policy.generation);
+        if conn.generation() != self.generation {
+            conn.set_generation(self.generation);
         }
         conn.set_path(a.direction, number);
-        conn.set_next_hop(a.direction, next_hop);
+        conn.set_next_hop(a.direction, next_hop.map_or(0, |n| n.0));
     }
 }
 

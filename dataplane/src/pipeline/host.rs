@@ -1,5 +1,6 @@
 //! Packets to and from the gateway itself: INPUT and what answers there, OUTPUT for what we send.
 
+use crate::conntrack::tuple::proto;
 use crate::nat::range::Manip;
 use crate::pipeline::answers::IcmpError;
 use crate::pipeline::drops::DropReason;
@@ -7,7 +8,6 @@ use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::route::Destination;
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
-use crate::conntrack::tuple::proto;
 use crate::rules::facts::PortId;
 use crate::rules::hook::{Hook, Table};
 use crate::wire::address::Address;
@@ -83,9 +83,7 @@ impl<P: FramePool> Pipeline<P> {
             _ => at.policy.port(port).source_for(h.src),
         };
         let id = self.next_ip_id();
-        source.is_some_and(|source| {
-            echo::reply(t.frame.head_mut(), &h, Mac::default(), source, id)
-        })
+        source.is_some_and(|source| echo::reply(t.frame.head_mut(), &h, Mac::default(), source, id))
     }
 
     /// Sends a packet of our own through OUTPUT and POSTROUTING. `lent` is the conn of the packet

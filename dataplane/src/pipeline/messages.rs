@@ -9,9 +9,9 @@ use arrayvec::{ArrayString, ArrayVec};
 
 use crate::conntrack::record::{ConnId, Family};
 use crate::conntrack::view::{ConnView, EventView};
+use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rules::facts::PortId;
-use crate::wire::address::Address;
 
 /// Conns one request may name.
 pub const BATCH_MAX: usize = 256;
@@ -53,23 +53,6 @@ pub struct LogLine {
 /// Bytes of a packet that a LOG line is made from: Ethernet, the longest IPv4 header, TCP.
 pub const LOG_BYTES: usize = 14 + 4 + 60 + 60;
 
-/// What a neighbour told us about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Learned {
-    /// The port it was heard on.
-    pub port: PortId,
-    /// Its address.
-    pub address: Address,
-    /// Its MAC address.
-    pub mac: [u8; 6],
-    /// An answer to our question, rather than a question or an announcement of its own.
-    pub solicited: bool,
-    /// The sender asks that an entry be overwritten (always so with ARP).
-    pub overrides: bool,
-    /// A question to us, which alone may create an entry.
-    pub creates: bool,
-}
-
 /// From the control core.
 #[derive(Debug)]
 pub enum ToLcore {
@@ -83,8 +66,8 @@ pub enum ToLcore {
     List(Box<Slice>),
     /// Spread the sums of cached paths over the rule counters.
     Fold,
-    /// A next hop's state changed: send or drop what waits for it.
-    Neighbour(u16),
+    /// A next hop does not answer: drop what waits for it and tell the senders.
+    Neighbour(NextHop),
     /// Send this frame (ARP and neighbour solicitations).
     Transmit(PortId, Box<ArrayVec<u8, 128>>),
 }
@@ -102,10 +85,6 @@ pub enum FromLcore {
     Listed(Box<Slice>),
     /// All sums are in the rule counters.
     Folded,
-    /// A neighbour spoke.
-    Learned(Learned),
-    /// Packets wait for this next hop.
-    Unresolved(u16),
     /// A conn came, changed or went, while somebody listens.
     Event(EventView),
     /// A LOG rule was hit.

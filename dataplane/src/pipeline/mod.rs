@@ -78,6 +78,11 @@ pub struct Pipeline<P: FramePool> {
     snapshot: Arc<Snapshot>,
     links: Links,
     paths: Paths,
+    /// What the path and next-hop numbers in records must carry to be believed. Starts at 1, since
+    /// 0 in a record means that nothing is cached.
+    generation: u32,
+    /// The neighbour table's epoch those numbers belong to.
+    epoch: u32,
     held: Held<P::Frame>,
     outputs: Box<[neighbours::Output<P::Frame>]>,
     random: Random,
@@ -99,6 +104,7 @@ impl<P: FramePool> Pipeline<P> {
         links: Links,
         seed: u64,
     ) -> Pipeline<P> {
+        let epoch = links.neighbours.epoch();
         let outputs = snapshot.ports.iter().map(|_| neighbours::Output::default()).collect();
         Pipeline {
             lcore,
@@ -106,12 +112,30 @@ impl<P: FramePool> Pipeline<P> {
             snapshot,
             links,
             paths: Paths::default(),
+            generation: 1,
+            epoch,
             held: Held::default(),
             outputs,
             random: Random(seed | 1),
             errors: answers::ErrorBudget::default(),
             ip_id: 0,
             outbox: VecDeque::with_capacity(OUTBOX_MAX * 2),
+        }
+    }
+
+    /// Forgets all cached paths: policy or next hops have changed. Their sums are kept.
+    fn renew_paths(&mut self) {
+        self.fold();
+        self.paths.clear();
+        self.generation = self.generation.wrapping_add(1).max(1);
+    }
+
+    /// Once per burst: numbers of next hops that went to another neighbour are not to be used.
+    fn check_epoch(&mut self) {
+        let epoch = self.links.neighbours.epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.renew_paths();
         }
     }
 

@@ -1,25 +1,28 @@
 //! The link layer: ARP and neighbour discovery, frames that wait for a MAC address, transmit.
 //!
-//! The control core resolves: it owns the states of the neighbour table and asks. An lcore answers
-//! for the gateway's own addresses, reports what it hears, reads MAC addresses, and holds a bounded
-//! number of frames until they are there.
+//! An lcore answers for the gateway's own addresses, notes in the shared table what it hears, asks
+//! the first question about a new next hop and holds a bounded number of frames until the answer
+//! is there. The control core runs the table's timers and asks again.
 
 use arrayvec::ArrayVec;
 
 use crate::pipeline::answers::IcmpError;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
-use crate::pipeline::messages::{FromLcore, Learned};
-use crate::pipeline::neighbour::State;
+use crate::pipeline::neighbour::{Evidence, NextHop, Resolved, State};
 use crate::pipeline::route::Destination;
+use crate::pipeline::snapshot::PortSettings;
 use crate::pipeline::transit::{Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::wire::address::Address;
-use crate::wire::build::{self, Link, neighbour as build_neighbour};
+use crate::wire::build::{Link, neighbour as build_neighbour};
 use crate::wire::ethernet::{self, Mac};
 use crate::wire::headers;
 use crate::wire::{arp, ndp};
+
+/// Room for the longest link-layer message: a neighbour advertisement with one option.
+pub const LINK_MESSAGE_MAX: usize = 14 + 40 + 24 + 8;
 
 /// Frames held for all neighbours together.
 const HELD_MAX: usize = 512;
@@ -40,7 +43,7 @@ pub(crate) struct Held<F>(Vec<Waiting<F>>);
 
 #[derive(Debug)]
 struct Waiting<F> {
-    next_hop: u16,
+    next_hop: NextHop,
     port: PortId,
     frame: F,
 }
@@ -68,79 +71,103 @@ impl<F> Default for Output<F> {
     }
 }
 
+/// Writes the question for a next hop's MAC address, ARP or neighbour solicitation, to everybody or
+/// to the MAC address it had; `None` if the port has no address to ask from.
+pub fn ask(
+    port: &PortSettings,
+    target: Address,
+    unicast: Option<[u8; 6]>,
+    buffer: &mut [u8],
+) -> Option<usize> {
+    let (mac, sender, to) = (Mac(port.mac), port.source_for(target)?, unicast.map(Mac));
+    if target.is_v4() {
+        build_neighbour::arp_request(buffer, mac, sender, target, to, None)
+    } else {
+        build_neighbour::solicitation(buffer, mac, sender, target, to, None)
+    }
+}
+
 impl<P: FramePool> Pipeline<P> {
-    /// The number of the next hop `towards` behind `port`.
-    pub(crate) fn next_hop(&mut self, port: PortId, towards: Address) -> Result<u16, DropReason> {
-        self.links
-            .neighbours
-            .claim(port.0, towards)
-            .ok_or(DropReason::NeighbourTableFull)
+    /// Sends a frame to a next hop whose MAC address is known.
+    #[inline]
+    pub(crate) fn send_to(&mut self, mut frame: P::Frame, port: PortId, mac: [u8; 6], at: At<'_>) {
+        ethernet::rewrite(frame.head_mut(), Mac(mac), Mac(at.policy.port(port).mac));
+        self.put_out(port, frame);
+    }
+
+    /// Finds the next hop of a packet that is ready to leave.
+    pub(crate) fn resolve(&self, port: PortId, towards: Address, at: At<'_>) -> Resolved {
+        self.links.neighbours.resolve(port.0, towards, at.now.tick)
     }
 
     /// Sends a frame to a next hop, or holds it until the next hop's MAC address is known.
     pub(crate) fn transmit(
         &mut self,
         pool: &mut P,
-        mut frame: P::Frame,
+        frame: P::Frame,
         port: PortId,
-        next_hop: u16,
+        towards: Address,
+        resolved: Resolved,
         at: At<'_>,
     ) {
-        match self.links.neighbours.mac(next_hop) {
-            Some(mac) => {
-                ethernet::rewrite(frame.head_mut(), Mac(mac), Mac(at.policy.port(port).mac));
-                self.put_out(port, frame);
-                if self.links.neighbours.wants_probe(next_hop) {
-                    self.tell(FromLcore::Unresolved(next_hop));
+        match resolved {
+            Resolved::Known(_, mac) => self.send_to(frame, port, mac, at),
+            Resolved::Full => self.drop_frame(frame, DropReason::NeighbourTableFull),
+            Resolved::Pending { next_hop, ask: first } => {
+                if first {
+                    self.answer_link(pool, port, |buffer| {
+                        ask(at.policy.port(port), towards, None, buffer)
+                    });
                 }
+                self.hold(frame, port, next_hop);
             }
-            None => self.hold(pool, frame, port, next_hop, at),
         }
     }
 
-    fn hold(
-        &mut self,
-        pool: &mut P,
-        frame: P::Frame,
-        port: PortId,
-        next_hop: u16,
-        at: At<'_>,
-    ) {
+    fn hold(&mut self, frame: P::Frame, port: PortId, next_hop: NextHop) {
         let waiting = self.held.0.iter().filter(|w| w.next_hop == next_hop).count();
-        if self.links.neighbours.state(next_hop) == State::Failed && waiting == 0 {
-            self.tell(FromLcore::Unresolved(next_hop));
-        }
         if waiting >= HELD_PER_NEIGHBOUR || self.held.0.len() == HELD_MAX {
             return self.drop_frame(frame, DropReason::NeighbourQueueFull);
         }
-        if waiting == 0 {
-            self.tell(FromLcore::Unresolved(next_hop));
-        }
         self.links.counters.held.add(1);
         self.held.0.push(Waiting { next_hop, port, frame });
-        let _ = (pool, at);
     }
 
     /// A next hop was resolved or given up: sends what waited for it, or tells the senders.
-    pub(crate) fn settle_held(&mut self, pool: &mut P, next_hop: u16, at: At<'_>) {
+    pub(crate) fn settle_held(&mut self, pool: &mut P, next_hop: NextHop, at: At<'_>) {
         let mac = self.links.neighbours.mac(next_hop);
-        let failed = self.links.neighbours.state(next_hop) == State::Failed;
-        if mac.is_none() && !failed {
+        if mac.is_none() && self.links.neighbours.state(next_hop) != Some(State::Failed) {
             return;
         }
         let mut i = 0;
-        while i < self.held.0.len() {
-            if self.held.0[i].next_hop != next_hop {
+        while let Some(waiting) = self.held.0.get(i) {
+            if waiting.next_hop != next_hop {
                 i += 1;
                 continue;
             }
             let waiting = self.held.0.remove(i);
             self.links.counters.held.sub(1);
-            if mac.is_some() {
-                self.transmit(pool, waiting.frame, waiting.port, next_hop, at);
-            } else {
-                self.unreachable(pool, waiting.frame, waiting.port, at);
+            match mac {
+                Some(mac) => self.send_to(waiting.frame, waiting.port, mac, at),
+                None => self.unreachable(pool, waiting.frame, waiting.port, at),
             }
+        }
+    }
+
+    /// Notes what a neighbour said and sends what waited for it.
+    fn learn(
+        &mut self,
+        pool: &mut P,
+        port: PortId,
+        address: Address,
+        evidence: Evidence,
+        at: At<'_>,
+    ) {
+        let known = self.links.neighbours.learn(port.0, address, evidence, at.now.tick);
+        if let Some(next_hop) = known
+            && !self.held.0.is_empty()
+        {
+            self.settle_held(pool, next_hop, at);
         }
     }
 
@@ -232,17 +259,16 @@ impl<P: FramePool> Pipeline<P> {
         let for_us = local(target);
         // A probe for a duplicate address (RFC 5227) has no sender address to learn from.
         if sender != Address::v4(0) && !local(sender) {
-            self.tell(FromLcore::Learned(Learned {
-                port,
-                address: sender,
-                mac: mac.0,
-                solicited: !request && link.dst.0 == our_mac,
-                overrides: true,
-                creates: request && for_us,
-            }));
+            let evidence = if request && for_us {
+                Evidence::arp_request_for_us(mac.0)
+            } else {
+                let answer = !request && link.dst.0 == our_mac;
+                Evidence::arp(mac.0, answer, view.is_gratuitous())
+            };
+            self.learn(pool, port, sender, evidence, at);
         }
         if request && for_us {
-            self.answer_link(pool, port, 42, |buffer| {
+            self.answer_link(pool, port, |buffer| {
                 let link = Link { dst: mac, src: Mac(our_mac), tci: None };
                 build_neighbour::arp_reply(buffer, &link, target, (mac, sender))
             });
@@ -269,15 +295,13 @@ impl<P: FramePool> Pipeline<P> {
             ndp::Message::Solicitation { target, source_mac } => {
                 self.solicited(pool, port, t, target, source_mac, at);
             }
-            ndp::Message::Advertisement { target, target_mac: Some(mac), flags } => {
-                self.tell(FromLcore::Learned(Learned {
-                    port,
-                    address: target,
-                    mac: mac.0,
-                    solicited: flags & ndp::flags::SOLICITED != 0,
-                    overrides: flags & ndp::flags::OVERRIDE != 0,
-                    creates: false,
-                }));
+            ndp::Message::Advertisement { target, target_mac, flags } => {
+                let evidence = Evidence::advertisement(
+                    target_mac.map(|m| m.0),
+                    flags & ndp::flags::SOLICITED != 0,
+                    flags & ndp::flags::OVERRIDE != 0,
+                );
+                self.learn(pool, port, target, evidence, at);
             }
             _ => {}
         }
@@ -310,33 +334,25 @@ impl<P: FramePool> Pipeline<P> {
             },
         };
         if let Some(mac) = source_mac {
-            self.tell(FromLcore::Learned(Learned {
-                port,
-                address: asker,
-                mac: mac.0,
-                solicited: false,
-                overrides: true,
-                creates: true,
-            }));
+            self.learn(pool, port, asker, Evidence::solicitation(mac.0), at);
         }
         let flags = ndp::flags::ROUTER
             | ndp::flags::OVERRIDE
             | if probe { 0 } else { ndp::flags::SOLICITED };
-        self.answer_link(pool, port, build::ROOM.min(14 + 40 + 32), |buffer| {
+        self.answer_link(pool, port, |buffer| {
             let link = Link { dst: mac, src: our_mac, tci: None };
             build_neighbour::advertisement(buffer, &link, target, back, flags)
         });
     }
 
-    /// Sends a link-layer answer of at most `room` bytes.
+    /// Sends a link-layer message that `write` puts into a buffer.
     fn answer_link(
         &mut self,
         pool: &mut P,
         port: PortId,
-        room: usize,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
-        let Some(mut frame) = self.generate(pool, room) else { return };
+        let Some(mut frame) = self.generate(pool, LINK_MESSAGE_MAX) else { return };
         match write(frame.head_mut()) {
             Some(len) => {
                 frame.truncate(len);

@@ -58,14 +58,13 @@ impl<P: FramePool> Pipeline<P> {
     /// The policy of the next packet on; the old one goes back with its final counters.
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         if snapshot.generation != self.snapshot.generation {
-            self.fold();
-            self.paths.clear();
+            self.renew_paths();
         }
         let old = core::mem::replace(&mut self.snapshot, snapshot);
         self.answer(FromLcore::Retired(old));
     }
 
-    fn fold(&mut self) {
+    pub(crate) fn fold(&mut self) {
         let (snapshot, lcore) = (&self.snapshot, self.lcore);
         self.paths.fold(|v6, counter, packets, bytes| {
             snapshot.family(v6).counters[lcore].add(counter, packets, bytes);

@@ -103,9 +103,8 @@ pub struct FamilyRules {
 impl FamilyRules {
     /// With zeroed counters for `lcores` lcores.
     pub fn new(rules: Compiled, lcores: usize) -> FamilyRules {
-        let counters = (0..lcores)
-            .map(|_| RuleCounters::new(rules.counters().end as usize))
-            .collect();
+        let counters =
+            (0..lcores).map(|_| RuleCounters::new(rules.counters().end as usize)).collect();
         FamilyRules { rules, counters }
     }
 }

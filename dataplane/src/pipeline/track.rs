@@ -128,20 +128,15 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    fn track_tuple(
-        &mut self,
-        t: &mut Transit<P::Frame>,
-        at: At<'_>,
-    ) -> Result<(), DropReason> {
+    fn track_tuple(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) -> Result<(), DropReason> {
         let tuple = tuple_of(&t.headers);
         // A finished conn that is opened anew goes round once more, as a new one.
         for _ in 0..2 {
-            let Some(found) = at.table.find(
-                at.table.hash(&tuple, ZONE),
-                &tuple,
-                ZONE,
-                at.now.tick,
-            ).map(|f| (f.conn.number(), f.direction, f.expired)) else {
+            let Some(found) = at
+                .table
+                .find(at.table.hash(&tuple, ZONE), &tuple, ZONE, at.now.tick)
+                .map(|f| (f.conn.number(), f.direction, f.expired))
+            else {
                 break;
             };
             let (number, direction, expired) = found;
@@ -256,8 +251,7 @@ impl<P: FramePool> Pipeline<P> {
         };
         let mut track = TcpTrack::from_words(conn.tracker_words());
         let remaining = conn.deadline().remaining_secs(at.now.tick);
-        let outcome =
-            track.packet(&segment, direction, conn.status(), &at.policy.knobs, remaining);
+        let outcome = track.packet(&segment, direction, conn.status(), &at.policy.knobs, remaining);
         conn.set_tracker_words(&track.to_words());
         outcome
     }
@@ -429,11 +423,7 @@ impl<P: FramePool> Pipeline<P> {
 const EARLY_DROPS_MAX: usize = 56;
 
 /// What the tracker says to a first packet: timeout in seconds and the tracker's words.
-fn first<F: Frame>(
-    frame: &F,
-    h: &Headers,
-    at: At<'_>,
-) -> Result<(u32, [u64; 7]), InvalidReason> {
+fn first<F: Frame>(frame: &F, h: &Headers, at: At<'_>) -> Result<(u32, [u64; 7]), InvalidReason> {
     let knobs = &at.policy.knobs;
     let timeouts = &knobs.timeouts;
     Ok(match h.proto {
@@ -466,7 +456,12 @@ fn quoted_tuple<F: Frame>(frame: &F, h: &Headers) -> Option<Tuple> {
         8
     };
     let q = quoted::parse(message.get(skip..)?, h.is_v6())?;
-    Some(ids(q.proto, (q.src, q.dst), (q.src_port, q.dst_port), (q.icmp_type, q.icmp_code, q.icmp_id)))
+    Some(ids(
+        q.proto,
+        (q.src, q.dst),
+        (q.src_port, q.dst_port),
+        (q.icmp_type, q.icmp_code, q.icmp_id),
+    ))
 }
 
 /// When an answered UDP conn becomes a stream: the tracker's first word.
@@ -477,10 +472,7 @@ fn stream_after(conn: Conn<'_>) -> Tick {
 
 /// The TCP header as its tracker reads it.
 #[inline]
-fn tcp_segment<'a, F: Frame>(
-    frame: &'a F,
-    h: &Headers,
-) -> Result<tcp::Segment<'a>, InvalidReason> {
+fn tcp_segment<'a, F: Frame>(frame: &'a F, h: &Headers) -> Result<tcp::Segment<'a>, InvalidReason> {
     tcp::sanity(frame.head().get(h.l4 as usize..).unwrap_or_default(), h.l4_len())
 }
 

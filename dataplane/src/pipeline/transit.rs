@@ -6,6 +6,7 @@ use crate::pipeline::burst::Prejudged;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::paths::Hits;
 use crate::rules::facts::PortId;
+use crate::wire::address::Address;
 use crate::wire::headers::Headers;
 
 /// The conn a packet belongs to (`skb->_nfct`).
@@ -111,7 +112,7 @@ impl<F> Transit<F> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Out of a port towards a next hop.
-    Transmit { port: PortId, next_hop: u16 },
+    Transmit { port: PortId, towards: Address },
     /// The gateway itself took it.
     ToHost,
     /// The gateway took it and made its answer out of it.

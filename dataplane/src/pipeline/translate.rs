@@ -104,9 +104,8 @@ impl<P: FramePool> Pipeline<P> {
             }
             Verdict::Drop | Verdict::Reject(_) => return Err(DropReason::NatDrop),
         };
-        let syn_end = (original.proto == proto::TCP).then(|| {
-            TcpTrack::from_words(conn.tracker_words()).sent_end(Direction::Original)
-        });
+        let syn_end = (original.proto == proto::TCP)
+            .then(|| TcpTrack::from_words(conn.tracker_words()).sent_end(Direction::Original));
         let wanted = Wanted {
             orig: &original,
             current: &current,
@@ -144,10 +143,8 @@ impl<P: FramePool> Pipeline<P> {
         current: &Tuple,
         at: At<'_>,
     ) -> Option<Range> {
-        let lend = |range: Range, address: Address| Range {
-            addresses: Some((address, address)),
-            ..range
-        };
+        let lend =
+            |range: Range, address: Address| Range { addresses: Some((address, address)), ..range };
         Some(match *target {
             NatTarget::Snat(range) | NatTarget::Dnat(range) => range,
             NatTarget::Masquerade(range) => {
