@@ -1,3 +1,4 @@
 //! The control core.
 
+pub mod config;
 pub mod tools;

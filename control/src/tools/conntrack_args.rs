@@ -1,11 +1,11 @@
 //! The arguments of conntrack(8), as version 1.4.7 reads them.
 //!
-//! Options after `-p` depend on the protocol, which is why order matters: `--sport` is unknown until
-//! `-p` has named a protocol with ports. Numbers are read as the tool reads them, up to the first
-//! character that is no digit. Wrong arguments exit with 2 and two lines on standard error.
+//! Options after `-p` depend on the protocol, which is why order matters: `--sport` is unknown
+//! until `-p` has named a protocol with ports. Numbers are read as the tool reads them, up to the
+//! first character that is no digit. Wrong arguments exit with 2 and two lines on standard error.
 //!
-//! Not in this version, and refused: `-I -A -U -G -R`, the tables `dying` and `unconfirmed`,
-//! `-z`, `-c`, `-b`, labels, `-D expect`, SCTP verification tags.
+//! Not in this version, and refused: `-I -A -U -G -R`, the tables `dying` and `unconfirmed`, `-z`,
+//! `-c`, `-b`, labels, `-D expect`, SCTP verification tags.
 
 use std::net::IpAddr;
 
@@ -302,7 +302,8 @@ impl Reading {
             return Err(Answer::failure(
                 1,
                 format_args!(
-                    "{NAME}: cannot combine save output with any other output type, use -o save only"
+                    "{NAME}: cannot combine save output with any other output type, \
+                     use -o save only"
                 ),
             ));
         }

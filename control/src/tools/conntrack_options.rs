@@ -296,11 +296,12 @@ pub fn allows(command: Command, table: Table, key: Key) -> bool {
         AnyNat, Dst, DstNat, EventMask, Family, Id, Mark, MaskDst, MaskSrc, Output, Protocol,
     };
     use Key::{ReplyDst, ReplySrc, Src, SrcNat, Status, Timeout, Zone, ZoneOriginal, ZoneReply};
-    let filters = match key {
-        Src | Dst | ReplySrc | ReplyDst | Protocol | MaskSrc | MaskDst | SrcNat | DstNat => true,
-        Mark | Family | Output | Zone | ZoneOriginal | ZoneReply => true,
-        _ => false,
-    };
+    let tuples = matches!(
+        key,
+        Src | Dst | ReplySrc | ReplyDst | Protocol | MaskSrc | MaskDst | SrcNat | DstNat
+    );
+    let facts = matches!(key, Mark | Family | Output | Zone | ZoneOriginal | ZoneReply);
+    let filters = tuples || facts;
     match (command, table) {
         (Command::List, Table::Conntrack) => filters || matches!(key, Status | AnyNat),
         (Command::List, Table::Expect) => matches!(key, Family | Output),
