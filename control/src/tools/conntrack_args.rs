@@ -84,7 +84,7 @@ impl Request {
 /// answers so.
 pub fn parse(argv: &[String]) -> Result<Request, Answer> {
     let mut reading = Reading::default();
-    let mut known: Vec<Opt<Key>> = options::COMMON.to_vec();
+    let mut known: Vec<Opt<Key>> = options::ALWAYS.to_vec();
     let mut words = Reader::new(argv);
     while let Some(word) = words.step(&known) {
         match word.map_err(unreadable)? {
@@ -149,7 +149,7 @@ impl Reading {
                 let number = proto_number(text)
                     .ok_or_else(|| refused(format_args!("`{text}' unsupported protocol")))?;
                 self.filter.proto = Some(number);
-                known.truncate(options::COMMON.len());
+                known.truncate(options::ALWAYS.len());
                 known.extend_from_slice(proto_options(number));
             }
             Key::Family => self.take_family(match text {

@@ -110,7 +110,7 @@ const fn flag(key: Key, short: char, long: &'static [&'static str]) -> Opt<Key> 
 }
 
 /// Commands and the options that do not depend on a protocol.
-pub const COMMON: &[Opt<Key>] = &[
+pub const ALWAYS: &[Opt<Key>] = &[
     maybe(Key::Command(Command::List), 'L', &["dump"]),
     maybe(Key::Command(Command::Delete), 'D', &["delete"]),
     maybe(Key::Command(Command::Flush), 'F', &["flush"]),
@@ -260,7 +260,7 @@ pub fn command(key: Key) -> Option<Command> {
 
 /// The long name that messages use.
 pub fn name(key: Key) -> &'static str {
-    let found = COMMON.iter().find(|o| o.key == key);
+    let found = ALWAYS.iter().find(|o| o.key == key);
     found.and_then(|o| o.long.first()).copied().unwrap_or_default()
 }
 
