@@ -1,3 +1,6 @@
 //! The control core.
 
+pub mod cli;
+pub mod config;
+pub mod socket;
 pub mod tools;

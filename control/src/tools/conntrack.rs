@@ -15,7 +15,7 @@ pub enum Outcome {
     /// It is over.
     Done(Answer),
     /// `-E`: events follow.
-    Events(Subscription),
+    Events(Box<Subscription>),
 }
 
 /// Runs a command line.
@@ -25,7 +25,9 @@ pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Outcome {
         Err(answer) => return Outcome::Done(answer),
     };
     let answer = match (request.command, request.table) {
-        (Command::Events, _) => return Outcome::Events(Subscription { request, shown: 0 }),
+        (Command::Events, _) => {
+            return Outcome::Events(Box::new(Subscription { request, shown: 0 }));
+        }
         (Command::Help, _) => Answer::text(HELP),
         (Command::Version, _) => Answer::text(format!("{NAME}\n")),
         (Command::List, Table::Conntrack) => list(&request, gateway),

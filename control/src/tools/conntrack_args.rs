@@ -1,11 +1,11 @@
 //! The arguments of conntrack(8), as version 1.4.7 reads them.
 //!
-//! Options after `-p` depend on the protocol, which is why order matters: `--sport` is unknown until
-//! `-p` has named a protocol with ports. Numbers are read as the tool reads them, up to the first
-//! character that is no digit. Wrong arguments exit with 2 and two lines on standard error.
+//! Options after `-p` depend on the protocol, which is why order matters: `--sport` is unknown
+//! until `-p` has named a protocol with ports. Numbers are read as the tool reads them, up to the
+//! first character that is no digit. Wrong arguments exit with 2 and two lines on standard error.
 //!
-//! Not in this version, and refused: `-I -A -U -G -R`, the tables `dying` and `unconfirmed`,
-//! `-z`, `-c`, `-b`, labels, `-D expect`, SCTP verification tags.
+//! Not in this version, and refused: `-I -A -U -G -R`, the tables `dying` and `unconfirmed`, `-z`,
+//! `-c`, `-b`, labels, `-D expect`, SCTP verification tags.
 
 use std::net::IpAddr;
 
@@ -84,7 +84,7 @@ impl Request {
 /// answers so.
 pub fn parse(argv: &[String]) -> Result<Request, Answer> {
     let mut reading = Reading::default();
-    let mut known: Vec<Opt<Key>> = options::COMMON.to_vec();
+    let mut known: Vec<Opt<Key>> = options::ALWAYS.to_vec();
     let mut words = Reader::new(argv);
     while let Some(word) = words.step(&known) {
         match word.map_err(unreadable)? {
@@ -149,7 +149,7 @@ impl Reading {
                 let number = proto_number(text)
                     .ok_or_else(|| refused(format_args!("`{text}' unsupported protocol")))?;
                 self.filter.proto = Some(number);
-                known.truncate(options::COMMON.len());
+                known.truncate(options::ALWAYS.len());
                 known.extend_from_slice(proto_options(number));
             }
             Key::Family => self.take_family(match text {
@@ -302,7 +302,8 @@ impl Reading {
             return Err(Answer::failure(
                 1,
                 format_args!(
-                    "{NAME}: cannot combine save output with any other output type, use -o save only"
+                    "{NAME}: cannot combine save output with any other output type, \
+                     use -o save only"
                 ),
             ));
         }

@@ -110,7 +110,7 @@ const fn flag(key: Key, short: char, long: &'static [&'static str]) -> Opt<Key> 
 }
 
 /// Commands and the options that do not depend on a protocol.
-pub const COMMON: &[Opt<Key>] = &[
+pub const ALWAYS: &[Opt<Key>] = &[
     maybe(Key::Command(Command::List), 'L', &["dump"]),
     maybe(Key::Command(Command::Delete), 'D', &["delete"]),
     maybe(Key::Command(Command::Flush), 'F', &["flush"]),
@@ -260,7 +260,7 @@ pub fn command(key: Key) -> Option<Command> {
 
 /// The long name that messages use.
 pub fn name(key: Key) -> &'static str {
-    let found = COMMON.iter().find(|o| o.key == key);
+    let found = ALWAYS.iter().find(|o| o.key == key);
     found.and_then(|o| o.long.first()).copied().unwrap_or_default()
 }
 
@@ -296,11 +296,12 @@ pub fn allows(command: Command, table: Table, key: Key) -> bool {
         AnyNat, Dst, DstNat, EventMask, Family, Id, Mark, MaskDst, MaskSrc, Output, Protocol,
     };
     use Key::{ReplyDst, ReplySrc, Src, SrcNat, Status, Timeout, Zone, ZoneOriginal, ZoneReply};
-    let filters = match key {
-        Src | Dst | ReplySrc | ReplyDst | Protocol | MaskSrc | MaskDst | SrcNat | DstNat => true,
-        Mark | Family | Output | Zone | ZoneOriginal | ZoneReply => true,
-        _ => false,
-    };
+    let tuples = matches!(
+        key,
+        Src | Dst | ReplySrc | ReplyDst | Protocol | MaskSrc | MaskDst | SrcNat | DstNat
+    );
+    let facts = matches!(key, Mark | Family | Output | Zone | ZoneOriginal | ZoneReply);
+    let filters = tuples || facts;
     match (command, table) {
         (Command::List, Table::Conntrack) => filters || matches!(key, Status | AnyNat),
         (Command::List, Table::Expect) => matches!(key, Family | Output),

@@ -76,3 +76,37 @@ pub trait Gateway {
     /// All counters for `stats`.
     fn stats(&mut self) -> stats::Stats;
 }
+
+/// Runs the tool that `argv` begins with; `None` if it is none of these.
+pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Option<conntrack::Outcome> {
+    let (name, rest) = argv.split_first()?;
+    Some(conntrack::Outcome::Done(match name.as_str() {
+        "conntrack" => return Some(conntrack::run(rest, gateway)),
+        "sysctl" => sysctl::run(rest, gateway),
+        "proc" => proc::run(rest, gateway),
+        "stats" => stats::run(rest, gateway),
+        _ => return None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tool_answers_to_its_name() {
+        let mut gateway = stand_in::StandIn::with([]);
+        for (line, out) in [
+            ("conntrack -C", "0\n"),
+            ("sysctl -n net.nf_conntrack_max", "30\n"),
+            ("proc net/nf_conntrack", ""),
+        ] {
+            let argv: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let outcome = run(&argv, &mut gateway);
+            assert_eq!(outcome, Some(conntrack::Outcome::Done(Answer::text(out))), "{line}");
+        }
+        assert!(run(&["stats".to_owned()], &mut gateway).is_some());
+        assert_eq!(run(&["iptables-save".to_owned()], &mut gateway), None);
+        assert_eq!(run(&[], &mut gateway), None);
+    }
+}

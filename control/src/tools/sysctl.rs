@@ -1,10 +1,14 @@
-//! `sluicegate sysctl`: the keys of `net.netfilter.nf_conntrack_*` as sysctl(8) shows and sets them.
+//! `sluicegate sysctl`: the keys of `net.netfilter.nf_conntrack_*` as sysctl(8) shows and sets
+//! them.
 //!
 //! Keys come from two places: the knobs of the trackers, and `max`, `buckets` and `count` of the
-//! table. Bounds are checked here; whether a good value can be taken is the gateway's to say. Unlike
-//! procps, a value that is not a number is refused whole, and every refusal exits with 1.
+//! table. Bounds are checked here; whether a good value can be taken is the gateway's to say.
+//! Unlike procps, a value that is not a number is refused whole, and every refusal exits with 1.
 
 use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::store::MAX_LIMIT;
+
+use crate::config::sizes::{HASHSIZE_MAX, HASHSIZE_MIN};
 
 use super::getopt::{Opt, Reader, Takes, Unreadable, Word};
 use super::{Answer, Gateway, SysctlError};
@@ -24,9 +28,9 @@ pub struct SysctlKey {
 
 /// Keys of the table: name, writable, bounds. The limits are those of the configuration.
 const TABLE: [(&str, bool, u64, u64); 3] = [
-    ("nf_conntrack_buckets", true, 1024, 1 << 26),
+    ("nf_conntrack_buckets", true, HASHSIZE_MIN, HASHSIZE_MAX),
     ("nf_conntrack_count", false, 0, 0),
-    ("nf_conntrack_max", true, 1, 1 << 28),
+    ("nf_conntrack_max", true, 1, MAX_LIMIT as u64),
 ];
 
 /// All keys, by name.
@@ -283,7 +287,7 @@ mod tests {
             ("tcp_max_retrans", "256"),
             ("log_invalid", "256"),
             ("max", "0"),
-            ("buckets", "1"),
+            ("buckets", "0"),
         ] {
             let key = format!("net.netfilter.nf_conntrack_{key}");
             let text = format!("setting key \"{key}\": Invalid argument");

@@ -1,0 +1,317 @@
+//! The configuration file: TOML in, resolved values out, or one line that says where it is wrong.
+//!
+//! [`Config::load`] reads the file and checks it whole: names, ranges, that ports and networks fit
+//! together, that the rule files can be read (their text is somebody else's to judge). Nothing here
+//! has an effect; `check`, `run` and a reload share it. A key of a later version is refused, never
+//! ignored. `configs/reference.toml` shows every key, `docs/configuration.md` explains them.
+
+mod network;
+mod reader;
+pub mod sizes;
+
+use std::path::{Path, PathBuf};
+
+use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::store::MAX_LIMIT;
+use toml::de::DeTable;
+
+pub use network::{MTU_DEFAULT, Neighbour, PORT_NAME_MAX, PORTS_MAX, Port, Prefixed, Route};
+pub use reader::ConfigError;
+use reader::{Section, Source, integer};
+
+/// A configuration without mistakes, all defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[eal]`
+    pub eal: Eal,
+    /// `[[port]]`, in the order of the file; at least one.
+    pub ports: Vec<Port>,
+    /// `[[route]]`
+    pub routes: Vec<Route>,
+    /// `[[neighbour]]`
+    pub neighbours: Vec<Neighbour>,
+    /// `[conntrack]`
+    pub conntrack: Conntrack,
+    /// `[rules]`
+    pub rules: Rules,
+    /// `[control] socket`
+    pub socket: PathBuf,
+    /// `[log] level`
+    pub log_level: log::LevelFilter,
+}
+
+/// Whether DPDK's memory comes from huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hugepages {
+    /// If the machine has enough of them.
+    Auto,
+    /// Or else do not start.
+    Yes,
+    /// Never.
+    No,
+}
+
+/// What a worker does when it has nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Ask its queues again.
+    Poll,
+    /// Sleep a little, bounded.
+    Sleep,
+}
+
+/// How DPDK is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eal {
+    /// The CPU of the control core.
+    pub control_core: u32,
+    /// The CPUs of the workers; exactly one in this version.
+    pub worker_cores: Vec<u32>,
+    /// Huge pages or not.
+    pub hugepages: Hugepages,
+    /// Memory for DPDK, in MiB.
+    pub memory_mb: u32,
+    /// Packet buffers; `None` for what queues and bursts need.
+    pub mbufs: Option<u32>,
+    /// What this process' DPDK files are called.
+    pub file_prefix: String,
+    /// Appended verbatim to the EAL arguments.
+    pub args: Vec<String>,
+    /// Packets taken from a queue at once, 1 to 64.
+    pub burst: u16,
+    /// Sleeping is the default where a worker shares its CPU with the control core.
+    pub idle: Idle,
+}
+
+/// The table and its knobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conntrack {
+    /// The reported number of buckets.
+    pub hashsize: u32,
+    /// The most conns.
+    pub max: u32,
+    /// The kernel's defaults with what the file changes.
+    pub knobs: Knobs,
+    /// The knobs that the file names (without `nf_conntrack_`): a reload sets these, others keep
+    /// their live value.
+    pub named: Vec<&'static str>,
+    /// Whether the file names `hashsize` and `max`.
+    pub names_sizes: (bool, bool),
+}
+
+/// Rule files, resolved against the configuration's directory; each could be opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// In the format of `iptables-save`.
+    pub ipv4: Option<PathBuf>,
+    /// In the format of `ip6tables-save`.
+    pub ipv6: Option<PathBuf>,
+}
+
+/// Where the control socket is if nobody says otherwise.
+pub const SOCKET_DEFAULT: &str = "/run/sluicegate.sock";
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The first mistake, with its place.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|e| ConfigError {
+            file: path.to_owned(),
+            line: 1,
+            column: 1,
+            message: format!("cannot be read: {e}"),
+        })?;
+        Config::parse(path, &text, sizes::ram_bytes())
+    }
+
+    /// Checks a text; `path` is for messages and for the place of rule files, `ram_bytes` for the
+    /// default size of the table.
+    ///
+    /// # Errors
+    /// The first mistake, with its place.
+    pub fn parse(path: &Path, text: &str, ram_bytes: u64) -> Result<Config, ConfigError> {
+        let source = Source { path, text };
+        let table = DeTable::parse(text)
+            .map_err(|e| source.error(e.span().unwrap_or(0..0), e.message()))?;
+        let root = Section::root(&source, table.get_ref());
+        let ports = network::ports(&root.tables("port")?)?;
+        let config = Config {
+            eal: eal(&root.table("eal")?)?,
+            routes: network::routes(&root.tables("route")?, &ports)?,
+            neighbours: network::neighbours(&root.tables("neighbour")?, &ports)?,
+            conntrack: conntrack(&root.table("conntrack")?, ram_bytes)?,
+            rules: rules(&root.table("rules")?)?,
+            socket: control(&root.table("control")?)?,
+            log_level: log_level(&root.table("log")?)?,
+            ports,
+        };
+        root.finish(&["timeout_policy", "helper", "ipfrag"])?;
+        if config.ports.is_empty() {
+            return Err(source.error(0..0, "there is no [[port]]"));
+        }
+        Ok(config)
+    }
+}
+
+fn eal(section: &Section<'_>) -> Result<Eal, ConfigError> {
+    const CORE_MAX: u64 = 1023;
+    let control_core = section.number("control_core", 0, CORE_MAX)?.map_or(0, |(n, _)| n as u32);
+    let mut worker_cores = Vec::new();
+    for value in section.list("worker_cores")?.unwrap_or_default() {
+        match integer(value.get_ref()).filter(|n| *n <= CORE_MAX) {
+            Some(core) => worker_cores.push(core as u32),
+            None => return Err(section.wrong("worker_cores", value, "must be CPU numbers")),
+        }
+    }
+    if let Some(value) = section.value("worker_cores")
+        && worker_cores.len() != 1
+    {
+        let what = "a number of workers other than one is not supported in this version";
+        return Err(section.wrong("worker_cores", value, what));
+    }
+    let worker_cores = if worker_cores.is_empty() { vec![1] } else { worker_cores };
+    let shared = worker_cores.contains(&control_core);
+    let words = [("poll", Idle::Poll), ("sleep", Idle::Sleep)];
+    let default_idle = if shared { Idle::Sleep } else { Idle::Poll };
+    let args = section.texts("args")?;
+    let eal = Eal {
+        control_core,
+        worker_cores,
+        hugepages: hugepages(section)?,
+        memory_mb: section.number("memory_mb", 64, 1 << 20)?.map_or(512, |(n, _)| n as u32),
+        mbufs: section.number("mbufs", 512, 1 << 24)?.map(|(n, _)| n as u32),
+        file_prefix: file_prefix(section)?,
+        args: args.into_iter().map(|(text, _)| text.to_owned()).collect(),
+        burst: section.number("burst", 1, 64)?.map_or(32, |(n, _)| n as u16),
+        idle: section.choice("idle", &words)?.unwrap_or(default_idle),
+    };
+    section.finish(&[])?;
+    Ok(eal)
+}
+
+fn hugepages(section: &Section<'_>) -> Result<Hugepages, ConfigError> {
+    let Some(value) = section.value("hugepages") else { return Ok(Hugepages::Auto) };
+    if value.get_ref().as_str() == Some("auto") {
+        return Ok(Hugepages::Auto);
+    }
+    match section.number("hugepages", 0, 1) {
+        Ok(Some((0, _))) => Ok(Hugepages::No),
+        Ok(_) => Ok(Hugepages::Yes),
+        Err(_) => Err(section.wrong("hugepages", value, "must be \"auto\", true or false")),
+    }
+}
+
+fn file_prefix(section: &Section<'_>) -> Result<String, ConfigError> {
+    let Some((text, value)) = section.text("file_prefix")? else {
+        return Ok("sluicegate".to_owned());
+    };
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if text.is_empty() || text.len() > 64 || !text.chars().all(good) {
+        let what = "must have 1 to 64 letters, digits, _ or -";
+        return Err(section.wrong("file_prefix", value, what));
+    }
+    Ok(text.to_owned())
+}
+
+/// Keys of `[conntrack]` that later versions know: sysctls and ways of being full.
+const CONNTRACK_LATER: &[&str] = &["expect_max", "frag6_*", "gre_timeout*", "sctp_timeout_*"];
+
+fn conntrack(section: &Section<'_>, ram_bytes: u64) -> Result<Conntrack, ConfigError> {
+    let number = |key| section.number(key, sizes::HASHSIZE_MIN, sizes::HASHSIZE_MAX);
+    let (hashsize, buckets) = (number("hashsize")?, number("buckets")?);
+    if let (Some(_), Some((_, value))) = (hashsize, buckets) {
+        let what = "is another name of hashsize, which is given too";
+        return Err(section.wrong("buckets", value, what));
+    }
+    let named_size = hashsize.or(buckets).map(|(n, _)| n as u32);
+    let hashsize = named_size.unwrap_or_else(|| sizes::default_hashsize(ram_bytes));
+    let named_max = section.number("max", 1, u64::from(MAX_LIMIT))?.map(|(n, _)| n as u32);
+    let mut knobs = Knobs::default();
+    let mut named = Vec::new();
+    for knob in Knobs::all() {
+        let Some((number, value)) = section.number(knob.name, knob.min, knob.max)? else {
+            continue;
+        };
+        knobs.set(knob.name, number).map_err(|e| section.wrong(knob.name, value, e))?;
+        named.push(knob.name);
+    }
+    if let Some((text, value)) = section.text("full")?
+        && text != "early-drop"
+    {
+        let what = match text {
+            "refuse" => "is not supported in this version",
+            _ => "must be \"early-drop\"",
+        };
+        return Err(section.wrong("full", value, what));
+    }
+    section.finish(CONNTRACK_LATER)?;
+    Ok(Conntrack {
+        hashsize,
+        max: named_max.unwrap_or_else(|| sizes::default_max(hashsize)),
+        knobs,
+        named,
+        names_sizes: (named_size.is_some(), named_max.is_some()),
+    })
+}
+
+fn rules(section: &Section<'_>) -> Result<Rules, ConfigError> {
+    let file = |key| {
+        let Some((text, value)) = section.text(key)? else { return Ok(None) };
+        let home = section.source.path.parent().unwrap_or(Path::new(""));
+        let path = home.join(text);
+        let opened = std::fs::File::open(&path).and_then(|f| f.metadata());
+        let complaint = match opened {
+            Ok(facts) if facts.is_dir() => "is a directory".to_owned(),
+            Ok(_) => return Ok(Some(path)),
+            Err(e) => format!("{} cannot be read: {e}", path.display()),
+        };
+        Err(section.wrong(key, value, complaint))
+    };
+    let rules = Rules { ipv4: file("ipv4")?, ipv6: file("ipv6")? };
+    if let Some((text, value)) = section.text("on_reload")?
+        && text != "reevaluate"
+    {
+        let what = match text {
+            "keep" | "kill-denied" => "is not supported in this version",
+            _ => "must be \"reevaluate\"",
+        };
+        return Err(section.wrong("on_reload", value, what));
+    }
+    section.finish(&["sets"])?;
+    Ok(rules)
+}
+
+fn control(section: &Section<'_>) -> Result<PathBuf, ConfigError> {
+    // A UNIX socket's path has 108 bytes with its final zero; `.new` is appended while binding.
+    const SOCKET_PATH_MAX: usize = 103;
+    let socket = match section.text("socket")? {
+        None => PathBuf::from(SOCKET_DEFAULT),
+        Some((text, value)) if text.is_empty() || text.len() > SOCKET_PATH_MAX => {
+            let what = format!("must have 1 to {SOCKET_PATH_MAX} bytes");
+            return Err(section.wrong("socket", value, what));
+        }
+        Some((text, _)) => PathBuf::from(text),
+    };
+    section.finish(&["metrics"])?;
+    Ok(socket)
+}
+
+fn log_level(section: &Section<'_>) -> Result<log::LevelFilter, ConfigError> {
+    use log::LevelFilter::{Debug, Error, Info, Off, Trace, Warn};
+    let words = [
+        ("off", Off),
+        ("error", Error),
+        ("warn", Warn),
+        ("info", Info),
+        ("debug", Debug),
+        ("trace", Trace),
+    ];
+    let level = section.choice("level", &words)?.unwrap_or(Info);
+    section.finish(&[])?;
+    Ok(level)
+}
+
+#[cfg(test)]
+mod tests;

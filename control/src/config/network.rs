@@ -1,0 +1,298 @@
+//! `[[port]]`, `[[route]]` and `[[neighbour]]`: the gateway's place in the network.
+//!
+//! Ports keep the order of the file; routes and neighbours name them by index.
+
+use std::net::IpAddr;
+
+use dataplane::wire::address::Address;
+use ipnet::IpNet;
+
+use super::reader::{ConfigError, Section, Value};
+
+/// The longest port name: a Linux interface name (`IFNAMSIZ` less the final zero).
+pub const PORT_NAME_MAX: usize = 15;
+
+/// The most ports.
+pub const PORTS_MAX: usize = 64;
+
+/// The MTU of a port that names none.
+pub const MTU_DEFAULT: u16 = 1500;
+
+/// An address with the length of its network's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefixed {
+    /// The address; of a route, the network.
+    pub address: Address,
+    /// Bits, 0 to 32 or 128.
+    pub prefix: u8,
+}
+
+impl Prefixed {
+    /// Whether an address lies in this network.
+    pub fn contains(&self, other: Address) -> bool {
+        let (width, upper) = if self.address.is_v4() { (32, !0 << 32) } else { (128, 0) };
+        let host = width - u32::from(self.prefix);
+        let mask = u128::MAX.checked_shl(host).unwrap_or(0) | upper;
+        let same_family = self.address.is_v4() == other.is_v4();
+        same_family && (self.address.bits() ^ other.bits()) & mask == 0
+    }
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The interface name that rules use.
+    pub name: String,
+    /// A vdev string or a PCI address.
+    pub device: String,
+    /// The address used on the wire; `None` for the device's own.
+    pub mac: Option<[u8; 6]>,
+    /// Its addresses, each once in the whole file.
+    pub addresses: Vec<Prefixed>,
+    /// In bytes, without the Ethernet header.
+    pub mtu: u16,
+    /// Descriptors of its receive queue.
+    pub rx_descriptors: u16,
+    /// Descriptors of its transmit queue.
+    pub tx_descriptors: u16,
+    /// Whether it takes frames for other MAC addresses.
+    pub promiscuous: bool,
+}
+
+/// One static route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The destinations; host bits are 0.
+    pub to: Prefixed,
+    /// The next hop; `None` where destinations are neighbours.
+    pub via: Option<Address>,
+    /// Index of the port.
+    pub port: usize,
+}
+
+/// One static neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its address, in a network of the port.
+    pub address: Address,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Index of the port.
+    pub port: usize,
+}
+
+const PORT_LATER: &[&str] = &["host_tap", "vlan"];
+
+/// Reads `[[port]]`.
+pub(super) fn ports(sections: &[Section<'_>]) -> Result<Vec<Port>, ConfigError> {
+    let mut ports: Vec<Port> = Vec::new();
+    for section in sections {
+        let port = port(section, &ports)?;
+        ports.push(port);
+        if ports.len() > PORTS_MAX {
+            let message = format!("more than {PORTS_MAX} ports are not supported");
+            return Err(section.source.error(section.span.clone(), message));
+        }
+    }
+    Ok(ports)
+}
+
+fn port(section: &Section<'_>, others: &[Port]) -> Result<Port, ConfigError> {
+    let name = port_name(section, others)?;
+    let (device, value) = section.text("device")?.ok_or_else(|| section.missing("device"))?;
+    if device.is_empty() || device.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(section.wrong("device", value, "must be a vdev or a PCI address"));
+    }
+    if others.iter().any(|p| p.device == device) {
+        return Err(section.wrong("device", value, "is the device of another port"));
+    }
+    let mac = mac(section)?;
+    let mut addresses: Vec<Prefixed> = Vec::new();
+    for (text, value) in section.texts("addresses")? {
+        let address = own_address(section, text, value)?;
+        let taken = others.iter().flat_map(|p| &p.addresses).chain(&addresses);
+        if taken.into_iter().any(|a| a.address == address.address) {
+            return Err(section.wrong("addresses", value, "is given twice"));
+        }
+        addresses.push(address);
+    }
+    let has_v6 = addresses.iter().any(|a| !a.address.is_v4());
+    // RFC 8200, section 5: every link of IPv6 carries 1280 bytes.
+    let mtu_min = if has_v6 { 1280 } else { 68 };
+    let mtu = section.number("mtu", mtu_min, 9600)?.map_or(MTU_DEFAULT, |(n, _)| n as u16);
+    for key in ["rx_queues", "tx_queues"] {
+        if let Some((number, value)) = section.number(key, 1, 256)?
+            && number != 1
+        {
+            let what = "more than one queue is not supported in this version";
+            return Err(section.wrong(key, value, what));
+        }
+    }
+    let descriptors =
+        |key| Ok(section.number(key, 64, 32_768)?.map_or(1024, |(number, _)| number as u16));
+    let port = Port {
+        name,
+        device: device.to_owned(),
+        mac,
+        addresses,
+        mtu,
+        rx_descriptors: descriptors("rx_descriptors")?,
+        tx_descriptors: descriptors("tx_descriptors")?,
+        promiscuous: section.flag("promiscuous", false)?,
+    };
+    section.finish(PORT_LATER)?;
+    Ok(port)
+}
+
+/// A name that Linux would give an interface and that a rule can spell.
+fn port_name(section: &Section<'_>, others: &[Port]) -> Result<String, ConfigError> {
+    let (name, value) = section.text("name")?.ok_or_else(|| section.missing("name"))?;
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-@:".contains(c);
+    let what = if name.is_empty() || name.len() > PORT_NAME_MAX {
+        format!("must have 1 to {PORT_NAME_MAX} characters")
+    } else if !name.chars().all(good) || name.starts_with('-') || matches!(name, "." | "..") {
+        "may have letters, digits and . _ - @ :, and must not begin with -".to_owned()
+    } else if name == "lo" {
+        "is the name of the gateway's own loopback".to_owned()
+    } else if others.iter().any(|p| p.name == name) {
+        "is the name of another port".to_owned()
+    } else {
+        return Ok(name.to_owned());
+    };
+    Err(section.wrong("name", value, what))
+}
+
+fn own_address(
+    section: &Section<'_>,
+    text: &str,
+    value: Value<'_>,
+) -> Result<Prefixed, ConfigError> {
+    let complain = |what: &str| {
+        let name = &section.name;
+        section.source.error(value.span(), format_args!("{name} addresses: {text:?} {what}"))
+    };
+    let (ip, _) = text.split_once('/').ok_or_else(|| complain("lacks a prefix, such as /24"))?;
+    let net: IpNet = text.parse().map_err(|_| complain("must be like 192.0.2.1/24"))?;
+    let ip: IpAddr = ip.parse().map_err(|_| complain("must be like 192.0.2.1/24"))?;
+    let v4_ends = match net {
+        IpNet::V4(net) => {
+            net.prefix_len() < 31 && (net.addr() == net.network() || net.addr() == net.broadcast())
+        }
+        IpNet::V6(_) => false,
+    };
+    let mapped = matches!(ip, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
+    let broadcast = matches!(ip, IpAddr::V4(a) if a.is_broadcast());
+    if ip.is_multicast() || ip.is_unspecified() || ip.is_loopback() || broadcast || mapped {
+        return Err(complain("is not a unicast address"));
+    }
+    if v4_ends {
+        return Err(complain("is the first or last address of its network"));
+    }
+    Ok(Prefixed { address: ip.into(), prefix: net.prefix_len() })
+}
+
+/// The key `mac`: six hexadecimal bytes, not a group address (IEEE 802, the first bit).
+fn mac(section: &Section<'_>) -> Result<Option<[u8; 6]>, ConfigError> {
+    let Some((text, value)) = section.text("mac")? else { return Ok(None) };
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|b| if b.len() == 2 { u8::from_str_radix(b, 16).ok() } else { None })
+        .collect();
+    let Some(mac) = bytes.and_then(|b| <[u8; 6]>::try_from(b).ok()) else {
+        return Err(section.wrong("mac", value, "must be like 02:00:00:00:10:01"));
+    };
+    if mac[0] & 1 != 0 || mac == [0; 6] {
+        return Err(section.wrong("mac", value, "must be a unicast address"));
+    }
+    Ok(Some(mac))
+}
+
+/// The key `port`: the index of the port it names.
+fn port_index(section: &Section<'_>, ports: &[Port]) -> Result<usize, ConfigError> {
+    let (name, value) = section.text("port")?.ok_or_else(|| section.missing("port"))?;
+    ports.iter().position(|p| p.name == name).ok_or_else(|| {
+        let names: Vec<&str> = ports.iter().map(|p| p.name.as_str()).collect();
+        let what = format!("no such port; there are {}", names.join(", "));
+        section.wrong("port", value, what)
+    })
+}
+
+/// An address that must lie in a network of the port and not be the port's own.
+fn neighbouring(
+    section: &Section<'_>,
+    key: &str,
+    port: &Port,
+    (text, value): (&str, Value<'_>),
+) -> Result<Address, ConfigError> {
+    let complain = |what: &str| {
+        let name = &section.name;
+        section.source.error(value.span(), format_args!("{name} {key} = {text:?}: {what}"))
+    };
+    let ip: IpAddr = text.parse().map_err(|_| complain("must be an address"))?;
+    let address = Address::from(ip);
+    if ip.is_multicast() || ip.is_unspecified() {
+        return Err(complain("is not a unicast address"));
+    }
+    if port.addresses.iter().any(|a| a.address == address) {
+        return Err(complain("is the gateway's own address"));
+    }
+    // fe80::/10 is on every link (RFC 4291, section 2.5.6).
+    let link_local = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
+    if !link_local && !port.addresses.iter().any(|a| a.contains(address)) {
+        let name = &port.name;
+        return Err(complain(&format!("is in no network of port {name:?}")));
+    }
+    Ok(address)
+}
+
+/// Reads `[[route]]`.
+pub(super) fn routes(sections: &[Section<'_>], ports: &[Port]) -> Result<Vec<Route>, ConfigError> {
+    let mut routes: Vec<Route> = Vec::new();
+    for section in sections {
+        let (text, value) = section.text("to")?.ok_or_else(|| section.missing("to"))?;
+        let bad = || section.wrong("to", value, "must be a network like 198.51.100.0/24");
+        let net: IpNet = text.parse().map_err(|_| bad())?;
+        if net.addr() != net.network() {
+            let what = format!("has host bits; the network is {}", net.trunc());
+            return Err(section.wrong("to", value, what));
+        }
+        let to = Prefixed { address: net.addr().into(), prefix: net.prefix_len() };
+        if routes.iter().any(|r| r.to == to) {
+            return Err(section.wrong("to", value, "has a route already"));
+        }
+        let port = port_index(section, ports)?;
+        let via = match section.text("via")? {
+            None => None,
+            Some(via) => {
+                let address = neighbouring(section, "via", &ports[port], via)?;
+                if address.is_v4() != to.address.is_v4() {
+                    return Err(section.wrong("via", via.1, "is of another family than \"to\""));
+                }
+                Some(address)
+            }
+        };
+        section.finish(&[])?;
+        routes.push(Route { to, via, port });
+    }
+    Ok(routes)
+}
+
+/// Reads `[[neighbour]]`.
+pub(super) fn neighbours(
+    sections: &[Section<'_>],
+    ports: &[Port],
+) -> Result<Vec<Neighbour>, ConfigError> {
+    let mut neighbours: Vec<Neighbour> = Vec::new();
+    for section in sections {
+        let port = port_index(section, ports)?;
+        let found = section.text("address")?.ok_or_else(|| section.missing("address"))?;
+        let address = neighbouring(section, "address", &ports[port], found)?;
+        if neighbours.iter().any(|n| n.port == port && n.address == address) {
+            return Err(section.wrong("address", found.1, "is given twice"));
+        }
+        let mac = mac(section)?.ok_or_else(|| section.missing("mac"))?;
+        section.finish(&[])?;
+        neighbours.push(Neighbour { address, mac, port });
+    }
+    Ok(neighbours)
+}

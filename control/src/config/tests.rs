@@ -1,0 +1,244 @@
+//! The configurations that ship, and one of every mistake.
+
+use super::*;
+
+const GOOD: &str = r#"
+[[port]]
+name = "lan"
+device = "net_tap0,iface=sg-lan"
+mac = "02:00:00:00:10:01"
+addresses = ["192.168.10.1/24", "fd00:10::1/64"]
+
+[[port]]
+name = "wan"
+device = "net_tap1,iface=sg-wan"
+addresses = ["203.0.113.1/24", "203.0.113.10/24"]
+mtu = 1300
+
+[[route]]
+to = "0.0.0.0/0"
+via = "203.0.113.254"
+port = "wan"
+
+[[neighbour]]
+address = "203.0.113.254"
+mac = "02:00:00:00:20:fe"
+port = "wan"
+"#;
+
+const RAM: u64 = 8 << 30;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("dir/g.toml"), text, RAM)
+}
+
+/// The message for [`GOOD`] with more text after it.
+fn complaint(more: &str) -> String {
+    parse(&format!("{GOOD}{more}")).unwrap_err().to_string()
+}
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name)
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!(config.eal.worker_cores, [1]);
+    assert_eq!((config.eal.memory_mb, config.eal.mbufs, config.eal.burst), (512, None, 32));
+    assert_eq!((config.eal.hugepages, config.eal.idle), (Hugepages::Auto, Idle::Poll));
+    let [lan, wan] = &config.ports[..] else { panic!("two ports") };
+    assert_eq!((lan.mtu, wan.mtu, wan.mac), (1500, 1300, None));
+    assert_eq!(lan.mac, Some([2, 0, 0, 0, 0x10, 1]));
+    assert_eq!(lan.addresses[0].prefix, 24);
+    assert_eq!((config.routes[0].port, config.neighbours[0].port), (1, 1));
+    let table = &config.conntrack;
+    assert_eq!((table.hashsize, table.max), (65_536, 262_144));
+    assert_eq!(table.knobs, Knobs::default());
+    assert_eq!(config.socket, Path::new(SOCKET_DEFAULT));
+    assert_eq!(config.log_level, log::LevelFilter::Info);
+}
+
+#[test]
+fn knobs_take_booleans_and_numbers() {
+    let more = "[conntrack]\nbuckets = 1000\nacct = true\ntcp_loose = 0\nudp_timeout = 7\n";
+    let table = parse(&format!("{GOOD}{more}")).unwrap().conntrack;
+    assert_eq!((table.hashsize, table.max, table.names_sizes), (1000, 4000, (true, false)));
+    assert_eq!(table.knobs.get("acct"), Some(1));
+    assert_eq!(table.knobs.get("tcp_loose"), Some(0));
+    assert_eq!(table.knobs.get("udp_timeout"), Some(7));
+    let mut named = table.named.clone();
+    named.sort();
+    assert_eq!(named, ["acct", "tcp_loose", "udp_timeout"]);
+}
+
+#[test]
+fn every_shipped_configuration_loads() {
+    let mut names: Vec<PathBuf> = std::fs::read_dir(shipped(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 2);
+    for name in names {
+        Config::load(&name).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+/// A key that the reader knows and the reference does not show, or the reverse, is a defect.
+#[test]
+fn the_reference_names_every_knob_with_its_default() {
+    let config = Config::load(&shipped("reference.toml")).unwrap();
+    let mut named = config.conntrack.named.clone();
+    named.sort();
+    assert_eq!(named, Knobs::names());
+    assert_eq!(config.conntrack.knobs, Knobs::default());
+    let text = std::fs::read_to_string(shipped("reference.toml")).unwrap();
+    let guide = std::fs::read_to_string(shipped("../docs/configuration.md")).unwrap();
+    for key in [
+        "control_core",
+        "worker_cores",
+        "hugepages",
+        "memory_mb",
+        "mbufs",
+        "file_prefix",
+        "args",
+        "burst",
+        "idle",
+        "name",
+        "device",
+        "mac",
+        "addresses",
+        "mtu",
+        "rx_queues",
+        "tx_queues",
+        "rx_descriptors",
+        "tx_descriptors",
+        "promiscuous",
+        "to",
+        "via",
+        "port",
+        "address",
+        "hashsize",
+        "buckets",
+        "max",
+        "full",
+        "ipv4",
+        "ipv6",
+        "on_reload",
+        "socket",
+        "level",
+    ] {
+        let shown =
+            |l: &str| l.trim_start_matches("# ").split(" =").next().is_some_and(|k| k == key);
+        assert!(text.lines().any(shown), "reference.toml lacks {key}");
+        assert!(guide.contains(&format!("`{key}`")), "configuration.md lacks {key}");
+    }
+    for name in Knobs::names() {
+        assert!(guide.contains(&format!("`{name}`")), "configuration.md lacks {name}");
+    }
+}
+
+#[test]
+fn a_mistake_has_its_place() {
+    let text = GOOD.replace("mtu = 1300", "mtu = 1300\nno_such_key = 1");
+    assert_eq!(
+        parse(&text).unwrap_err().to_string(),
+        "dir/g.toml:13:1: [[port]] has no key \"no_such_key\"; it takes addresses, device, mac, \
+         mtu, name, promiscuous, rx_descriptors, rx_queues, tx_descriptors, tx_queues"
+    );
+    assert_eq!(
+        parse(&GOOD.replace("mtu = 1300", "mtu = 10")).unwrap_err().to_string(),
+        "dir/g.toml:12:7: [[port]] mtu = 10: must be a number from 68 to 9600"
+    );
+    assert!(parse("[eal\n").unwrap_err().to_string().starts_with("dir/g.toml:1:5: "));
+    assert_eq!(parse("").unwrap_err().to_string(), "dir/g.toml:1:1: there is no [[port]]");
+    let unreadable = Config::load(Path::new("/nonexistent/g.toml")).unwrap_err().to_string();
+    assert!(unreadable.starts_with("/nonexistent/g.toml:1:1: cannot be read: "), "{unreadable}");
+}
+
+#[test]
+fn mistakes_in_ports() {
+    for (from, to, message) in [
+        ("name = \"wan\"", "name = \"lan\"", "name = \"lan\": is the name of another port"),
+        ("name = \"wan\"", "name = \"abcdefghijklmnop\"", "must have 1 to 15 characters"),
+        ("name = \"wan\"", "name = \"a b\"", "may have letters, digits"),
+        ("name = \"wan\"", "name = \"lo\"", "loopback"),
+        ("name = \"wan\"\n", "", "[[port]] needs the key \"name\""),
+        ("net_tap1,iface=sg-wan", "net_tap0,iface=sg-lan", "is the device of another port"),
+        ("203.0.113.10/24", "192.168.10.1/16", "is given twice"),
+        ("203.0.113.10/24", "203.0.113.10", "lacks a prefix"),
+        ("203.0.113.10/24", "203.0.113.10/33", "must be like 192.0.2.1/24"),
+        ("203.0.113.10/24", "203.0.113.0/24", "is the first or last address of its network"),
+        ("203.0.113.10/24", "224.0.0.1/24", "is not a unicast address"),
+        ("02:00:00:00:10:01", "01:00:00:00:10:01", "must be a unicast address"),
+        ("02:00:00:00:10:01", "02:00:00:00:10", "must be like 02:00:00:00:10:01"),
+        ("mtu = 1300", "mtu = 1300\nhost_tap = \"x\"", "host_tap is not supported in this version"),
+        ("mtu = 1300", "vlan = 3", "vlan is not supported in this version"),
+        ("mtu = 1300", "rx_queues = 2", "more than one queue is not supported in this version"),
+        ("mtu = 1300", "rx_descriptors = 1", "must be a number from 64 to 32768"),
+        ("mtu = 1300", "promiscuous = 2", "must be true, false, 0 or 1"),
+        ("\"fd00:10::1/64\"]", "\"fd00:10::1/64\"]\nmtu = 1279", "from 1280 to 9600"),
+        ("port = \"wan\"", "port = \"dmz\"", "no such port; there are lan, wan"),
+        ("via = \"203.0.113.254\"", "via = \"198.51.100.1\"", "is in no network of port \"wan\""),
+        ("via = \"203.0.113.254\"", "via = \"203.0.113.10\"", "is the gateway's own address"),
+        ("to = \"0.0.0.0/0\"", "to = \"::/0\"", "is of another family"),
+        ("to = \"0.0.0.0/0\"", "to = \"10.0.0.1/8\"", "has host bits; the network is 10.0.0.0/8"),
+        ("mac = \"02:00:00:00:20:fe\"\n", "", "[[neighbour]] needs the key \"mac\""),
+        ("\naddress = \"203.0.113.254\"", "\naddress = \"192.168.10.2\"", "is in no network"),
+    ] {
+        assert!(GOOD.contains(from), "{from}");
+        let error = parse(&GOOD.replacen(from, to, 1)).unwrap_err();
+        assert!(error.message.contains(message), "{to}: {error}");
+        assert!(error.line > 1, "{error}");
+    }
+}
+
+#[test]
+fn mistakes_elsewhere() {
+    for (more, message) in [
+        ("[eal]\nworker_cores = [1, 2]", "other than one is not supported in this version"),
+        ("[eal]\nworker_cores = []", "other than one is not supported in this version"),
+        ("[eal]\nworker_cores = [\"a\"]", "must be CPU numbers"),
+        ("[eal]\nburst = 65", "must be a number from 1 to 64"),
+        ("[eal]\nhugepages = \"no\"", "must be \"auto\", true or false"),
+        ("[eal]\nidle = \"nap\"", "must be \"poll\" or \"sleep\""),
+        ("[eal]\nargs = \"--no-pci\"", "must be a list in brackets"),
+        ("[eal]\nfile_prefix = \"a/b\"", "letters, digits, _ or -"),
+        ("[conntrack]\nmax = 0", "[conntrack] max = 0: must be a number from 1 to 268435456"),
+        ("[conntrack]\nmax = -1", "must be a number from 1 to 268435456"),
+        ("[conntrack]\nhashsize = 2\nbuckets = 2", "is another name of hashsize"),
+        ("[conntrack]\nacct = 2", "[conntrack] acct = 2: must be true, false, 0 or 1"),
+        ("[conntrack]\nudp_timeout = \"30\"", "must be a number from 0 to"),
+        ("[conntrack]\nnf_conntrack_acct = 1", "has no key \"nf_conntrack_acct\""),
+        ("[conntrack]\nexpect_max = 1", "expect_max is not supported in this version"),
+        ("[conntrack]\nfrag6_timeout = 1", "frag6_timeout is not supported in this version"),
+        ("[conntrack]\nfull = \"refuse\"", "is not supported in this version"),
+        ("[conntrack]\nfull = \"maybe\"", "must be \"early-drop\""),
+        ("[rules]\nsets = \"x\"", "sets is not supported in this version"),
+        ("[rules]\non_reload = \"keep\"", "is not supported in this version"),
+        ("[rules]\non_reload = \"x\"", "must be \"reevaluate\""),
+        ("[rules]\nipv4 = \"none.v4\"", "dir/none.v4 cannot be read"),
+        ("[control]\nmetrics = \"x\"", "metrics is not supported in this version"),
+        ("[control]\nsocket = \"\"", "must have 1 to 103 bytes"),
+        ("[log]\nlevel = \"loud\"", "must be \"off\" or \"error\""),
+        ("[timeout_policy.slow]\nudp_timeout = 1", "timeout_policy is not supported"),
+        ("[helper.ftp]\ntimeout = 1", "helper is not supported in this version"),
+        ("[ipfrag]\ntime = 1", "ipfrag is not supported in this version"),
+        ("[nonsense]\na = 1", "the file has no key \"nonsense\""),
+        ("[port]\na = 1", ""),
+    ] {
+        let text = complaint(more);
+        assert!(text.contains(message), "{more}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_shared_cpu_sleeps_by_default() {
+    let idle = |eal: &str| parse(&format!("{GOOD}[eal]\n{eal}")).unwrap().eal.idle;
+    assert_eq!(idle("worker_cores = [0]"), Idle::Sleep);
+    assert_eq!(idle("worker_cores = [0]\nidle = \"poll\""), Idle::Poll);
+    assert_eq!(idle("control_core = 2"), Idle::Poll);
+}
