@@ -27,7 +27,7 @@ pub(crate) mod hooks;
 pub(crate) mod host;
 pub mod messages;
 pub mod neighbour;
-pub(crate) mod neighbours;
+pub mod neighbours;
 pub mod paths;
 pub mod route;
 pub mod service;

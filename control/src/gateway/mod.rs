@@ -1,0 +1,267 @@
+//! The control core: the one writer of policy, and the other end of every lcore's mailbox.
+//!
+//! [`ControlCore`] owns the configuration in force, the rules as text and model, the knobs, and the
+//! current snapshot. It publishes, sweeps for expired conns, runs the neighbour timers, serves the
+//! tools, and never touches a packet. Workers run beside it (in the daemon) or are polled by it (in
+//! `replay`): whenever it has to wait for an answer it calls `pause`, which lets them go on.
+//!
+//! | file | does |
+//! |---|---|
+//! | `mod` | the parts and how they are made |
+//! | `mail` | messages from the lcores; questions to them |
+//! | `policy` | publishing rules, routes and knobs; rule counters across snapshots |
+//! | `upkeep` | expiry sweep, neighbour timers, memory ahead of demand |
+//! | `serve` | what the tools need: listings, deletes, sysctls, statistics |
+//! | `commands` | from a command line to its answer |
+
+mod commands;
+mod mail;
+mod policy;
+mod serve;
+mod upkeep;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::record::Family;
+use dataplane::conntrack::store::{SetupError, Shared, Sizes, Store};
+use dataplane::conntrack::tuple::HashSeed;
+use dataplane::lcore::mailbox::Mailbox;
+use dataplane::pipeline::counters::LcoreCounters;
+use dataplane::pipeline::neighbour::NeighbourTable;
+use dataplane::pipeline::snapshot::Snapshot;
+use dataplane::pipeline::Links;
+use dataplane::time::{Now, Tick};
+
+use crate::config::Config;
+use crate::publish::{self, PublishError, Rulesets};
+use crate::socket::Reply;
+use crate::tools::conntrack::Subscription;
+
+pub use commands::Served;
+pub use policy::ReloadError;
+
+/// Neighbours of all ports together.
+const NEIGHBOURS: usize = 4096;
+
+/// One lcore as the control core sees it.
+struct Lcore {
+    mailbox: Arc<Mailbox>,
+    counters: Arc<LcoreCounters>,
+    cpu: u32,
+}
+
+/// What a worker is made from.
+pub struct WorkerParts {
+    /// The lcore's hands on the table.
+    pub store: Store,
+    /// The policy to start with.
+    pub snapshot: Arc<Snapshot>,
+    /// What it shares with the control core.
+    pub links: Links,
+    /// Its mailbox.
+    pub mailbox: Arc<Mailbox>,
+    /// For its choice of ports.
+    pub seed: u64,
+}
+
+/// Why the control core could not be set up.
+#[derive(Debug)]
+pub enum CoreError {
+    /// The table.
+    Table(SetupError),
+    /// The first snapshot.
+    Publish(PublishError),
+}
+
+impl fmt::Display for CoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CoreError::Table(e) => write!(f, "conntrack table: {e}"),
+            CoreError::Publish(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CoreError {}
+
+impl From<SetupError> for CoreError {
+    fn from(error: SetupError) -> CoreError {
+        CoreError::Table(error)
+    }
+}
+
+/// Lets the workers go on for a moment.
+pub type Pause = Box<dyn FnMut()>;
+
+/// The control core.
+pub struct ControlCore {
+    config: Config,
+    macs: Vec<[u8; 6]>,
+    rulesets: Rulesets,
+    knobs: Knobs,
+    max: u32,
+    shared: Arc<Shared>,
+    neighbours: Arc<NeighbourTable>,
+    listeners: Arc<AtomicBool>,
+    snapshot: Arc<Snapshot>,
+    tally: policy::Tally,
+    lcores: Vec<Lcore>,
+    seed: u64,
+    inbox: mail::Inbox,
+    subscriptions: Vec<(Box<Subscription>, Reply)>,
+    upkeep: upkeep::Upkeep,
+    clock: Box<dyn Fn() -> Now>,
+    pause: Pause,
+    /// What LOG rules wrote, for those who ask (`replay`); the daemon writes it to its own log.
+    log_lines: Vec<String>,
+    keep_log_lines: bool,
+}
+
+impl ControlCore {
+    /// For a configuration whose ports have `macs`. `seed` makes every choice repeatable; the
+    /// daemon draws it, `replay` fixes it.
+    ///
+    /// # Errors
+    /// See [`CoreError`].
+    pub fn new(
+        config: Config,
+        macs: Vec<[u8; 6]>,
+        rulesets: Rulesets,
+        seed: [u64; 6],
+        clock: Box<dyn Fn() -> Now>,
+    ) -> Result<ControlCore, CoreError> {
+        let [a, b, c, d, e, ports_seed] = seed;
+        let hash_seed = HashSeed([a, b, c, d, e]);
+        let max = config.conntrack.max;
+        let cpus = config.eal.worker_cores.clone();
+        let sizes = Sizes { max, lcores: cpus.len() as u8, extensions: max };
+        let shared = Arc::new(Shared::new(sizes, hash_seed)?);
+        let knobs = config.conntrack.knobs;
+        let snapshot = publish::snapshot(&config, &macs, &rulesets, knobs, 1, cpus.len())
+            .map_err(CoreError::Publish)?;
+        let lcores = cpus.iter().map(|&cpu| Lcore {
+            mailbox: Arc::new(Mailbox::default()),
+            counters: Arc::new(LcoreCounters::new(config.ports.len())),
+            cpu,
+        });
+        let mut core = ControlCore {
+            macs,
+            rulesets,
+            knobs,
+            max,
+            shared,
+            neighbours: Arc::new(NeighbourTable::new(NEIGHBOURS, hash_seed)),
+            listeners: Arc::new(AtomicBool::new(false)),
+            tally: policy::Tally::of(&snapshot),
+            snapshot: Arc::new(snapshot),
+            lcores: lcores.collect(),
+            seed: ports_seed,
+            inbox: mail::Inbox::default(),
+            subscriptions: Vec::new(),
+            upkeep: upkeep::Upkeep::default(),
+            clock,
+            pause: Box::new(std::thread::yield_now),
+            log_lines: Vec::new(),
+            keep_log_lines: false,
+            config,
+        };
+        core.set_neighbours();
+        core.provide_memory().map_err(|e| CoreError::Table(SetupError::Memory(e)))?;
+        Ok(core)
+    }
+
+    /// How to let the workers go on while an answer is awaited.
+    pub fn set_pause(&mut self, pause: Pause) {
+        self.pause = pause;
+    }
+
+    /// The parts of worker `number`. Each may be taken once.
+    pub fn worker_parts(&self, number: usize) -> WorkerParts {
+        let lcore = &self.lcores[number];
+        WorkerParts {
+            store: Store::new(Arc::clone(&self.shared), number as u8),
+            snapshot: Arc::clone(&self.snapshot),
+            links: Links {
+                counters: Arc::clone(&lcore.counters),
+                neighbours: Arc::clone(&self.neighbours),
+                listeners: Arc::clone(&self.listeners),
+            },
+            mailbox: Arc::clone(&lcore.mailbox),
+            seed: self.seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        }
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Counters of all workers, for tests of the balance.
+    pub fn counters(&self) -> impl Iterator<Item = &LcoreCounters> {
+        self.lcores.iter().map(|l| &*l.counters)
+    }
+
+    /// Keeps the lines of LOG rules for [`ControlCore::take_log_lines`] instead of logging them.
+    pub fn keep_log_lines(&mut self) {
+        self.keep_log_lines = true;
+    }
+
+    /// The lines kept so far.
+    pub fn take_log_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log_lines)
+    }
+
+    fn now(&self) -> Now {
+        (self.clock)()
+    }
+
+    fn tick_now(&self) -> Tick {
+        self.now().tick
+    }
+
+    /// One round of everything that is not asked for: messages, expiry, timers. Call it often.
+    pub fn round(&mut self) {
+        self.read_mail();
+        self.keep_up();
+        self.end_subscriptions();
+    }
+
+    /// Gives the lcores a moment, and half a minute at most to do what `done` waits for.
+    fn wait(&mut self, mut done: impl FnMut(&mut ControlCore) -> bool) -> bool {
+        let start = Instant::now();
+        loop {
+            (self.pause)();
+            self.read_mail();
+            if done(self) {
+                return true;
+            }
+            if start.elapsed().as_secs() >= 30 {
+                return false;
+            }
+        }
+    }
+
+    /// Memory for the records that the lcores may need before the next round.
+    fn provide_memory(&self) -> Result<(), dataplane::arch::OutOfMemory> {
+        self.shared.records.ensure_chunks(Family::V4, self.max)?;
+        self.shared.records.keep_ahead(Family::V6, upkeep::V6_RESERVE)?;
+        if self.knobs.acct || self.knobs.timestamp {
+            self.shared.extensions.keep_ahead(self.max)?;
+        }
+        Ok(())
+    }
+
+    fn set_neighbours(&mut self) {
+        let now = self.tick_now();
+        for n in &self.config.neighbours {
+            let set = self.neighbours.set_permanent(n.port as u8, n.address, n.mac, now);
+            if set.is_none() {
+                log::warn!("neighbour {}: the table has no room for it", n.address);
+            }
+        }
+    }
+}

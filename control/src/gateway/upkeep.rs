@@ -1,0 +1,147 @@
+//! What happens without being asked: expiry, neighbour timers, memory ahead of demand.
+
+use arrayvec::ArrayVec;
+
+use dataplane::conntrack::record::ConnId;
+use dataplane::pipeline::messages::{BATCH_MAX, ToLcore};
+use dataplane::pipeline::neighbour::{Event, Timers};
+use dataplane::pipeline::neighbours;
+use dataplane::rules::facts::PortId;
+use dataplane::time::{TICKS_PER_SEC, Tick};
+
+use super::ControlCore;
+
+/// IPv6 records kept ready beyond those in use.
+pub(super) const V6_RESERVE: u32 = 16_384;
+
+/// The index is swept once in this time.
+const SWEEP_TICKS: u32 = TICKS_PER_SEC / 2;
+
+/// How often the neighbours' timers are looked at.
+const NEIGHBOUR_TICKS: u32 = TICKS_PER_SEC / 10;
+
+/// "Table full" is logged at most this often (the kernel's rate limit: ten lines in five seconds).
+const FULL_LINES: u32 = 10;
+const FULL_TICKS: u32 = 5 * TICKS_PER_SEC;
+
+/// Batches of expired conns under way at once.
+const BATCHES: usize = 64;
+
+/// Where the timers stand.
+#[derive(Default)]
+pub(super) struct Upkeep {
+    swept: u32,
+    sweep_at: Tick,
+    neighbours_at: Tick,
+    full_since: Tick,
+    full_lines: u32,
+    reachable: u32,
+}
+
+impl Upkeep {
+    pub(super) fn may_say_full(&mut self, now: Tick) -> bool {
+        if self.full_lines == 0 || now.0.wrapping_sub(self.full_since.0) >= FULL_TICKS {
+            (self.full_since, self.full_lines) = (now, 0);
+        }
+        self.full_lines += 1;
+        self.full_lines <= FULL_LINES
+    }
+}
+
+impl ControlCore {
+    /// Everything that is due.
+    pub(super) fn keep_up(&mut self) {
+        let now = self.tick_now();
+        self.sweep(now);
+        if now.0.wrapping_sub(self.upkeep.neighbours_at.0) >= NEIGHBOUR_TICKS {
+            self.upkeep.neighbours_at = now;
+            self.neighbour_timers(now);
+            if let Err(error) = self.provide_memory() {
+                log::error!("conntrack: {error}");
+            }
+        }
+    }
+
+    /// Walks as much of the index as the time since the last call asks for, and tells the owners
+    /// about conns whose time is up.
+    fn sweep(&mut self, now: Tick) {
+        let passed = now.0.wrapping_sub(self.upkeep.sweep_at.0).min(SWEEP_TICKS);
+        if passed == 0 {
+            return;
+        }
+        self.upkeep.sweep_at = now;
+        let buckets = self.shared.index.buckets();
+        let share = (buckets as u64 * passed as u64).div_ceil(SWEEP_TICKS as u64) as u32;
+        let mut left = share.min(buckets);
+        while left > 0 {
+            let slice = left.min(4096);
+            left -= slice;
+            self.sweep_slice(slice, now);
+        }
+    }
+
+    fn sweep_slice(&mut self, buckets: u32, now: Tick) {
+        let lcores = self.lcores.len();
+        let mut batches: Vec<Vec<Box<Vec<ConnId>>>> = (0..lcores).map(|_| Vec::new()).collect();
+        let mut room = BATCHES.saturating_sub(self.inbox.expiring);
+        let spare = &mut self.inbox.spare;
+        let from = self.upkeep.swept;
+        self.upkeep.swept = self.shared.sweep(from, buckets, now, |id, owner| {
+            let Some(batches) = batches.get_mut(owner as usize) else { return false };
+            if batches.last().is_none_or(|b| b.len() == BATCH_MAX) {
+                if room == 0 {
+                    return false;
+                }
+                room -= 1;
+                let fresh = || Box::new(Vec::with_capacity(BATCH_MAX));
+                batches.push(spare.pop().unwrap_or_else(fresh));
+            }
+            if let Some(batch) = batches.last_mut() {
+                batch.push(id);
+            }
+            true
+        });
+        for (lcore, batches) in batches.into_iter().enumerate() {
+            for batch in batches {
+                match self.try_send(lcore, ToLcore::Expire(batch)) {
+                    Ok(()) => self.inbox.expiring += 1,
+                    // A worker that does not read its mail gets them from the next sweep.
+                    Err(ToLcore::Expire(mut batch)) => {
+                        batch.clear();
+                        self.inbox.spare.push(batch);
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn neighbour_timers(&mut self, now: Tick) {
+        // As the kernel, anew every now and then: between half and one and a half times 30 s.
+        self.upkeep.reachable = (self.upkeep.reachable * 5 + 7) % 31;
+        let timers = Timers { reachable_s: 15 + self.upkeep.reachable, ..Timers::default() };
+        let mut events = Vec::new();
+        self.neighbours.tick(&timers, now, &mut |event| events.push(event));
+        for event in events {
+            match event {
+                Event::Ask { port, address, unicast, .. } => {
+                    let settings = self.snapshot.port(PortId(port));
+                    let mut buffer = [0; neighbours::LINK_MESSAGE_MAX];
+                    let len = neighbours::ask(settings, address, unicast, &mut buffer);
+                    if let Some(bytes) = len.and_then(|len| buffer.get(..len)) {
+                        let frame: ArrayVec<u8, 128> = bytes.iter().copied().collect();
+                        let message = ToLcore::Transmit(PortId(port), Box::new(frame));
+                        // Asked again in a second if the mailbox is full.
+                        let _ = self.try_send(0, message);
+                    }
+                }
+                Event::Failed { next_hop } => {
+                    for lcore in 0..self.lcores.len() {
+                        self.send(lcore, ToLcore::Neighbour(next_hop));
+                    }
+                }
+            }
+        }
+    }
+}
+
