@@ -1,1 +1,3 @@
 //! The control core.
+
+pub mod iptables;
