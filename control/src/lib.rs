@@ -1,6 +1,25 @@
-//! The control core.
+//! The control core: everything of Sluicegate that is not on the packet path.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`], [`socket`] | the command line, and how it reaches a running gateway |
+//! | [`config`], [`iptables`] | the two languages users write |
+//! | [`publish`] | both of them compiled into a snapshot |
+//! | [`gateway`] | the control core at work: policy, expiry, tools |
+//! | [`tools`] | `conntrack`, `sysctl`, `/proc` and `stats` as text |
+//! | [`launch`], [`daemon`] | DPDK started, workers launched, signals obeyed |
+//! | [`replay`] | the same pipeline over a capture file |
+#![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod gateway;
+pub mod iptables;
+pub mod launch;
+pub mod log_line;
+pub mod publish;
+pub mod replay;
 pub mod socket;
 pub mod tools;

@@ -87,8 +87,13 @@ impl Log {
     pub const TCP_OPTIONS: u8 = 0x02;
     /// IP options (`XT_LOG_IPOPT`).
     pub const IP_OPTIONS: u8 = 0x04;
+    /// The sending socket's user: a gateway's packets have no socket, so nothing is printed
+    /// (`XT_LOG_UID`).
+    pub const UID: u8 = 0x08;
     /// Decode MAC addresses and protocol (`XT_LOG_MACDECODE`).
     pub const MAC_DECODE: u8 = 0x20;
+    /// Bytes of prefix that are kept.
+    pub const MAX_PREFIX: usize = 29;
     /// The level where none is asked for: warning.
     pub const DEFAULT_LEVEL: u8 = 4;
 }
