@@ -1,0 +1,5 @@
+//! To come.
+use super::*;
+pub fn group() -> Vec<Sequence> {
+    vec![]
+}
