@@ -71,4 +71,4 @@ macro_rules! groups {
     };
 }
 
-groups!(tcp_states tcp_windows udp icmp nat);
+groups!(tcp_states tcp_windows udp icmp nat rules gateway ipv6);

@@ -108,14 +108,15 @@ impl Drop for Netns {
     }
 }
 
-/// Forwarding on, everything off that talks by itself or limits rates.
+/// Forwarding on, everything off that talks by itself or limits rates. The ICMP limit is lifted by
+/// its mask: a rate of 0 would empty the bucket that route errors draw from.
 const SYSCTLS: [&str; 18] = [
     "net.ipv4.ip_forward=1",
     "net.ipv4.conf.all.rp_filter=0",
     "net.ipv4.conf.default.rp_filter=0",
     "net.ipv4.conf.all.send_redirects=0",
     "net.ipv4.conf.default.send_redirects=0",
-    "net.ipv4.icmp_ratelimit=0",
+    "net.ipv4.icmp_ratemask=0",
     "net.ipv4.icmp_msgs_per_sec=100000",
     "net.ipv4.icmp_msgs_burst=100000",
     "net.ipv4.tcp_invalid_ratelimit=0",

@@ -1,7 +1,10 @@
 //! The sequences, in groups that share most of their rules.
 
+mod gateway;
 mod icmp;
+mod ipv6;
 mod nat;
+mod rules;
 mod tcp;
 mod udp;
 mod windows;
@@ -17,8 +20,11 @@ pub const HIGH: RangeInclusive<u16> = 1024..=65535;
 /// A group and its sequences.
 pub type Group = fn() -> Vec<Sequence>;
 
+pub use gateway::group as gateway;
 pub use icmp::group as icmp;
+pub use ipv6::group as ipv6;
 pub use nat::group as nat;
+pub use rules::group as rules;
 pub use tcp::group as tcp_states;
 pub use udp::group as udp;
 pub use windows::group as tcp_windows;
@@ -46,17 +52,17 @@ const OPEN: &str = "-A FORWARD -m conntrack --ctstate INVALID -j ACCEPT\n";
 
 const MASQUERADE: &str = "-A POSTROUTING -o wan -j MASQUERADE\n";
 
-/// iptables-save text; `rules` are pairs of table and lines. Lines may declare user chains.
+/// iptables-save text; `rules` are pairs of table and lines. Lines may begin with declarations of
+/// user chains and of built-in chains with another policy.
 fn tables(rules: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (table, chains) in CHAINS {
         text.push_str(&format!("*{table}\n"));
-        for chain in chains {
+        let lines = rules.iter().find(|(of, _)| *of == table).map_or("", |(_, lines)| lines);
+        for chain in chains.iter().filter(|chain| !lines.contains(&format!(":{chain} "))) {
             text.push_str(&format!(":{chain} ACCEPT [0:0]\n"));
         }
-        for (_, lines) in rules.iter().filter(|(of, _)| *of == table) {
-            text.push_str(lines);
-        }
+        text.push_str(lines);
         text.push_str("COMMIT\n");
     }
     text
