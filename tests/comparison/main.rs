@@ -64,9 +64,21 @@ macro_rules! groups {
         /// What this suite is for.
         mod replay_does_as_the_kernel {
             use super::*;
-            $(#[test] fn $group() {
+            $(#[test]
+            #[ignore = "needs the replay command"]
+            fn $group() {
                 compare(sequences::$group, &mut Kernel::new(), &mut Replay::new());
             })*
+        }
+
+        #[test]
+        fn sequences_are_many_and_have_names_of_their_own() {
+            let groups: &[sequences::Group] = &[$(sequences::$group),*];
+            let sequences: Vec<Sequence> = groups.iter().flat_map(|group| group()).collect();
+            let names: std::collections::BTreeSet<&str> =
+                sequences.iter().map(|sequence| sequence.name).collect();
+            assert_eq!(names.len(), sequences.len());
+            assert!(names.len() >= 60, "{} sequences", names.len());
         }
     };
 }

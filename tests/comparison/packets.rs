@@ -118,7 +118,7 @@ impl Packet {
 
     /// Inserts TCP options behind the fixed header; to be called before [`Packet::payload`].
     pub fn options(mut self, options: &[u8]) -> Packet {
-        assert!(options.len() % 4 == 0 && options.len() <= 40, "options are whole words");
+        assert!(options.len().is_multiple_of(4) && options.len() <= 40, "options are whole words");
         self.layer4.splice(20..20, options.iter().copied());
         self.layer4[12] = ((20 + options.len()) as u8 / 4) << 4;
         self
@@ -173,7 +173,7 @@ impl Packet {
 
     fn header4(&self, src: [u8; 4], dst: [u8; 4], layer4: &[u8]) -> Vec<u8> {
         let (offset, more) = self.fragment.unwrap_or((0, false));
-        let flags = u16::from(self.dont_fragment) << 14 | u16::from(more) << 13 | offset / 8;
+        let flags = (u16::from(self.dont_fragment) << 14) | (u16::from(more) << 13) | (offset / 8);
         let mut header = vec![0x45, self.tos];
         header.extend_from_slice(&(20 + layer4.len() as u16).to_be_bytes());
         header.extend_from_slice(&self.identification.to_be_bytes());

@@ -32,6 +32,7 @@ const NANOSECONDS: u8 = 9;
 
 /// The replay command, with a folder for its files.
 pub struct Replay {
+    program: PathBuf,
     folder: PathBuf,
 }
 
@@ -43,7 +44,7 @@ impl Replay {
         let name = format!("sluicegate-compare-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).expect("a folder for captures can be made");
-        Replay { folder }
+        Replay { program: PathBuf::from(env!("CARGO_BIN_EXE_sluicegate")), folder }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -69,7 +70,7 @@ impl Device for Replay {
         self.write("rules.v6", &sequence.setup.rules6);
         self.write("gateway.toml", &configuration(&sequence.setup));
         let mut wire = CaptureWire {
-            folder: &self.folder,
+            replay: self,
             now: START,
             sent: Vec::new(),
             steps: Vec::new(),
@@ -112,7 +113,7 @@ fn configuration(setup: &Setup) -> String {
 }
 
 struct CaptureWire<'a> {
-    folder: &'a Path,
+    replay: &'a Replay,
     now: Duration,
     sent: Vec<(Duration, Side, Vec<u8>)>,
     /// When each step began.
@@ -157,11 +158,12 @@ impl Wire for CaptureWire<'_> {
 impl CaptureWire<'_> {
     /// Runs the capture as it is now and returns the table at its end.
     fn replay(&mut self) -> String {
-        let (input, output) = (self.folder.join("in.pcapng"), self.folder.join("out.pcapng"));
+        let folder = &self.replay.folder;
+        let (input, output) = (folder.join("in.pcapng"), folder.join("out.pcapng"));
         write_capture(&input, &self.sent);
-        let done = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        let done = Command::new(&self.replay.program)
             .args(["replay", "--conntrack", "-c"])
-            .arg(self.folder.join("gateway.toml"))
+            .arg(folder.join("gateway.toml"))
             .arg("--in")
             .arg(&input)
             .arg("--out")
@@ -267,5 +269,35 @@ mod tests {
         assert_eq!(table["port"].as_array().map(Vec::len), Some(2));
         assert_eq!(table["neighbour"].as_array().map(Vec::len), Some(16));
         assert_eq!(table["conntrack"]["tcp_loose"].as_integer(), Some(0));
+    }
+
+    /// A program that lets every frame out where it came in stands for the gateway.
+    #[test]
+    fn a_script_sees_what_came_out_of_each_step() {
+        use std::os::unix::fs::PermissionsExt;
+        let mut replay = Replay::new();
+        replay.write("mirror", "#!/bin/sh\ncp \"$6\" \"$8\"\necho 'udp 17 29 src=10.1.0.11'\n");
+        replay.program = replay.folder.join("mirror");
+        let executable = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(&replay.program, executable).expect("it can be made executable");
+        let mut wire = CaptureWire {
+            replay: &replay,
+            now: START,
+            sent: Vec::new(),
+            steps: Vec::new(),
+            emitted: Vec::new(),
+            covered: 0,
+        };
+        let frames = [1, 2].map(|byte| Side::Lan.framed(&[0x45, byte]));
+        wire.send(Side::Lan, vec![frames[0].clone()]);
+        assert_eq!(wire.emitted(0)[0].frame, frames[0]);
+        wire.wait(Duration::from_secs(3));
+        assert_eq!(wire.table(), "udp 17 29 src=10.1.0.11\n");
+        wire.send(Side::Wan, vec![frames[1].clone(), frames[0].clone()]);
+        let second = wire.emitted(1);
+        assert_eq!(second.iter().map(|out| out.side).collect::<Vec<_>>(), [Side::Wan; 2]);
+        assert_eq!(second[0].frame, frames[1]);
+        assert_eq!(wire.emitted(0).len(), 1);
+        assert_eq!(wire.sent[1].0, START + STEP + Duration::from_secs(3));
     }
 }

@@ -100,7 +100,7 @@ pub struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    /// Runs a sequence on a wire and writes its transcript; the table is noted once more at the end.
+    /// Runs a sequence on a wire and writes its transcript, with the table at the end.
     pub fn play(sequence: &Sequence, wire: &'a mut dyn Wire) -> Transcript {
         let learned = Learned::default();
         let mut script = Script { wire, notes: Vec::new(), steps: Vec::new(), learned };

@@ -78,7 +78,7 @@ fn packet(bytes: &[u8], learned: &Learned, quoted: bool) -> String {
         ICMP | ICMPV6 => icmp(&parts, learned, quoted),
         other => format!("protocol {other} {}", payload(parts.layer4)),
     });
-    line.push_str(&layer4_sum(&parts, quoted));
+    line.push_str(&layer4_sum(&parts, learned));
     line
 }
 
@@ -184,8 +184,9 @@ fn icmp(parts: &Layers<'_>, learned: &Learned, quoted: bool) -> String {
     format!("ICMP {kind}/{code} id {id} seq {sequence} {}", payload(rest))
 }
 
-/// The verdict on the layer-4 checksum; of a cut quote only that it is there.
-fn layer4_sum(parts: &Layers<'_>, quoted: bool) -> String {
+/// The verdict on the layer-4 checksum. Of a quote that is cut and of a first fragment the field
+/// itself, unless it covers a number that the device chose.
+fn layer4_sum(parts: &Layers<'_>, learned: &Learned) -> String {
     let at = match parts.protocol {
         TCP => 16,
         UDP => 6,
@@ -197,10 +198,23 @@ fn layer4_sum(parts: &Layers<'_>, quoted: bool) -> String {
         return " no checksum".into();
     }
     if !parts.whole {
-        return if quoted { " cut".into() } else { " fragment".into() };
+        let chosen = chosen_number(parts, learned);
+        return format!(" in part, sum {}", if chosen { "of a choice".into() } else { hex(field) });
     }
     let right = packets::layer4_checksum(parts.src, parts.dst, parts.protocol, parts.layer4) == 0;
     if right { String::new() } else { format!(" BAD CHECKSUM {}", hex(field)) }
+}
+
+/// Whether a learned port or id is in the layer-4 header.
+fn chosen_number(parts: &Layers<'_>, learned: &Learned) -> bool {
+    let (src_at, dst_at) = match parts.protocol {
+        ICMP | ICMPV6 => (4, 4),
+        _ => (0, 2),
+    };
+    [(parts.src, src_at), (parts.dst, dst_at)].iter().any(|(address, at)| {
+        let number = parts.layer4.get(*at..at + 2).map(|n| u16::from_be_bytes([n[0], n[1]]));
+        number.is_some_and(|number| learned.name(*address, number).is_some())
+    })
 }
 
 fn payload(bytes: &[u8]) -> String {

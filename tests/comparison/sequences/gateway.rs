@@ -79,7 +79,10 @@ fn damaged() -> Sequence {
 }
 
 fn input_policy() -> Sequence {
-    let filter = ":INPUT DROP [0:0]\n-A INPUT -i lan -p icmp -m icmp --icmp-type 8 -j ACCEPT\n";
+    let filter = "\
+:INPUT DROP [0:0]
+-A INPUT -i lan -p icmp -m icmp --icmp-type 8 -j ACCEPT
+";
     gateway(
         "input-policy",
         "INPUT's policy drops what no rule accepts, without entry",
@@ -107,8 +110,10 @@ fn output_policy() -> Sequence {
 }
 
 fn input_rejects() -> Sequence {
-    let filter = "-A INPUT -p tcp -j REJECT --reject-with tcp-reset\n\
-                  -A INPUT -p udp -j REJECT --reject-with icmp-admin-prohibited\n";
+    let filter = "\
+-A INPUT -p tcp -j REJECT --reject-with tcp-reset
+-A INPUT -p udp -j REJECT --reject-with icmp-admin-prohibited
+";
     gateway("input-rejects", "REJECT in INPUT", filter, |s| {
         s.wan(tcp((S1, 4000), (GATEWAY_WAN, 22), "S", 1000, 0));
         s.wan(udp((S1, 4000), (SECOND_WAN, 53)).payload(b"x"));

@@ -158,7 +158,9 @@ fn masquerade_errors() -> Sequence {
 }
 
 fn dnat() -> Sequence {
-    let nat = "-A PREROUTING -i wan -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:1::11]:80\n";
+    let nat = "\
+-A PREROUTING -i wan -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:1::11]:80
+";
     let setup = only6(&[("filter", NOT_INVALID), ("nat", nat)]);
     sequence("ipv6-dnat", "an outside port leads to an inside server", setup, |s| {
         s.wan(tcp((S1_6, 4000), (GATEWAY_WAN_6, 8080), "S", 1000, 0));
@@ -183,7 +185,12 @@ fn rejects() -> Sequence {
             "-A FORWARD -p udp -m udp --dport {port} -j REJECT --reject-with {kind}\n"
         ));
     }
-    filter.push_str("-A FORWARD -p tcp -j REJECT --reject-with tcp-reset\n-A FORWARD -j REJECT\n");
+    filter.push_str(
+        "\
+-A FORWARD -p tcp -j REJECT --reject-with tcp-reset
+-A FORWARD -j REJECT
+",
+    );
     sequence("ipv6-rejects", "each answer of REJECT", only6(&[("filter", &filter)]), |s| {
         for port in 101..=107 {
             s.lan(udp(CLIENT, (S1_6, port)).payload(b"abc"));
@@ -208,8 +215,11 @@ fn gateway() -> Sequence {
 }
 
 fn input_policy() -> Sequence {
-    let filter = ":INPUT DROP [0:0]\n-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 128 -i lan -j ACCEPT\n\
-                  -A FORWARD -m conntrack --ctstate INVALID -j DROP\n";
+    let filter = "\
+:INPUT DROP [0:0]
+-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 128 -i lan -j ACCEPT
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+";
     sequence(
         "ipv6-input-policy",
         "INPUT's policy, echo from inside excepted",

@@ -52,11 +52,16 @@ fn to_ports(s: &mut Script<'_>, ports: &[u16]) {
 }
 
 fn notrack() -> Sequence {
-    let raw = "-A PREROUTING -p udp -m udp --dport 53 -j CT --notrack\n\
-               -A PREROUTING -p udp -m udp --sport 53 -j NOTRACK\n";
-    let filter = "-A FORWARD -p udp -m conntrack --ctstate UNTRACKED -j ACCEPT\n\
-                  -A FORWARD -i lan -m conntrack --ctstate NEW -j ACCEPT\n\
-                  -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT\n-A FORWARD -j DROP\n";
+    let raw = "\
+-A PREROUTING -p udp -m udp --dport 53 -j CT --notrack
+-A PREROUTING -p udp -m udp --sport 53 -j NOTRACK
+";
+    let filter = "\
+-A FORWARD -p udp -m conntrack --ctstate UNTRACKED -j ACCEPT
+-A FORWARD -i lan -m conntrack --ctstate NEW -j ACCEPT
+-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT
+-A FORWARD -j DROP
+";
     let setup = only4(&[("raw", raw), ("filter", filter), ("nat", MASQUERADE)]);
     sequence("notrack", "no entry, no translation, state UNTRACKED", setup, |s| {
         to_ports(s, &[53, 54]);
@@ -102,8 +107,10 @@ fn reject_types() -> Sequence {
 }
 
 fn reject_tcp() -> Sequence {
-    let filter = "-A FORWARD -p tcp -m tcp --dport 80 -j REJECT --reject-with tcp-reset\n\
-                  -A FORWARD -p tcp -m tcp --dport 81 -j REJECT\n";
+    let filter = "\
+-A FORWARD -p tcp -m tcp --dport 80 -j REJECT --reject-with tcp-reset
+-A FORWARD -p tcp -m tcp --dport 81 -j REJECT
+";
     filtered("reject-tcp", "RST with the right numbers, no RST to an RST", filter, |s| {
         let ends = Ends::plain((C1, 4000), (S1, 80));
         s.lan(ends.c("S", 1000, 0).options(&syn_options(1460, 7)));
@@ -119,8 +126,10 @@ fn reject_tcp() -> Sequence {
 }
 
 fn reject_established() -> Sequence {
-    let filter = "-A FORWARD -i wan -p tcp -m tcp --tcp-flags PSH PSH -j REJECT --reject-with tcp-reset\n\
-                  -A FORWARD -i wan -p udp -m length --length 100:200 -j REJECT\n";
+    let filter = "\
+-A FORWARD -i wan -p tcp -m tcp --tcp-flags PSH PSH -j REJECT --reject-with tcp-reset
+-A FORWARD -i wan -p udp -m length --length 100:200 -j REJECT
+";
     filtered(
         "reject-established",
         "a packet of a live connection is rejected: its entry stays",
@@ -138,17 +147,25 @@ fn reject_established() -> Sequence {
 }
 
 fn user_chains() -> Sequence {
-    let filter = ":services - [0:0]\n:deeper - [0:0]\n:aside - [0:0]\n\
-                  -A FORWARD -i lan -p udp -j services\n-A FORWARD -p udp -m udp --dport 2 -j ACCEPT\n\
-                  -A FORWARD -i lan -p udp -g aside\n-A FORWARD -j DROP\n\
-                  -A services -p udp -m udp --dport 1 -j ACCEPT\n\
-                  -A services -p udp -m udp --dport 2 -j RETURN\n\
-                  -A services -p udp -m udp --dport 3:4 -j deeper\n\
-                  -A services -p udp -m udp --dport 5 -j DROP\n\
-                  -A services -p udp -m udp --dport 6 -j ACCEPT\n\
-                  -A deeper -p udp -m udp --dport 3 -j RETURN\n-A deeper -j ACCEPT\n\
-                  -A aside -p udp -m udp --dport 7 -j RETURN\n-A aside -p udp -m udp --dport 8 -j ACCEPT\n\
-                  -A aside -j DROP\n";
+    let filter = "\
+:services - [0:0]
+:deeper - [0:0]
+:aside - [0:0]
+-A FORWARD -i lan -p udp -j services
+-A FORWARD -p udp -m udp --dport 2 -j ACCEPT
+-A FORWARD -i lan -p udp -g aside
+-A FORWARD -j DROP
+-A services -p udp -m udp --dport 1 -j ACCEPT
+-A services -p udp -m udp --dport 2 -j RETURN
+-A services -p udp -m udp --dport 3:4 -j deeper
+-A services -p udp -m udp --dport 5 -j DROP
+-A services -p udp -m udp --dport 6 -j ACCEPT
+-A deeper -p udp -m udp --dport 3 -j RETURN
+-A deeper -j ACCEPT
+-A aside -p udp -m udp --dport 7 -j RETURN
+-A aside -p udp -m udp --dport 8 -j ACCEPT
+-A aside -j DROP
+";
     filtered("user-chains", "jump, goto, RETURN and falling off the end", filter, |s| {
         to_ports(s, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
         s.wan(udp((S1, 9), (C1, 1)));
@@ -157,10 +174,12 @@ fn user_chains() -> Sequence {
 }
 
 fn multiport() -> Sequence {
-    let filter = "-A FORWARD -p udp -m multiport --dports 10,20:22,30 -j DROP\n\
-                  -A FORWARD -p udp -m multiport --sports 500 -j DROP\n\
-                  -A FORWARD -p udp -m multiport ! --ports 40,41,50,4000 -j DROP\n\
-                  -A FORWARD -p udp -m udp ! --sport 0:4095 --dport 50 -j DROP\n";
+    let filter = "\
+-A FORWARD -p udp -m multiport --dports 10,20:22,30 -j DROP
+-A FORWARD -p udp -m multiport --sports 500 -j DROP
+-A FORWARD -p udp -m multiport ! --ports 40,41,50,4000 -j DROP
+-A FORWARD -p udp -m udp ! --sport 0:4095 --dport 50 -j DROP
+";
     filtered("multiport", "lists, ranges and their negation", filter, |s| {
         to_ports(s, &[9, 10, 19, 20, 21, 22, 23, 30, 40]);
         s.lan(udp((C1, 500), (S1, 40)));
@@ -171,12 +190,18 @@ fn multiport() -> Sequence {
 }
 
 fn marks() -> Sequence {
-    let mangle = "-A PREROUTING -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff\n\
-                  -A PREROUTING -p udp -m udp --dport 53 -m mark --mark 0x0 -j MARK --set-xmark 0x2a/0xffffffff\n\
-                  -A PREROUTING -p udp -m udp --dport 54 -j MARK --set-xmark 0x100/0xff00\n\
-                  -A POSTROUTING -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff\n";
-    let filter = "-A FORWARD -m mark --mark 0x2a -j ACCEPT\n-A FORWARD -m mark --mark 0x100/0xff00 -j ACCEPT\n\
-                  -A FORWARD -m conntrack --ctstate INVALID -j DROP\n-A FORWARD -j DROP\n";
+    let mangle = "\
+-A PREROUTING -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff
+-A PREROUTING -p udp -m udp --dport 53 -m mark --mark 0x0 -j MARK --set-xmark 0x2a/0xffffffff
+-A PREROUTING -p udp -m udp --dport 54 -j MARK --set-xmark 0x100/0xff00
+-A POSTROUTING -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
+";
+    let filter = "\
+-A FORWARD -m mark --mark 0x2a -j ACCEPT
+-A FORWARD -m mark --mark 0x100/0xff00 -j ACCEPT
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+-A FORWARD -j DROP
+";
     let setup = only4(&[("mangle", mangle), ("filter", filter)]);
     sequence("marks", "marks of packets and connections, saved and restored", setup, |s| {
         to_ports(s, &[53, 54, 55]);
@@ -222,10 +247,12 @@ fn dropped_first_packet() -> Sequence {
 }
 
 fn tcp_flags() -> Sequence {
-    let filter = "-A FORWARD -p tcp -m tcp --dport 1 --tcp-flags FIN,SYN,RST,ACK SYN -j DROP\n\
-                  -A FORWARD -p tcp -m tcp --dport 2 ! --tcp-flags FIN,SYN,RST,ACK SYN -j DROP\n\
-                  -A FORWARD -p tcp -m tcp --dport 3 --tcp-option 3 -j DROP\n\
-                  -A FORWARD -p tcp -m tcp --dport 4 -m tcpmss --mss 1:1000 -j DROP\n";
+    let filter = "\
+-A FORWARD -p tcp -m tcp --dport 1 --tcp-flags FIN,SYN,RST,ACK SYN -j DROP
+-A FORWARD -p tcp -m tcp --dport 2 ! --tcp-flags FIN,SYN,RST,ACK SYN -j DROP
+-A FORWARD -p tcp -m tcp --dport 3 --tcp-option 3 -j DROP
+-A FORWARD -p tcp -m tcp --dport 4 -m tcpmss --mss 1:1000 -j DROP
+";
     filtered("tcp-flags", "flags, options and segment sizes", filter, |s| {
         for port in 1..=4 {
             s.lan(tcp((C1, 4000), (S1, port), "S", 1, 0).options(&mss(500)));
@@ -236,9 +263,13 @@ fn tcp_flags() -> Sequence {
 }
 
 fn packet_facts() -> Sequence {
-    let filter = "-A FORWARD -m ttl --ttl-lt 10 -j DROP\n-A FORWARD -m length --length 500:65535 -j DROP\n\
-                  -A FORWARD -m dscp --dscp 0x2e -j DROP\n-A FORWARD -m tos --tos 0x10/0x3f -j DROP\n\
-                  -A FORWARD -m mac --mac-source 02:00:00:00:11:80 -j DROP\n";
+    let filter = "\
+-A FORWARD -m ttl --ttl-lt 10 -j DROP
+-A FORWARD -m length --length 500:65535 -j DROP
+-A FORWARD -m dscp --dscp 0x2e -j DROP
+-A FORWARD -m tos --tos 0x10/0x3f -j DROP
+-A FORWARD -m mac --mac-source 02:00:00:00:11:80 -j DROP
+";
     filtered("packet-facts", "TTL, length, DSCP, TOS and MAC", filter, |s| {
         let packet = || udp((C1, 4000), (S1, 53));
         s.lan(packet().ttl(9));
@@ -253,11 +284,13 @@ fn packet_facts() -> Sequence {
 }
 
 fn addresses() -> Sequence {
-    let filter = "-A FORWARD -m iprange --src-range 10.1.0.12-10.1.0.13 -j DROP\n\
-                  -A FORWARD ! -s 10.1.0.0/24 -i lan -j DROP\n\
-                  -A FORWARD -d 203.0.113.52/31 -j DROP\n\
-                  -A FORWARD ! -i lan -o lan -p udp -m udp --dport 9 -j DROP\n\
-                  -A FORWARD -m addrtype --dst-type MULTICAST -j DROP\n";
+    let filter = "\
+-A FORWARD -m iprange --src-range 10.1.0.12-10.1.0.13 -j DROP
+-A FORWARD ! -s 10.1.0.0/24 -i lan -j DROP
+-A FORWARD -d 203.0.113.52/31 -j DROP
+-A FORWARD ! -i lan -o lan -p udp -m udp --dport 9 -j DROP
+-A FORWARD -m addrtype --dst-type MULTICAST -j DROP
+";
     filtered("addresses", "ranges, prefixes, interfaces and their negation", filter, |s| {
         for client in [C1, C2, C3] {
             s.lan(udp((client, 4000), (S1, 53)));
@@ -270,11 +303,13 @@ fn addresses() -> Sequence {
 }
 
 fn statuses() -> Sequence {
-    let filter = "-A FORWARD -p udp -m udp --sport 4001 -m conntrack --ctstatus SEEN_REPLY -j DROP\n\
-                  -A FORWARD -p udp -m udp --sport 4002 -m conntrack ! --ctstatus CONFIRMED -j DROP\n\
-                  -A FORWARD -p tcp -m conntrack --ctstatus ASSURED -j DROP\n\
-                  -A FORWARD -p udp -m udp --dport 4003 -m conntrack --ctdir REPLY -j DROP\n\
-                  -A FORWARD -p udp -m udp --sport 4004 -m conntrack --ctexpire 0:20 -j DROP\n";
+    let filter = "\
+-A FORWARD -p udp -m udp --sport 4001 -m conntrack --ctstatus SEEN_REPLY -j DROP
+-A FORWARD -p udp -m udp --sport 4002 -m conntrack ! --ctstatus CONFIRMED -j DROP
+-A FORWARD -p tcp -m conntrack --ctstatus ASSURED -j DROP
+-A FORWARD -p udp -m udp --dport 4003 -m conntrack --ctdir REPLY -j DROP
+-A FORWARD -p udp -m udp --sport 4004 -m conntrack --ctexpire 0:20 -j DROP
+";
     filtered("statuses", "SEEN_REPLY, CONFIRMED, ASSURED, direction and time left", filter, |s| {
         for port in 4001..=4004 {
             s.lan(udp((C1, port), (S1, 53)));
@@ -289,11 +324,16 @@ fn statuses() -> Sequence {
 }
 
 fn original_tuple() -> Sequence {
-    let nat = "-A PREROUTING -i wan -p udp -m udp --dport 5353 -j DNAT --to-destination 10.1.0.11:53\n\
-               -A POSTROUTING -o wan -j MASQUERADE\n";
-    let filter = "-A FORWARD -m conntrack --ctorigdst 203.0.113.1/32 --ctorigdstport 5353 -j ACCEPT\n\
-                  -A FORWARD -m conntrack --ctorigsrc 10.1.0.12/32 -j ACCEPT\n\
-                  -A FORWARD -m conntrack --ctreplsrc 203.0.113.52/32 -j ACCEPT\n-A FORWARD -j DROP\n";
+    let nat = "\
+-A PREROUTING -i wan -p udp -m udp --dport 5353 -j DNAT --to-destination 10.1.0.11:53
+-A POSTROUTING -o wan -j MASQUERADE
+";
+    let filter = "\
+-A FORWARD -m conntrack --ctorigdst 203.0.113.1/32 --ctorigdstport 5353 -j ACCEPT
+-A FORWARD -m conntrack --ctorigsrc 10.1.0.12/32 -j ACCEPT
+-A FORWARD -m conntrack --ctreplsrc 203.0.113.52/32 -j ACCEPT
+-A FORWARD -j DROP
+";
     let setup = only4(&[("nat", nat), ("filter", filter)]);
     sequence(
         "original-tuple",
@@ -312,7 +352,10 @@ fn original_tuple() -> Sequence {
 }
 
 fn limit() -> Sequence {
-    let filter = "-A FORWARD -p udp -m limit --limit 1/min --limit-burst 3 -j ACCEPT\n-A FORWARD -p udp -j DROP\n";
+    let filter = "\
+-A FORWARD -p udp -m limit --limit 1/min --limit-burst 3 -j ACCEPT
+-A FORWARD -p udp -j DROP
+";
     filtered("limit", "a burst of three, then nothing", filter, |s| {
         to_ports(s, &[1, 2, 3, 4, 5]);
         s.table();
@@ -327,9 +370,11 @@ fn every_third() -> Sequence {
 }
 
 fn zone() -> Sequence {
-    let raw = "-A PREROUTING -p udp -m udp --dport 53 -j CT --zone 5\n\
-               -A PREROUTING -p udp -m udp --sport 53 -j CT --zone 5\n\
-               -A PREROUTING -i lan -p udp -m udp --dport 54 -j CT --zone-orig 7\n";
+    let raw = "\
+-A PREROUTING -p udp -m udp --dport 53 -j CT --zone 5
+-A PREROUTING -p udp -m udp --sport 53 -j CT --zone 5
+-A PREROUTING -i lan -p udp -m udp --dport 54 -j CT --zone-orig 7
+";
     let setup = only4(&[("raw", raw), ("filter", super::STATEFUL)]);
     sequence(
         "zone",
@@ -369,11 +414,13 @@ fn segment_size_clamped() -> Sequence {
 }
 
 fn header_targets() -> Sequence {
-    let mangle = "-A FORWARD -p udp -m udp --dport 1 -j DSCP --set-dscp 0x2e\n\
-                  -A FORWARD -p udp -m udp --dport 2 -j TOS --set-tos 0x10/0x3f\n\
-                  -A FORWARD -p udp -m udp --dport 3 -j TTL --ttl-set 200\n\
-                  -A FORWARD -p udp -m udp --dport 4 -j TTL --ttl-dec 3\n\
-                  -A PREROUTING -p udp -m udp --dport 5 -j TTL --ttl-inc 5\n";
+    let mangle = "\
+-A FORWARD -p udp -m udp --dport 1 -j DSCP --set-dscp 0x2e
+-A FORWARD -p udp -m udp --dport 2 -j TOS --set-tos 0x10/0x3f
+-A FORWARD -p udp -m udp --dport 3 -j TTL --ttl-set 200
+-A FORWARD -p udp -m udp --dport 4 -j TTL --ttl-dec 3
+-A PREROUTING -p udp -m udp --dport 5 -j TTL --ttl-inc 5
+";
     let setup = only4(&[("mangle", mangle), ("filter", NOT_INVALID)]);
     sequence("header-targets", "DSCP, TOS and TTL rewritten, checksums right", setup, |s| {
         for port in 1..=5 {
@@ -384,8 +431,10 @@ fn header_targets() -> Sequence {
 }
 
 fn icmp_types() -> Sequence {
-    let filter = "-A FORWARD -p icmp -m icmp --icmp-type 8 -j DROP\n\
-                  -A FORWARD -p icmp -m icmp --icmp-type 3/4 -j DROP\n";
+    let filter = "\
+-A FORWARD -p icmp -m icmp --icmp-type 8 -j DROP
+-A FORWARD -p icmp -m icmp --icmp-type 3/4 -j DROP
+";
     filtered("icmp-types", "type and code of ICMP", filter, |s| {
         s.lan(echo(C1, S1, 1, 1));
         let packet = udp((C1, 4000), (S1, 53));
@@ -398,9 +447,11 @@ fn icmp_types() -> Sequence {
 
 fn drop_in_each_table() -> Sequence {
     let raw = "-A PREROUTING -p udp -m udp --dport 1 -j DROP\n";
-    let mangle = "-A PREROUTING -p udp -m udp --dport 2 -j DROP\n\
-                  -A FORWARD -p udp -m udp --dport 3 -j DROP\n\
-                  -A POSTROUTING -p udp -m udp --dport 4 -j DROP\n";
+    let mangle = "\
+-A PREROUTING -p udp -m udp --dport 2 -j DROP
+-A FORWARD -p udp -m udp --dport 3 -j DROP
+-A POSTROUTING -p udp -m udp --dport 4 -j DROP
+";
     let setup =
         only4(&[("raw", raw), ("mangle", mangle), ("filter", NOT_INVALID), ("nat", MASQUERADE)]);
     sequence(

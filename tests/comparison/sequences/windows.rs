@@ -402,18 +402,22 @@ fn damaged_headers() -> Sequence {
 }
 
 fn fin_out_of_window() -> Sequence {
-    numbers("fin-out-of-window", "FINs far away are invalid; when do they shorten the timer", |s| {
-        let ends = ends();
-        ends.open(s);
-        s.lan(ends.c("FA", 500_000, 5001));
-        s.table();
-        s.lan(ends.c("FA", 500_000, 5001));
-        s.table();
-        s.wan(ends.s("FA", 500_000, 1001));
-        s.table();
-        s.lan(ends.c("A", 1001, 5001));
-        s.table();
-    })
+    numbers(
+        "fin-out-of-window",
+        "FINs far away are invalid; once both sides sent one the timer is short",
+        |s| {
+            let ends = ends();
+            ends.open(s);
+            s.lan(ends.c("FA", 500_000, 5001));
+            s.table();
+            s.lan(ends.c("FA", 500_000, 5001));
+            s.table();
+            s.wan(ends.s("FA", 500_000, 1001));
+            s.table();
+            s.lan(ends.c("A", 1001, 5001));
+            s.table();
+        },
+    )
 }
 
 fn wrapped() -> Sequence {
