@@ -24,8 +24,11 @@ mod topology;
 use kernel::Kernel;
 use replay::Replay;
 use script::{Device, Sequence};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs the sequences of a group on two devices and fails with all differences.
+/// Runs the sequences of a group on two devices and fails with all differences. A sequence that
+/// the second device cannot run at all is a difference too, not the end of the group.
 fn compare(group: sequences::Group, ours: &mut dyn Device, theirs: &mut dyn Device) {
     let only = std::env::var("COMPARISON_ONLY").ok();
     let print = std::env::var_os("COMPARISON_PRINT").is_some();
@@ -36,14 +39,22 @@ fn compare(group: sequences::Group, ours: &mut dyn Device, theirs: &mut dyn Devi
         if print {
             println!("{} — {}\n{our}", sequence.name, sequence.shows);
         }
-        let their = theirs.run(sequence);
-        let found = compare::differences(&our, &their, [ours.name(), theirs.name()]);
+        let found = match catch_unwind(AssertUnwindSafe(|| theirs.run(sequence))) {
+            Ok(their) => compare::differences(&our, &their, [ours.name(), theirs.name()]),
+            Err(panic) => vec![format!("{} did not run: {}", theirs.name(), message(&*panic))],
+        };
         if !found.is_empty() {
             failed += 1;
             report.push_str(&describe(sequence, &found));
         }
     }
     assert!(failed == 0, "{failed} sequences differ\n{report}");
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 fn describe(sequence: &Sequence, found: &[String]) -> String {

@@ -161,6 +161,8 @@ impl CaptureWire<'_> {
         let folder = &self.replay.folder;
         let (input, output) = (folder.join("in.pcapng"), folder.join("out.pcapng"));
         write_capture(&input, &self.sent);
+        // What an earlier run wrote must not pass for this one's output.
+        let _ = fs::remove_file(&output);
         let done = Command::new(&self.replay.program)
             .args(["replay", "--conntrack", "-c"])
             .arg(folder.join("gateway.toml"))
