@@ -42,7 +42,7 @@ use crate::socket::Reply;
 use crate::tools::conntrack::Subscription;
 
 pub use commands::Served;
-pub use policy::ReloadError;
+pub use policy::{ReloadError, RulesError, load_rules};
 
 /// Neighbours of all ports together.
 const NEIGHBOURS: usize = 4096;

@@ -1,0 +1,178 @@
+//! `sluicegate run`: the control core's loop around signals, socket and upkeep.
+//!
+//! stdout carries `ready`, `reloaded` and `reload failed: reason`, nothing else. The loop never
+//! waits for long: a worker's message is read within a millisecond or two.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use dataplane::lcore::worker::{Idle as WorkerIdle, Worker};
+use dataplane::pipeline::Pipeline;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::clock::Clock;
+use crate::config::sizes::{self, TableCost};
+use crate::config::{Config, Idle};
+use crate::gateway::{ControlCore, Served, load_rules};
+use crate::launch;
+use crate::publish;
+use crate::socket::Server;
+
+/// How long the control core rests between rounds.
+const REST: Duration = Duration::from_millis(1);
+
+/// How long answers may take to reach their clients at the end.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// What the memory of a conn amounts to, for `check`.
+const RECORD_V4: u64 = 128;
+const RECORD_V6: u64 = 192;
+
+/// Signals, as flags that the loop looks at.
+struct Signals {
+    stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Signals> {
+        let signals = Signals { stop: Arc::default(), reload: Arc::default() };
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register(signal, Arc::clone(&signals.stop))?;
+        }
+        signal_hook::flag::register(SIGHUP, Arc::clone(&signals.reload))?;
+        Ok(signals)
+    }
+}
+
+/// Starts logging to stderr.
+fn start_log(level: log::LevelFilter) {
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format(|out, record| {
+            let level = record.level().as_str().to_ascii_lowercase();
+            writeln!(out, "sluicegate: {level}: {}", record.args())
+        })
+        .target(env_logger::Target::Stderr)
+        .init();
+}
+
+/// Runs the gateway; returns the exit code. `socket` overrides the configuration's.
+pub fn run(path: &Path, socket: Option<&Path>) -> u8 {
+    match try_run(path, socket) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("sluicegate: {error}");
+            1
+        }
+    }
+}
+
+fn try_run(path: &Path, socket: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(path)?;
+    start_log(config.log_level);
+    let rulesets = load_rules(&config.rules)?;
+    let signals = Signals::install()?;
+    let mut server = Server::bind(socket.unwrap_or(&config.socket))?;
+    let mut launched = launch::launch(&config)?;
+    let clock = Clock::start();
+    let macs = launched.macs.clone();
+    let (burst, idle) = (config.eal.burst.into(), config.eal.idle);
+    let now = Box::new(move || clock.now());
+    let mut core = ControlCore::new(config, macs, rulesets, random_seed()?, now)?;
+    core.set_pause(Box::new(|| std::thread::sleep(Duration::from_micros(50))));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut workers = Vec::new();
+    for (number, io) in launched.io.drain(..).enumerate() {
+        let parts = core.worker_parts(number);
+        let pipeline = Pipeline::new(number, parts.store, parts.snapshot, parts.links, parts.seed);
+        let mut worker = Worker::new(io, pipeline, parts.mailbox, burst);
+        let stop = Arc::clone(&stop);
+        let idle = match idle {
+            Idle::Poll => WorkerIdle::Poll,
+            Idle::Sleep => WorkerIdle::Sleep,
+        };
+        workers.push(launched.start(number, move || worker.run(|| clock.now(), &stop, idle))?);
+    }
+    say("ready");
+    while !signals.stop.load(Relaxed) && !workers.iter().any(|w| w.is_finished()) {
+        if signals.reload.swap(false, Relaxed) {
+            match core.reload(path) {
+                Ok(()) => say("reloaded"),
+                Err(error) => say(&format!("reload failed: {error}")),
+            }
+        }
+        serve(&mut server, &mut core);
+        core.round();
+        std::thread::sleep(REST);
+    }
+    stop.store(true, Relaxed);
+    for worker in workers {
+        worker.join()?;
+    }
+    server.drain(FAREWELL);
+    drop(core);
+    launched.shut_down();
+    Ok(())
+}
+
+fn serve(server: &mut Server, core: &mut ControlCore) {
+    for request in server.poll() {
+        match core.serve(&request.argv, &request.stdin) {
+            Served::Done(answer) => request.reply.answer(answer),
+            Served::Events(subscription) => core.subscribe(subscription, request.reply),
+        }
+    }
+}
+
+/// One line on stdout, at once.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nobody listening is no reason to stop forwarding.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn random_seed() -> Result<[u64; 6], getrandom::Error> {
+    let mut bytes = [0; 48];
+    getrandom::fill(&mut bytes)?;
+    let mut seed = [0; 6];
+    for (word, bytes) in seed.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = bytes.iter().fold(0, |sum, &b| sum << 8 | u64::from(b));
+    }
+    Ok(seed)
+}
+
+/// `sluicegate check`: reads everything `run` would read; returns the exit code.
+pub fn check(path: &Path) -> u8 {
+    match try_check(path) {
+        Ok(lines) => {
+            for line in lines {
+                println!("{line}");
+            }
+            0
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
+}
+
+fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let config = Config::load(path)?;
+    let rulesets = load_rules(&config.rules)?;
+    let macs: Vec<[u8; 6]> =
+        config.ports.iter().map(|p| p.mac.unwrap_or([2, 0, 0, 0, 0, 1])).collect();
+    let lcores = config.eal.worker_cores.len();
+    publish::snapshot(&config, &macs, &rulesets, config.conntrack.knobs, 1, lcores)?;
+    let (hashsize, max) = (config.conntrack.hashsize, config.conntrack.max);
+    let index_lines = dataplane::conntrack::store::index_lines(max);
+    let cost =
+        TableCost { index_lines, bytes_per_conn_v4: RECORD_V4, bytes_per_conn_v6: RECORD_V6 };
+    let mut lines = sizes::lines(hashsize, max, cost);
+    lines.push(format!("{}: good", path.display()));
+    Ok(lines)
+}

@@ -1,0 +1,321 @@
+//! Policy in and out: publishing rules, routes and knobs, and the rule counters across snapshots.
+//!
+//! A snapshot counts from zero. Its sums are added to the counters of the model whenever somebody
+//! asks, and once more when the last lcore has handed it back; a rule of a table that was not
+//! replaced keeps its count.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dataplane::conntrack::record::Family as Records;
+use dataplane::pipeline::messages::ToLcore;
+use dataplane::pipeline::snapshot::{FamilyRules, Snapshot};
+use dataplane::rules::compiled::CounterId;
+use dataplane::rules::hook::Family;
+use dataplane::rules::model::{Counters, Ruleset, TableRules};
+
+use super::ControlCore;
+use crate::config::{Config, ConfigError, Rules};
+use crate::iptables::{self, ParseError};
+use crate::publish::{self, PublishError, Rulesets};
+
+/// Why a rule file was not taken.
+#[derive(Debug)]
+pub enum RulesError {
+    /// It could not be read.
+    Unreadable(PathBuf, std::io::Error),
+    /// It says something wrong.
+    Wrong(PathBuf, ParseError),
+}
+
+impl fmt::Display for RulesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RulesError::Unreadable(path, e) => write!(f, "{}: {e}", path.display()),
+            RulesError::Wrong(path, e) => f.write_str(&e.in_file(&path.display().to_string())),
+        }
+    }
+}
+
+impl std::error::Error for RulesError {}
+
+/// Why a reload changed nothing.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// The configuration.
+    Config(ConfigError),
+    /// A rule file.
+    Rules(RulesError),
+    /// It asks for what only a restart can change.
+    NeedsRestart(&'static str),
+    /// A size that the table cannot take.
+    Max(String),
+    /// Rules or routes that do not fit together.
+    Publish(PublishError),
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadError::Config(e) => e.fmt(f),
+            ReloadError::Rules(e) => e.fmt(f),
+            ReloadError::NeedsRestart(what) => write!(f, "{what} cannot change while running"),
+            ReloadError::Max(e) => f.write_str(e),
+            ReloadError::Publish(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+/// Reads the rule files of a configuration; a family without a file accepts everything.
+///
+/// # Errors
+/// See [`RulesError`].
+pub fn load_rules(rules: &Rules) -> Result<Rulesets, RulesError> {
+    let load = |path: Option<&Path>, family| {
+        let empty = Ruleset::new(family);
+        let Some(path) = path else { return Ok(empty) };
+        let text = fs::read_to_string(path)
+            .map_err(|e| RulesError::Unreadable(path.to_owned(), e))?;
+        iptables::restore(&empty, &text, false, true)
+            .map_err(|e| RulesError::Wrong(path.to_owned(), e))
+    };
+    Ok(Rulesets {
+        v4: load(rules.ipv4.as_deref(), Family::V4)?,
+        v6: load(rules.ipv6.as_deref(), Family::V6)?,
+    })
+}
+
+/// What has been added to the model of a snapshot's counters so far, by family.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    v4: Vec<(u64, u64)>,
+    v6: Vec<(u64, u64)>,
+}
+
+impl Tally {
+    /// Nothing of this snapshot yet.
+    pub(super) fn of(snapshot: &Snapshot) -> Tally {
+        let zeroes = |rules: &FamilyRules| vec![(0, 0); rules.rules.counters().end as usize];
+        Tally { v4: zeroes(&snapshot.v4), v6: zeroes(&snapshot.v6) }
+    }
+}
+
+/// What a family counted since the last time, by counter number.
+fn news(rules: &FamilyRules, seen: &mut [(u64, u64)]) -> Vec<Counters> {
+    let news = seen.iter_mut().enumerate().map(|(number, seen)| {
+        let id = CounterId(number as u32);
+        let (packets, bytes) = rules.counters.iter().fold((0, 0), |(p, b), lcore| {
+            let (packets, bytes) = lcore.get(id);
+            (p + packets, b + bytes)
+        });
+        let new = Counters { packets: packets - seen.0, bytes: bytes - seen.1 };
+        *seen = (packets, bytes);
+        new
+    });
+    news.collect()
+}
+
+/// Adds counts to the rules and policies they belong to.
+fn add(ruleset: &mut Ruleset, news: &[Counters]) {
+    for (counters, new) in ruleset.counters_mut().zip(news) {
+        counters.packets += new.packets;
+        counters.bytes += new.bytes;
+    }
+}
+
+/// Adds late counts to the rules of tables that were kept as they were.
+fn carry(before: &Ruleset, now: &mut Ruleset, news: &[Counters]) {
+    let late: Vec<_> = before.countables().zip(news).filter(|(_, n)| n.packets > 0).collect();
+    for (place, new) in late {
+        let (Some(old), Some(kept)) = (before.table(place.table), now.table(place.table)) else {
+            continue;
+        };
+        let rule = |t: &TableRules| {
+            let chain = t.chains.get(place.chain)?;
+            let rule = place.rule.map(|n| chain.rules.get(n).cloned());
+            Some((chain.name.clone(), rule))
+        };
+        if rule(old) != rule(kept) {
+            continue;
+        }
+        let number = now.countables().position(|c| c == place);
+        if let Some(counters) = number.and_then(|n| now.counters_mut().nth(n)) {
+            counters.packets += new.packets;
+            counters.bytes += new.bytes;
+        }
+    }
+}
+
+impl ControlCore {
+    /// Brings the counters of the model up to date.
+    pub(super) fn count_rules(&mut self) {
+        self.inbox.folding = 0;
+        for lcore in 0..self.lcores.len() {
+            self.inbox.folding += 1;
+            self.send(lcore, ToLcore::Fold);
+        }
+        self.wait(|core| core.inbox.folding == 0);
+        let snapshot = Arc::clone(&self.snapshot);
+        add(&mut self.rulesets.v4, &news(&snapshot.v4, &mut self.tally.v4));
+        add(&mut self.rulesets.v6, &news(&snapshot.v6, &mut self.tally.v6));
+    }
+
+    /// The rules of a family with up-to-date counters.
+    pub(super) fn counted_rules(&mut self, family: Family) -> &Ruleset {
+        self.count_rules();
+        match family {
+            Family::V4 => &self.rulesets.v4,
+            Family::V6 => &self.rulesets.v6,
+        }
+    }
+
+    /// Takes text as `iptables-restore` does. With `test` nothing is changed.
+    pub(super) fn restore(
+        &mut self,
+        family: Family,
+        text: &str,
+        noflush: bool,
+        counters: bool,
+        test: bool,
+    ) -> Result<(), RestoreError> {
+        self.count_rules();
+        let mut rulesets = self.rulesets.clone();
+        let place = match family {
+            Family::V4 => &mut rulesets.v4,
+            Family::V6 => &mut rulesets.v6,
+        };
+        *place = iptables::restore(place, text, noflush, counters).map_err(RestoreError::Text)?;
+        let (config, macs) = (self.config.clone(), self.macs.clone());
+        let publish = self.build(&config, &macs, &rulesets).map_err(RestoreError::Publish)?;
+        if !test {
+            self.adopt(publish, rulesets);
+        }
+        Ok(())
+    }
+
+    fn build(
+        &self,
+        config: &Config,
+        macs: &[[u8; 6]],
+        rulesets: &Rulesets,
+    ) -> Result<Snapshot, PublishError> {
+        let generation = self.snapshot.generation.wrapping_add(1);
+        publish::snapshot(config, macs, rulesets, self.knobs, generation, self.lcores.len())
+    }
+
+    /// Puts a snapshot in force and waits until every lcore judges by it.
+    fn adopt(&mut self, snapshot: Snapshot, rulesets: Rulesets) {
+        let snapshot = Arc::new(snapshot);
+        self.inbox.retired.clear();
+        self.inbox.adopting = self.lcores.len();
+        for lcore in 0..self.lcores.len() {
+            self.send(lcore, ToLcore::Adopt(Arc::clone(&snapshot)));
+        }
+        if !self.wait(|core| core.inbox.adopting == 0) {
+            log::error!("an lcore has not adopted the new policy for half a minute");
+        }
+        let old = std::mem::replace(&mut self.snapshot, snapshot);
+        let mut old_tally = std::mem::replace(&mut self.tally, Tally::of(&self.snapshot));
+        let before = std::mem::replace(&mut self.rulesets, rulesets);
+        carry(&before.v4, &mut self.rulesets.v4, &news(&old.v4, &mut old_tally.v4));
+        carry(&before.v6, &mut self.rulesets.v6, &news(&old.v6, &mut old_tally.v6));
+        self.inbox.retired.clear();
+    }
+
+    /// The same rules with other knobs. Cached paths stay good.
+    pub(super) fn publish_knobs(&mut self) {
+        let (config, macs, rulesets) =
+            (self.config.clone(), self.macs.clone(), self.rulesets.clone());
+        self.count_rules();
+        let generation = self.snapshot.generation;
+        let lcores = self.lcores.len();
+        let built =
+            publish::snapshot(&config, &macs, &rulesets, self.knobs, generation, lcores);
+        match built {
+            Ok(snapshot) => self.adopt(snapshot, rulesets),
+            Err(error) => log::error!("knobs: {error}"),
+        }
+    }
+
+    /// Takes over the files (SIGHUP): rules, addresses, routes, neighbours and the sysctls they
+    /// name replace the live ones; other sysctls and all conns stay. All or nothing.
+    ///
+    /// # Errors
+    /// See [`ReloadError`].
+    pub fn reload(&mut self, path: &Path) -> Result<(), ReloadError> {
+        let config = Config::load(path).map_err(ReloadError::Config)?;
+        let rulesets = load_rules(&config.rules).map_err(ReloadError::Rules)?;
+        if let Some(what) = needs_restart(&self.config, &config) {
+            return Err(ReloadError::NeedsRestart(what));
+        }
+        self.count_rules();
+        let snapshot =
+            self.build(&config, &self.macs.clone(), &rulesets).map_err(ReloadError::Publish)?;
+        if config.conntrack.names_sizes.1 {
+            self.set_max(config.conntrack.max).map_err(ReloadError::Max)?;
+        }
+        let mut knobs = self.knobs;
+        for name in &config.conntrack.named {
+            if let Some(value) = config.conntrack.knobs.get(name) {
+                // The configuration has checked the bounds.
+                let _ = knobs.set(name, value);
+            }
+        }
+        self.knobs = knobs;
+        let now = self.tick_now();
+        for old in &self.config.neighbours {
+            if !config.neighbours.contains(old) {
+                self.neighbours.forget(old.port as u8, old.address, now);
+            }
+        }
+        self.config = config;
+        self.set_neighbours();
+        self.adopt(Snapshot { knobs, ..snapshot }, rulesets);
+        Ok(())
+    }
+
+    /// Changes the limit on conns; nothing is deleted when it shrinks.
+    pub(super) fn set_max(&mut self, max: u32) -> Result<(), String> {
+        self.shared.set_max(max).map_err(|e| e.to_string())?;
+        self.max = max;
+        let most = if max == 0 { self.shared.largest_max() } else { max };
+        self.shared
+            .records
+            .ensure_chunks(Records::V4, most)
+            .map_err(|e| format!("no memory for {max} conns: {e}"))
+    }
+}
+
+/// Why `iptables-restore` failed.
+pub(super) enum RestoreError {
+    /// The text.
+    Text(ParseError),
+    /// What it leads to.
+    Publish(PublishError),
+}
+
+/// What a new configuration changes that a running process cannot follow.
+fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
+    let ports = |c: &Config| {
+        let key = |p: &crate::config::Port| {
+            let sizes = (p.mtu, p.rx_descriptors, p.tx_descriptors, p.promiscuous);
+            (p.name.clone(), p.device.clone(), p.mac, sizes)
+        };
+        c.ports.iter().map(key).collect::<Vec<_>>()
+    };
+    if ports(old) != ports(new) {
+        return Some("ports, their devices, MAC addresses and MTUs");
+    }
+    if old.eal != new.eal {
+        return Some("[eal]");
+    }
+    if old.socket != new.socket {
+        return Some("the control socket");
+    }
+    (old.conntrack.hashsize != new.conntrack.hashsize).then_some("hashsize")
+}
+

@@ -1,0 +1,199 @@
+//! What the tools need of the running gateway.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use dataplane::conntrack::record::Family as Records;
+use dataplane::conntrack::view::{ConnView, CpuStatistics};
+use dataplane::pipeline::drops::DropReason;
+use dataplane::pipeline::messages::{BATCH_MAX, Slice, ToLcore};
+use dataplane::pipeline::service::id_of_key;
+
+use super::ControlCore;
+use crate::tools::conntrack_args::Family;
+use crate::tools::stats::{LcoreStats, PortStats, Stats, TableStats, Totals};
+use crate::tools::{Gateway, SysctlError};
+
+/// Record numbers per question.
+const SLICE: u32 = 1024;
+
+impl ControlCore {
+    /// Walks the records of one family in slices; `each` gets every batch of conns.
+    fn walk_conns(&mut self, family: Records, mut each: impl FnMut(&mut Self, Vec<ConnView>)) {
+        for lcore in 0..self.lcores.len() {
+            let mut slice = Slice {
+                family,
+                from: 0,
+                numbers: SLICE,
+                end: false,
+                conns: Vec::with_capacity(SLICE as usize),
+            };
+            while !slice.end {
+                if !self.send(lcore, ToLcore::List(Box::new(slice))) {
+                    return;
+                }
+                if !self.wait(|core| !core.inbox.listed.is_empty()) {
+                    return;
+                }
+                let Some(answer) = self.inbox.listed.pop() else { return };
+                slice = answer;
+                let conns = std::mem::replace(&mut slice.conns, Vec::with_capacity(SLICE as usize));
+                if !conns.is_empty() {
+                    each(self, conns);
+                }
+            }
+        }
+    }
+
+    /// Deletes conns by key; returns how many were still there.
+    fn delete_keys(&mut self, keys: impl Iterator<Item = u64>) -> usize {
+        self.inbox.deleted.clear();
+        let ids: Vec<_> = keys.map(id_of_key).collect();
+        for batch in ids.chunks(BATCH_MAX) {
+            for lcore in 0..self.lcores.len() {
+                // Only the owner acts on a conn, so everybody may be asked.
+                self.inbox.deleting += 1;
+                self.send(lcore, ToLcore::Delete(Box::new(batch.to_vec())));
+            }
+        }
+        self.wait(|core| core.inbox.deleting == 0);
+        self.inbox.deleted.len()
+    }
+
+    pub(super) fn end_subscriptions(&mut self) {
+        let (wanted, over): (Vec<_>, Vec<_>) = std::mem::take(&mut self.subscriptions)
+            .into_iter()
+            .partition(|(_, reply)| reply.is_wanted());
+        for (subscription, reply) in over {
+            reply.answer(subscription.finish());
+        }
+        self.subscriptions = wanted;
+        self.listeners.store(!self.subscriptions.is_empty(), Relaxed);
+    }
+}
+
+impl Gateway for ControlCore {
+    fn conns(&mut self) -> Vec<ConnView> {
+        let mut all = Vec::new();
+        for family in [Records::V4, Records::V6] {
+            self.walk_conns(family, |_, conns| all.extend(conns));
+        }
+        all
+    }
+
+    fn delete(&mut self, key: u64) -> bool {
+        self.delete_keys(std::iter::once(key)) > 0
+    }
+
+    fn flush(&mut self, family: Option<Family>) {
+        for records in [Records::V4, Records::V6] {
+            let wanted = match family {
+                None => true,
+                Some(Family::V4) => records == Records::V4,
+                Some(Family::V6) => records == Records::V6,
+            };
+            if wanted {
+                self.walk_conns(records, |core, conns| {
+                    core.delete_keys(conns.iter().map(|c| c.key));
+                });
+            }
+        }
+    }
+
+    fn count(&mut self) -> u32 {
+        self.shared.capacity.count()
+    }
+
+    fn cpu_statistics(&mut self) -> Vec<CpuStatistics> {
+        let of = |lcore: &super::Lcore| {
+            let c = &lcore.counters.conntrack;
+            CpuStatistics {
+                found: c.found.get(),
+                invalid: c.invalid.get(),
+                insert_failed: c.insert_failed.get(),
+                drop: c.drop.get(),
+                early_drop: c.early_drop.get(),
+                icmp_error: c.error.get(),
+                ..CpuStatistics::default()
+            }
+        };
+        self.lcores.iter().map(of).collect()
+    }
+
+    fn unix_ns(&self) -> u64 {
+        self.now().unix_ns
+    }
+
+    fn sysctl(&mut self, key: &str) -> Option<u64> {
+        match key {
+            "nf_conntrack_max" => Some(self.max.into()),
+            "nf_conntrack_buckets" => Some(self.config.conntrack.hashsize.into()),
+            "nf_conntrack_count" => Some(self.count().into()),
+            _ => self.knobs.get(key.strip_prefix("nf_conntrack_")?),
+        }
+    }
+
+    fn set_sysctl(&mut self, key: &str, value: u64) -> Result<(), SysctlError> {
+        match key {
+            "nf_conntrack_max" => {
+                let max = u32::try_from(value).map_err(|_| SysctlError::Invalid)?;
+                self.set_max(max).map_err(|_| SysctlError::Invalid)
+            }
+            "nf_conntrack_buckets" | "nf_conntrack_count" => Err(SysctlError::ReadOnly),
+            _ => {
+                let name = key.strip_prefix("nf_conntrack_").ok_or(SysctlError::Unknown)?;
+                self.knobs.set(name, value).map_err(|_| SysctlError::Invalid)?;
+                self.publish_knobs();
+                Ok(())
+            }
+        }
+    }
+
+    fn stats(&mut self) -> Stats {
+        let mut totals = Totals::default();
+        let mut ports: Vec<PortStats> = self
+            .config
+            .ports
+            .iter()
+            .map(|p| PortStats { name: p.name.clone(), ..PortStats::default() })
+            .collect();
+        let mut drops: Vec<(&'static str, u64)> =
+            DropReason::ALL.iter().map(|r| (r.name(), 0)).collect();
+        let mut lcores = Vec::new();
+        for (number, lcore) in self.lcores.iter().enumerate() {
+            let c = &lcore.counters;
+            let mut rx = 0;
+            for (stats, port) in ports.iter_mut().zip(&c.ports) {
+                rx += port.rx_packets.get();
+                stats.rx_packets += port.rx_packets.get();
+                stats.tx_packets += port.tx_packets.get();
+                stats.rx_bytes += port.rx_bytes.get();
+                stats.tx_bytes += port.tx_bytes.get();
+                totals.tx += port.tx_packets.get();
+            }
+            for ((_, sum), counter) in drops.iter_mut().zip(&c.drops) {
+                *sum += counter.get();
+                totals.dropped += counter.get();
+            }
+            totals.rx += rx;
+            totals.generated += c.generated.get();
+            totals.to_host += c.to_host.get();
+            totals.held += c.held.get();
+            let (busy, idle_polls) = (c.busy_polls.get(), c.idle_polls.get());
+            lcores.push(LcoreStats {
+                lcore: number as u32 + 1,
+                cpu: lcore.cpu,
+                polls: busy + idle_polls,
+                idle_polls,
+                rx,
+                handed_over: 0,
+            });
+        }
+        let conntrack = TableStats {
+            count: self.shared.capacity.count(),
+            max: self.max,
+            buckets: self.config.conntrack.hashsize,
+            expect_count: 0,
+        };
+        Stats { ports, lcores, drops, totals, conntrack }
+    }
+}
