@@ -370,6 +370,7 @@ proptest! {
     fn no_text_at_all_panics(text in "\\PC{0,80}", v6: bool) {
         let family = if v6 { Family::V6 } else { Family::V4 };
         let _ = restore(&Ruleset::new(family), &text, false, true);
-        let _ = restore(&Ruleset::new(family), &format!("*filter\n-A INPUT {text}\nCOMMIT"), true, true);
+        let rule = format!("*filter\n-A INPUT {text}\nCOMMIT");
+        let _ = restore(&Ruleset::new(family), &rule, true, true);
     }
 }
