@@ -1,7 +1,7 @@
 //! The rule language's text: `iptables-save` files of both families, in and out.
 //!
-//! [`restore`] reads what `iptables-restore` reads and returns a new
-//! [`Ruleset`](dataplane::rules::model::Ruleset); [`print`] writes what `iptables-save` 1.8.9
+//! [`restore()`] reads what `iptables-restore` reads and returns a new
+//! [`Ruleset`](dataplane::rules::model::Ruleset); [`save`] writes what `iptables-save` 1.8.9
 //! writes. Text is never applied half: the first thing wrong ends the reading with a
 //! [`ParseError`] and the old ruleset stands. Matches, targets and options that are not supported
 //! are refused by their word. Names of hosts are not looked up; names of services and protocols

@@ -118,8 +118,8 @@ impl Line {
         let family = self.family;
         self.maybe("-s", basics.src, |net| net_text(net, family, true));
         self.maybe("-d", basics.dst, |net| net_text(net, family, true));
-        self.maybe("-i", basics.in_port.clone(), quoted);
-        self.maybe("-o", basics.out_port.clone(), quoted);
+        self.maybe("-i", basics.in_port.clone(), |name| name);
+        self.maybe("-o", basics.out_port.clone(), |name| name);
         self.maybe("-p", basics.proto, |number| {
             names::protocol_name(number).map_or_else(|| number.to_string(), str::to_owned)
         });

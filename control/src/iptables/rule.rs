@@ -344,6 +344,10 @@ impl<'a> Draft<'a> {
         if text.len() > 15 {
             return Err(place.error(format!("port name `{text}' is longer than 15 bytes")));
         }
+        // The kernel's names have none of these (`dev_valid_name`), nor could they be read back.
+        if text.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '/' | ':' | '!')) {
+            return Err(place.error(format!("bad port name `{text}'")));
+        }
         // A plain `+` holds every port and none: it asks nothing.
         let asked = (text != "+" || not).then(|| Maybe { not, value: text.to_owned() });
         match key {

@@ -15,3 +15,6 @@ pub mod model;
 pub mod targets;
 pub mod test;
 pub mod walk;
+
+#[cfg(test)]
+mod tests;

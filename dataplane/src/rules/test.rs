@@ -1,7 +1,7 @@
 //! The single tests a compiled rule is made of, and what the kernel's matches say to each.
 //!
-//! A rule's tests are a run of [`Test`]s, all of which have to hold. Every look into the transport
-//! header comes after [`Test::Header`], which answers for fragments and headers cut short as
+//! A rule's tests are a run of `Test`s, all of which have to hold. Every look into the transport
+//! header comes after `Test::Header`, which answers for fragments and headers cut short as
 //! `tcp_mt`, `udp_mt` and `icmp_match` do. A test whose answer can differ between two packets of
 //! one conn, direction, state and pair of ports says so to the sink.
 
