@@ -86,7 +86,7 @@ fn try_run(path: &Path, socket: Option<&Path>) -> Result<(), Box<dyn std::error:
     core.set_pause(Box::new(|| std::thread::sleep(Duration::from_micros(50))));
     let stop = Arc::new(AtomicBool::new(false));
     let mut workers = Vec::new();
-    for (number, io) in launched.io.drain(..).enumerate() {
+    for (number, io) in std::mem::take(&mut launched.io).into_iter().enumerate() {
         let parts = core.worker_parts(number);
         let pipeline = Pipeline::new(number, parts.store, parts.snapshot, parts.links, parts.seed);
         let mut worker = Worker::new(io, pipeline, parts.mailbox, burst);
@@ -135,9 +135,9 @@ fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-fn random_seed() -> Result<[u64; 6], getrandom::Error> {
+fn random_seed() -> Result<[u64; 6], std::io::Error> {
     let mut bytes = [0; 48];
-    getrandom::fill(&mut bytes)?;
+    getrandom::fill(&mut bytes).map_err(|e| std::io::Error::other(e.to_string()))?;
     let mut seed = [0; 6];
     for (word, bytes) in seed.iter_mut().zip(bytes.chunks_exact(8)) {
         *word = bytes.iter().fold(0, |sum, &b| sum << 8 | u64::from(b));

@@ -138,9 +138,8 @@ impl Launched {
 
     /// Frames that the drivers lost before anybody saw them, by port: (missed, errors, no mbuf).
     pub fn driver_losses(&self) -> Vec<(u64, u64, u64)> {
-        let losses = |port: &Port| {
-            port.stats().map_or((0, 0, 0), |s| (s.imissed, s.ierrors, s.rx_nombuf))
-        };
+        let losses =
+            |port: &Port| port.stats().map_or((0, 0, 0), |s| (s.imissed, s.ierrors, s.rx_nombuf));
         self.ports.iter().map(losses).collect()
     }
 
@@ -155,8 +154,11 @@ impl Launched {
 
 /// Mbufs for all descriptors, what is held and cached, and bursts under way.
 fn mbufs_needed(config: &Config) -> u32 {
-    let rings: u32 =
-        config.ports.iter().map(|p| u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors)).sum();
+    let rings: u32 = config
+        .ports
+        .iter()
+        .map(|p| u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors))
+        .sum();
     let under_way = (BURST_MAX as u32 * 4 + 512) * config.ports.len() as u32;
     // A mempool uses its memory best with one less than a power of two.
     (rings * 2 + under_way + POOL_CACHE * 4).max(8192).next_power_of_two() - 1
@@ -176,9 +178,8 @@ fn eal_args(config: &Config, free_kb: u64) -> Result<Vec<String>, LaunchError> {
     for (number, cpu) in eal.worker_cores.iter().enumerate() {
         lcores.push_str(&format!(",{}@{cpu}", number + 1));
     }
-    let mut args: Vec<String> = ["--lcores", &lcores, "--main-lcore", "0", "--file-prefix"]
-        .map(str::to_owned)
-        .into();
+    let mut args: Vec<String> =
+        ["--lcores", &lcores, "--main-lcore", "0", "--file-prefix"].map(str::to_owned).into();
     args.push(eal.file_prefix.clone());
     let memory = eal.memory_mb.to_string();
     let words: &[&str] = if huge {
@@ -200,7 +201,9 @@ fn eal_args(config: &Config, free_kb: u64) -> Result<Vec<String>, LaunchError> {
     }
     // Without a PCI device of ours the bus is left alone: EAL would take any NIC it has a driver for.
     let names_pci = |a: &String| {
-        ["--no-pci", "-a", "--allow", "-b", "--block"].iter().any(|w| a.split('=').next() == Some(w))
+        ["--no-pci", "-a", "--allow", "-b", "--block"]
+            .iter()
+            .any(|w| a.split('=').next() == Some(w))
     };
     if config.ports.iter().all(|p| is_vdev(&p.device)) && !eal.args.iter().any(names_pci) {
         args.push("--no-pci".to_owned());

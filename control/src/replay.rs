@@ -1,4 +1,6 @@
 //! stub
 use std::path::Path;
 /// r
-pub fn run(_: &Path, _: &Path, _: &Path, _: bool, _: bool) -> u8 { 1 }
+pub fn run(_: &Path, _: &Path, _: &Path, _: bool, _: bool) -> u8 {
+    1
+}

@@ -7,6 +7,7 @@ use super::policy::RestoreError;
 use crate::iptables::{self, Look};
 use crate::socket::Reply;
 use crate::tools::conntrack::{Outcome, Subscription};
+use crate::tools::conntrack_format::calendar;
 use crate::tools::getopt::{Opt, Reader, Takes, Unreadable, Word};
 use crate::tools::{self, Answer};
 
@@ -121,25 +122,17 @@ impl ControlCore {
             Ok(options) => options,
             Err(answer) => return answer,
         };
-        let date = crate::log_line::date(self.now().unix_ns);
-        let look =
-            Look { counters: options.counters, date: Some(&date), table: options.table };
+        let date = calendar(self.now().unix_ns);
+        let look = Look { counters: options.counters, date: Some(&date), table: options.table };
         Answer::text(iptables::save(self.counted_rules(family), look))
     }
 
-    fn restore_tool(
-        &mut self,
-        tool: &str,
-        argv: &[String],
-        stdin: &str,
-        family: Family,
-    ) -> Answer {
+    fn restore_tool(&mut self, tool: &str, argv: &[String], stdin: &str, family: Family) -> Answer {
         let options = match Options::parse(tool, argv, RESTORE) {
             Ok(options) => options,
             Err(answer) => return answer,
         };
-        let restored =
-            self.restore(family, stdin, options.noflush, options.counters, options.test);
+        let restored = self.restore(family, stdin, options.noflush, options.counters, options.test);
         match restored {
             Ok(()) => Answer::default(),
             Err(RestoreError::Text(e)) => Answer::failure(1, format!("{tool}: line {e}")),

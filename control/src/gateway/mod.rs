@@ -30,10 +30,10 @@ use dataplane::conntrack::record::Family;
 use dataplane::conntrack::store::{SetupError, Shared, Sizes, Store};
 use dataplane::conntrack::tuple::HashSeed;
 use dataplane::lcore::mailbox::Mailbox;
+use dataplane::pipeline::Links;
 use dataplane::pipeline::counters::LcoreCounters;
 use dataplane::pipeline::neighbour::NeighbourTable;
 use dataplane::pipeline::snapshot::Snapshot;
-use dataplane::pipeline::Links;
 use dataplane::time::{Now, Tick};
 
 use crate::config::Config;

@@ -78,8 +78,8 @@ pub fn load_rules(rules: &Rules) -> Result<Rulesets, RulesError> {
     let load = |path: Option<&Path>, family| {
         let empty = Ruleset::new(family);
         let Some(path) = path else { return Ok(empty) };
-        let text = fs::read_to_string(path)
-            .map_err(|e| RulesError::Unreadable(path.to_owned(), e))?;
+        let text =
+            fs::read_to_string(path).map_err(|e| RulesError::Unreadable(path.to_owned(), e))?;
         iptables::restore(&empty, &text, false, true)
             .map_err(|e| RulesError::Wrong(path.to_owned(), e))
     };
@@ -233,8 +233,7 @@ impl ControlCore {
         self.count_rules();
         let generation = self.snapshot.generation;
         let lcores = self.lcores.len();
-        let built =
-            publish::snapshot(&config, &macs, &rulesets, self.knobs, generation, lcores);
+        let built = publish::snapshot(&config, &macs, &rulesets, self.knobs, generation, lcores);
         match built {
             Ok(snapshot) => self.adopt(snapshot, rulesets),
             Err(error) => log::error!("knobs: {error}"),
@@ -318,4 +317,3 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
     }
     (old.conntrack.hashsize != new.conntrack.hashsize).then_some("hashsize")
 }
-

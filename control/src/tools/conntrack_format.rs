@@ -337,7 +337,7 @@ pub(super) fn utc(unix_ns: u64) -> Calendar {
 }
 
 /// A moment as ctime(3) writes it, in UTC.
-fn calendar(unix_ns: u64) -> String {
+pub(crate) fn calendar(unix_ns: u64) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

@@ -135,6 +135,11 @@ pub struct Shared {
     largest: u32,
 }
 
+/// Lines of the index for a limit of `max` conns.
+pub fn index_lines(max: u32) -> u64 {
+    Index::buckets_for(2 * max as u64, 50).into()
+}
+
 impl Shared {
     /// Makes the index for `sizes`. Records have no memory yet: see [`Records::ensure_chunks`].
     pub fn new(sizes: Sizes, seed: HashSeed) -> Result<Shared, SetupError> {

@@ -22,13 +22,20 @@ use crate::time::Tick;
 /// LOG rules that one walk can print for; those behind them only count.
 const LOGS_MAX: usize = 2;
 
+/// What a LOG rule asks for.
+struct LogRequest {
+    prefix: ArrayString<30>,
+    level: u8,
+    flags: u8,
+}
+
 /// Counts and notes what a walk hits.
 struct Witness<'a> {
     counters: &'a RuleCounters,
     bytes: u64,
     hits: Hits,
     cacheable: bool,
-    logs: ArrayVec<(ArrayString<30>, u8), LOGS_MAX>,
+    logs: ArrayVec<LogRequest, LOGS_MAX>,
 }
 
 impl Sink for Witness<'_> {
@@ -43,7 +50,7 @@ impl Sink for Witness<'_> {
 
     fn log(&mut self, log: &Log, _facts: &Facts<'_>) {
         let prefix = ArrayString::from(&log.prefix).unwrap_or_default();
-        let _ = self.logs.try_push((prefix, log.level));
+        let _ = self.logs.try_push(LogRequest { prefix, level: log.level, flags: log.flags });
     }
 }
 
@@ -124,18 +131,19 @@ impl<P: FramePool> Pipeline<P> {
         let Witness { hits, cacheable, logs, .. } = witness;
         t.hits = hits;
         t.cacheable = cacheable;
-        for (prefix, level) in logs {
-            self.log(t, prefix, level, walked.mark);
+        for request in logs {
+            self.log(t, request, walked.mark);
         }
         walked
     }
 
-    fn log(&mut self, t: &Transit<P::Frame>, prefix: ArrayString<30>, level: u8, mark: u32) {
+    fn log(&mut self, t: &Transit<P::Frame>, request: LogRequest, mark: u32) {
         let head = t.frame.head();
         let head = head.get(..head.len().min(LOG_BYTES)).unwrap_or_default();
         let line = LogLine {
-            prefix,
-            level,
+            prefix: request.prefix,
+            level: request.level,
+            flags: request.flags,
             in_port: t.in_port,
             out_port: t.out_port,
             head: head.iter().copied().collect(),

@@ -38,6 +38,8 @@ pub struct LogLine {
     pub prefix: ArrayString<30>,
     /// Syslog level, 0 to 7.
     pub level: u8,
+    /// What to print besides (`Log::TCP_SEQUENCE` and its like).
+    pub flags: u8,
     /// Where the packet came in.
     pub in_port: Option<PortId>,
     /// Where it is going.
