@@ -207,7 +207,7 @@ impl Shared {
     /// The same for a burst: `candidate` is what [`Index::candidate`] said when the records were
     /// prefetched. It is believed if it is (still) a live conn with this tuple, which spares the
     /// second look into the index; otherwise the search starts over.
-    #[inline]
+    #[inline(always)]
     pub fn find_from(
         &self,
         candidate: Option<ConnRef>,
@@ -223,6 +223,11 @@ impl Shared {
         {
             return Some(Found { conn, direction, expired: false });
         }
+        self.find_slowly(hash, tuple, zone, now)
+    }
+
+    #[inline(never)]
+    fn find_slowly(&self, hash: u64, tuple: &Tuple, zone: u16, now: Tick) -> Option<Found<'_>> {
         self.find(hash, tuple, zone, now)
     }
 

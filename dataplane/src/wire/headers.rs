@@ -138,7 +138,7 @@ pub enum Malformed {
 }
 
 /// What one packet's headers say. Ports and ids are in host order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// Source address.
     pub src: Address,
@@ -221,7 +221,7 @@ impl Headers {
 
 /// Reads the headers of a frame. `frame` is its first (or only) segment, `total_len` the length of
 /// all segments.
-#[inline]
+#[inline(always)]
 pub fn parse(frame: &[u8], total_len: usize) -> Result<Headers, Malformed> {
     let Some(link) = ethernet::parse(frame) else { return Err(Malformed::ShortFrame) };
     match link.ether_type {
@@ -248,7 +248,7 @@ fn cut(end: usize, total_len: usize, short: Malformed) -> Malformed {
 }
 
 /// `ip_rcv_core`, check by check in its order.
-#[inline]
+#[inline(always)]
 fn parse_v4(
     frame: &[u8],
     total_len: usize,
@@ -409,7 +409,7 @@ const fn smallest(proto: u8) -> usize {
 }
 
 /// Reads the L4 ids, unless the packet has none or ends before them.
-#[inline]
+#[inline(always)]
 fn ids(headers: &mut Headers, frame: &[u8]) -> Result<(), Malformed> {
     if headers.fragment.is_later() {
         return Ok(());
