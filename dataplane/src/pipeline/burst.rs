@@ -10,7 +10,6 @@ use arrayvec::ArrayVec;
 use crate::conntrack::icmp;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::store::Found;
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::EventKind;
 use crate::nat::rewrite::{self, Deltas};
@@ -158,10 +157,8 @@ impl<P: FramePool> Pipeline<P> {
         let h = &scratch.headers[i];
         let tuple = tuple_of(h);
         let (candidate, hash) = (scratch.candidates[i], scratch.hashes[i]);
-        let found = at.table.find_from(candidate, hash, &tuple, ZONE, at.now.tick);
-        let Some(Found { conn, direction, expired: false }) = found else {
-            return Short::Walk(None);
-        };
+        let found = at.table.find_live(candidate, hash, &tuple, ZONE, at.now.tick);
+        let Some((conn, direction)) = found else { return Short::Walk(None) };
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
@@ -242,18 +239,14 @@ impl Scratch {
         let Scratch { kinds, headers, hashes, .. } = self;
         let places = kinds.iter_mut().zip(headers).zip(hashes);
         for (frame, ((kind, place), hash)) in frames.iter().zip(places) {
-            *kind = match headers::parse(frame.head(), frame.total_len()) {
+            *kind = match headers::parse_into(frame.head(), frame.total_len(), place) {
                 Err(malformed) => Kind::Refused(malformed),
-                Ok(parsed) => {
-                    *place = parsed;
-                    if is_plain(place) {
-                        *hash = at.table.hash(&tuple_of(place), ZONE);
-                        at.table.index.prefetch(*hash);
-                        Kind::Plain
-                    } else {
-                        Kind::Other
-                    }
+                Ok(()) if is_plain(place) => {
+                    *hash = at.table.hash(&tuple_of(place), ZONE);
+                    at.table.index.prefetch(*hash);
+                    Kind::Plain
                 }
+                Ok(()) => Kind::Other,
             };
         }
     }
