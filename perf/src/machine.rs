@@ -198,6 +198,8 @@ pub(crate) fn environment(sluicegate: Option<&Path>) -> String {
         line.and_then(|l| l.split_once(": ")).map_or("?", |(_, v)| v).to_owned()
     };
     let tsc = tsc_hz().map_or(0.0, |hz| hz / 1e6);
+    let isolated = fs::read_to_string("/sys/devices/system/cpu/isolated").unwrap_or_default();
+    let isolated = isolated.trim();
     let mut lines = vec![
         format!(
             "CPU: {} (family {} model {}), TSC {tsc:.1} MHz, {} CPUs",
@@ -207,7 +209,7 @@ pub(crate) fn environment(sluicegate: Option<&Path>) -> String {
             cpuinfo.matches("processor\t").count(),
         ),
         format!("kernel: {}", first_line(Command::new("uname").arg("-rv"))),
-        format!("boot: `{}`", fs::read_to_string("/proc/cmdline").unwrap_or_default().trim()),
+        format!("isolated CPUs: {}", if isolated.is_empty() { "none" } else { isolated }),
         format!("load before: {}", fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()),
         format!("2 MiB hugepages: {}", number(HUGEPAGES_FILE).unwrap_or(0)),
     ];
@@ -218,9 +220,11 @@ pub(crate) fn environment(sluicegate: Option<&Path>) -> String {
     }
     if let Some(binary) = sluicegate {
         lines.push(format!("sluicegate: {}", first_line(Command::new(binary).arg("--version"))));
-        let commit = Command::new("git").args(["describe", "--always", "--dirty"]).output();
-        let commit = commit.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
-        lines.push(format!("commit of the working tree: {}", commit.unwrap_or_default()));
+        let mut describe = Command::new("git");
+        lines.push(format!(
+            "tree: {}",
+            first_line(describe.args(["describe", "--always", "--dirty"]))
+        ));
     }
     lines.iter().fold(String::new(), |mut text, line| {
         let _ = writeln!(text, "- {line}");

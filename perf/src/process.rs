@@ -133,7 +133,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program`; its standard error goes to `log`, its output is read by [`Self::line`].
+    /// Starts `program`; all it says goes to `log`, its output is also read by [`Self::line`].
     pub(crate) fn start(
         program: &Path,
         args: &[String],
@@ -141,6 +141,7 @@ impl Daemon {
         log: &Path,
     ) -> Result<Self, Failure> {
         let errors = std::fs::File::create(log).map_err(Failure::io(log.display()))?;
+        let mut copy = errors.try_clone().map_err(Failure::io(log.display()))?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "taskset", "-c", &CONTROL_CPU.to_string()]);
         command.arg(program).args(args).envs(environment.iter().copied());
@@ -152,6 +153,7 @@ impl Daemon {
         if let Some(stdout) = child.stdout.take() {
             thread::spawn(move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    let _ = writeln!(copy, "{line}");
                     if sender.send(line).is_err() {
                         break;
                     }
@@ -166,7 +168,7 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Where its standard error goes.
+    /// Where all it says goes.
     pub(crate) fn log(&self) -> &Path {
         &self.log
     }

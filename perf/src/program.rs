@@ -125,8 +125,9 @@ pub(crate) struct Plan<'a> {
 pub(crate) enum Sink {
     /// The capture is replayed without end; what is sent vanishes.
     Nowhere,
-    /// The capture is replayed once; what is sent on the outside port is written to a file.
-    Capture(PathBuf),
+    /// What is sent on the outside port is written to a file. The capture is replayed once, or
+    /// without end for a program that forwards its first frames before it knows its tables.
+    Capture { file: PathBuf, endless: bool },
 }
 
 impl Plan<'_> {
@@ -134,15 +135,15 @@ impl Plan<'_> {
     pub(crate) fn lan_device(&self) -> String {
         let file = self.originals.display();
         match self.sink {
-            Sink::Nowhere => format!("net_pcap0,rx_pcap={file},infinite_rx=1"),
-            Sink::Capture(_) => format!("net_pcap0,rx_pcap={file}"),
+            Sink::Capture { endless: false, .. } => format!("net_pcap0,rx_pcap={file}"),
+            _ => format!("net_pcap0,rx_pcap={file},infinite_rx=1"),
         }
     }
 
     /// The vdev of the outside port.
     pub(crate) fn wan_device(&self) -> String {
         match &self.sink {
-            Sink::Capture(file) => format!("net_pcap1,tx_pcap={}", file.display()),
+            Sink::Capture { file, .. } => format!("net_pcap1,tx_pcap={}", file.display()),
             Sink::Nowhere if self.workload.both_ways() => {
                 format!("net_pcap1,rx_pcap={},infinite_rx=1", self.replies.display())
             }

@@ -27,7 +27,10 @@ impl Testpmd {
             return Err(Failure::Missing { what: PROGRAM.to_owned(), cure });
         }
         let log = plan.scratch.join("testpmd.log");
-        let daemon = Daemon::start(Path::new(PROGRAM), &arguments(plan), &[], &log)?;
+        // Into a pipe its lines would wait for a full buffer.
+        let mut args = vec!["-oL".to_owned(), PROGRAM.to_owned()];
+        args.extend(arguments(plan));
+        let daemon = Daemon::start(Path::new("stdbuf"), &args, &[], &log)?;
         let mut testpmd = Self { daemon, _runtime: RuntimeDirectory(PREFIX) };
         testpmd.daemon.say("start")?;
         testpmd.daemon.line(PATIENCE, |line| line.contains("packet forwarding"))?;
@@ -58,6 +61,8 @@ fn arguments(plan: &Plan<'_>) -> Vec<String> {
         "--interactive".to_owned(),
         "--forward-mode=macswap".to_owned(),
         "--nb-cores=1".to_owned(),
+        // Else the first frames of a capture that is replayed once are thrown away.
+        "--no-flush-rx".to_owned(),
         format!("--burst={BURST}"),
         format!("--total-num-mbufs={}", plan.mbufs()),
         format!("--rxd={DESCRIPTORS}"),
