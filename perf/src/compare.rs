@@ -130,6 +130,11 @@ impl Offer {
 /// Runs the comparison, prints the report and writes it to perf/out/compare.md.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     machine::check()?;
+    if !options.peers_only && !options.sluicegate.exists() {
+        let what = options.sluicegate.display().to_string();
+        let cure = "cargo build --release, or --peers-only".to_owned();
+        return Err(Failure::Missing { what, cure });
+    }
     catch_signals()?;
     machine::stay_on_control_cpu()?;
     let out = out_directory()?;

@@ -74,7 +74,8 @@ pub(crate) enum Program {
     Testpmd,
     /// Open vSwitch with the DPDK datapath.
     Ovs,
-    /// The product.
+    /// The product; not a peer.
+    #[value(skip)]
     Sluicegate,
 }
 
