@@ -148,8 +148,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let windows = measure_all(options, &rows, &offers, &out)?;
     let _ = write!(report, "\n{}", windows.table());
     if !windows.all_clean() {
-        report += "\nSome windows are dirty (last column: clean windows used of all). A row without \
-                   a clean window is only indicative: run again on an idle machine.\n";
+        report += "\nSome windows are dirty (last column: clean windows used of all). A row \
+                   without a clean window is only indicative: run again on an idle machine.\n";
     }
     println!("{report}");
     let file = out.join("compare.md");
