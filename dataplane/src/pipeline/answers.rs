@@ -7,6 +7,7 @@ use crate::conntrack::state::CtState;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
 use crate::pipeline::route::Destination;
+use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attachment, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
@@ -153,6 +154,10 @@ impl<P: FramePool> Pipeline<P> {
         with: RejectWith,
         at: At<'_>,
     ) {
+        // What was damaged on its way may not come from whom it says (`nf_reject_verify_csum`).
+        if !checksum_ok(&t.frame, &t.headers) {
+            return;
+        }
         let lent = t.attachment().filter(|a| !a.error).map(|a| Attachment {
             direction: a.direction.opposite(),
             state: CtState::Related,
