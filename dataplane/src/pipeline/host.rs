@@ -115,8 +115,12 @@ impl<P: FramePool> Pipeline<P> {
         t: &mut Transit<P::Frame>,
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
-        let first = self.route_out(t, at)?;
-        t.out_port = Some(first.0);
+        // To one of our own addresses there is no port, but OUTPUT may yet translate it.
+        t.out_port = match self.route_out(t, at) {
+            Ok((port, _)) => Some(port),
+            Err(DropReason::NotAccepted) => None,
+            Err(reason) => return Err(reason),
+        };
         self.filter(pool, t, Table::Raw, Hook::Output, at)?;
         self.track(t, at)?;
         self.filter(pool, t, Table::Mangle, Hook::Output, at)?;
