@@ -73,7 +73,8 @@ fn ids(
     Tuple { src, dst, src_id, dst_id, proto: proto_number }
 }
 
-/// True if the transport checksum is right, or there is none to check.
+/// True if the transport checksum is right, or there is none to check. A UDP datagram may go
+/// without; that a receiver refuses one without over IPv6 is not for routers to judge.
 #[inline(always)]
 pub(crate) fn checksum_ok<F: Frame>(frame: &F, h: &Headers) -> bool {
     let (start, end) = (h.l4 as usize, h.end as usize);
@@ -200,8 +201,9 @@ impl<P: FramePool> Pipeline<P> {
         let (timeout_secs, assured) = match h.proto {
             proto::UDP => {
                 // An assured conn is a stream already; its second line stays untouched.
-                let stream_after =
-                    if status.has(Status::ASSURED) { at.now.tick } else { stream_after(conn) };
+                let past = Tick(at.now.tick.0.wrapping_sub(1));
+                let assured = status.has(Status::ASSURED);
+                let stream_after = if assured { past } else { stream_after(conn) };
                 let verdict = udp::packet(status, stream_after, at.now.tick, &knobs.timeouts);
                 (Some(verdict.timeout_secs), verdict.assured)
             }
