@@ -61,7 +61,10 @@ impl Files {
             ("control_core", "0"),
             ("worker_cores", "[1]"),
         ];
-        let has = |key: &str| eal.lines().any(|line| line.trim_start().starts_with(key));
+        // A line `# key` stands for the product's own default.
+        let has = |key: &str| {
+            eal.lines().any(|line| line.trim_start_matches(['#', ' ']).starts_with(key))
+        };
         let mut text = format!("[eal]\nfile_prefix = \"{}\"\n{eal}\n", self.prefix);
         for (key, value) in defaults.iter().filter(|(key, _)| !has(key)) {
             text.push_str(&format!("{key} = {value}\n"));
