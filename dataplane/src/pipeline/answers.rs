@@ -84,7 +84,9 @@ impl ErrorBudget {
 }
 
 impl<P: FramePool> Pipeline<P> {
-    /// Sends an ICMP error about a packet back to its source, if one may be sent.
+    /// Sends an ICMP error about a packet back to its source, if one may be sent. The packet's own
+    /// conn is lent to the answer, confirmed or not (`nf_ct_attach`), so that rules see it as
+    /// RELATED and the conn's translation is undone on the way out.
     pub(crate) fn answer_error(
         &mut self,
         pool: &mut P,
@@ -92,17 +94,7 @@ impl<P: FramePool> Pipeline<P> {
         error: IcmpError,
         at: At<'_>,
     ) {
-        self.answer_error_as(pool, t, error, None, at);
-    }
-
-    fn answer_error_as(
-        &mut self,
-        pool: &mut P,
-        t: &Transit<P::Frame>,
-        error: IcmpError,
-        lent: Option<Attachment>,
-        at: At<'_>,
-    ) {
+        let lent = lend(t).map(|a| Attachment { error: true, ..a });
         let h = &t.headers;
         if !may_be_answered(t, error, at) || !self.errors.take(at.now.tick) {
             return;
@@ -144,8 +136,7 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// The answer of a REJECT target. The packet's own conn is lent to the answer, so that rules
-    /// see it as RELATED and the conn's translation is undone on the way out.
+    /// The answer of a REJECT target.
     pub(crate) fn reject(
         &mut self,
         pool: &mut P,
@@ -153,22 +144,25 @@ impl<P: FramePool> Pipeline<P> {
         with: RejectWith,
         at: At<'_>,
     ) {
-        let lent = t.attachment().filter(|a| !a.error).map(|a| Attachment {
-            direction: a.direction.opposite(),
-            state: CtState::Related,
-            lent: true,
-            delete: false,
-            changed: false,
-            error: with != RejectWith::TcpReset,
-            ..*a
-        });
         match with {
-            RejectWith::TcpReset => self.answer_reset(pool, t, lent, at),
+            RejectWith::TcpReset => self.answer_reset(pool, t, lend(t), at),
             RejectWith::Unreachable(code) => {
-                self.answer_error_as(pool, t, IcmpError::Reject { code }, lent, at);
+                self.answer_error(pool, t, IcmpError::Reject { code }, at);
             }
         }
     }
+}
+
+/// The packet's conn as its answer carries it (`nf_conntrack_attach`).
+fn lend<F>(t: &Transit<F>) -> Option<Attachment> {
+    t.attachment().filter(|a| !a.error).map(|a| Attachment {
+        direction: a.direction.opposite(),
+        state: CtState::Related,
+        lent: true,
+        delete: false,
+        changed: false,
+        ..*a
+    })
 }
 
 /// True if an error may be sent about the packet.

@@ -5,3 +5,4 @@
 mod forwarding;
 mod rig;
 mod rules;
+mod tracking;
