@@ -6,7 +6,7 @@
 use crate::conntrack::state::CtState;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
-use crate::pipeline::route::Destination;
+use crate::pipeline::route::{Destination, Martian};
 use crate::pipeline::transit::{Attachment, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
@@ -175,8 +175,10 @@ fn may_be_answered<F>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
     }
     // A source that cannot be a single host's is not answered, nor is what was sent to many.
     match at.policy.routes.judge(h.src, h.dst, port.0) {
-        Ok(Destination::Broadcast | Destination::Multicast { .. }) | Err(_) => false,
-        Ok(_) => true,
+        Ok(Destination::Broadcast | Destination::Multicast { .. }) => false,
+        // Our own address is what a translated source looks like: the conn knows the true one.
+        Ok(_) | Err(Martian::SourceLocal) => true,
+        Err(_) => false,
     }
 }
 
@@ -192,6 +194,8 @@ fn source_of_answer<F>(t: &Transit<F>, at: At<'_>) -> Option<Address> {
         Destination::Forward(route) => {
             at.policy.port(PortId(route.port)).source_for(route.via.unwrap_or(h.src))
         }
+        // As it goes, turned back, to whoever hides behind our address.
+        Destination::Local(_) => Some(h.src),
         _ => None,
     }
 }

@@ -74,7 +74,8 @@ pub(crate) struct Setup {
     pub(crate) neighbours: usize,
     pub(crate) records: bool,
     pub(crate) routes: Vec<StaticRoute>,
-    pub(crate) extra_addresses: Vec<(u8, &'static str, u8)>,
+    /// Own addresses: port, address, prefix length.
+    pub(crate) own: Vec<(u8, &'static str, u8)>,
     pub(crate) burst_max: usize,
 }
 
@@ -103,7 +104,15 @@ impl Default for Setup {
                 route("0.0.0.0", 0, Some("203.0.113.254"), WAN),
                 route("2000::", 3, Some("2001:db8:2::fe"), WAN),
             ],
-            extra_addresses: Vec::new(),
+            own: vec![
+                (0, "192.168.1.1", 24),
+                (0, "2001:db8:1::1", 64),
+                (0, "fe80::10", 64),
+                (1, "203.0.113.1", 24),
+                (1, "203.0.113.10", 24),
+                (1, "2001:db8:2::1", 64),
+                (1, "fe80::20", 64),
+            ],
             burst_max: 32,
         }
     }
@@ -150,17 +159,7 @@ impl Setup {
     }
 
     fn addresses(&self) -> Vec<(u8, Address, u8)> {
-        let mut all = vec![
-            (0, address("192.168.1.1"), 24),
-            (0, address("2001:db8:1::1"), 64),
-            (0, address("fe80::10"), 64),
-            (1, address("203.0.113.1"), 24),
-            (1, address("203.0.113.10"), 24),
-            (1, address("2001:db8:2::1"), 64),
-            (1, address("fe80::20"), 64),
-        ];
-        all.extend(self.extra_addresses.iter().map(|(port, a, n)| (*port, address(a), *n)));
-        all
+        self.own.iter().map(|(port, a, prefix)| (*port, address(a), *prefix)).collect()
     }
 
     pub(crate) fn snapshot(&self, generation: u32) -> Snapshot {
@@ -296,7 +295,13 @@ pub(crate) struct Rig {
 
 impl Rig {
     fn new(setup: Setup) -> Rig {
-        let seed = HashSeed([1, 2, 3, 4, 5]);
+        let seed = HashSeed([
+            0x9e37_79b9_7f4a_7c15,
+            0xbf58_476d_1ce4_e5b9,
+            0x94d0_49bb_1331_11eb,
+            0xd6e8_feb8_6659_fd93,
+            0xa076_1d64_78bd_642f,
+        ]);
         let sizes = Sizes { max: setup.max, lcores: 1, extensions: setup.max };
         let shared = Arc::new(Shared::new(sizes, seed).unwrap());
         if setup.records {
