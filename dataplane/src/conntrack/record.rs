@@ -318,7 +318,7 @@ impl<'a> Conn<'a> {
 
     /// Which of the conn's tuples `tuple` in `zone` is, if any; the original one first, which
     /// decides for a packet from an address and port to itself.
-    #[inline]
+    #[inline(always)]
     pub fn matches(self, tuple: &Tuple, zone: u16) -> Option<Direction> {
         let w1 = self.word(1);
         let w3 = self.word(3);

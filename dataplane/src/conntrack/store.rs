@@ -204,26 +204,40 @@ impl Shared {
         }
     }
 
-    /// The same for a burst: `candidate` is what [`Index::candidate`] said when the records were
-    /// prefetched. It is believed if it is (still) a live conn with this tuple, which spares the
-    /// second look into the index; otherwise the search starts over.
-    #[inline]
-    pub fn find_from(
+    /// The live conn for a packet of a burst: `candidate` is what [`Index::candidate`] said when the
+    /// records were prefetched. It is believed if it is (still) a live conn with this tuple, which
+    /// spares the second look into the index; otherwise the search starts over.
+    #[inline(always)]
+    pub fn find_live(
         &self,
         candidate: Option<ConnRef>,
         hash: u64,
         tuple: &Tuple,
         zone: u16,
         now: Tick,
-    ) -> Option<Found<'_>> {
+    ) -> Option<(Conn<'_>, Direction)> {
         if let Some(conn) = candidate.and_then(|number| self.records.get(number))
             && let Some(direction) = conn.matches(tuple, zone)
             && conn.status().has(Status::CONFIRMED)
             && !conn.is_expired(now)
         {
-            return Some(Found { conn, direction, expired: false });
+            return Some((conn, direction));
         }
-        self.find(hash, tuple, zone, now)
+        // Numbers come back in registers, a whole `Found` would go through memory.
+        let (number, direction) = self.find_number(hash, tuple, zone, now)?;
+        Some((self.records.get(number)?, direction))
+    }
+
+    #[inline(never)]
+    fn find_number(
+        &self,
+        hash: u64,
+        tuple: &Tuple,
+        zone: u16,
+        now: Tick,
+    ) -> Option<(ConnRef, Direction)> {
+        let found = self.find(hash, tuple, zone, now).filter(|found| !found.expired)?;
+        Some((found.conn.number(), found.direction))
     }
 
     /// The whole search, past entries at home and expired conns.
@@ -633,7 +647,7 @@ mod tests {
                 let hash = shared.hash(&tuple, 0);
                 assert_eq!(shared.index.candidate(hash), Some(number));
                 for candidate in [None, Some(number), Some(ConnRef::new(Family::V4, 77))] {
-                    let found = shared.find_from(candidate, hash, &tuple, 0, NOW).unwrap();
+                    let found = shared.find_live(candidate, hash, &tuple, 0, NOW).unwrap();
                     assert_eq!((found.conn.number(), found.direction), (number, direction));
                 }
                 assert!(store.find(&tuple, 0, NOW.plus_secs(30)).unwrap().expired);
@@ -647,12 +661,12 @@ mod tests {
             assert!(!store.delete(number) && !store.release_unconfirmed(number));
             assert!(store.get(before).is_none());
             let hash = store.shared().hash(&orig, 0);
-            assert!(store.shared().find_from(Some(number), hash, &orig, 0, NOW).is_none());
+            assert!(store.shared().find_live(Some(number), hash, &orig, 0, NOW).is_none());
             // The record again, for the same tuple, not yet confirmed: a candidate is not believed.
             let again = store.allocate(&orig, &reply, [0, 0]).unwrap();
             store.conn(again).unwrap().set_deadline(NOW.plus_secs(9));
             assert_eq!(again, number);
-            assert!(store.shared().find_from(Some(number), hash, &orig, 0, NOW).is_none());
+            assert!(store.shared().find_live(Some(number), hash, &orig, 0, NOW).is_none());
             assert!(store.release_unconfirmed(again));
             assert!(store.find(&orig, 0, NOW).is_none() && store.find(&reply, 0, NOW).is_none());
             assert!(is_empty(&store));

@@ -101,7 +101,7 @@ impl Tuple {
     ///
     /// Multiply-fold of the two endpoints XORed with secrets; the product commutes, which is what
     /// makes it symmetric. Not CRC or Toeplitz: those are linear and collisions can be computed.
-    #[inline]
+    #[inline(always)]
     pub fn hash(&self, zone: u16, seed: &HashSeed) -> u64 {
         let (src_id, dst_id, class) = match self.proto {
             proto::ICMP | proto::ICMPV6 => {
@@ -135,7 +135,7 @@ impl Tuple {
 pub struct HashSeed(pub [u64; 5]);
 
 impl HashSeed {
-    #[inline]
+    #[inline(always)]
     fn endpoint(&self, address: Address, id: u16) -> u64 {
         if address.is_v4() {
             (address.v4_bits() as u64) << 16 | id as u64

@@ -30,13 +30,35 @@ use crate::wire::tcp::flags;
 
 /// What parsing made of one frame.
 #[derive(Clone, Copy, Debug)]
-enum Parsed {
+enum Kind {
     /// An IP packet that may have a cached path.
-    Plain { headers: Headers, tuple: Tuple, hash: u64 },
+    Plain,
     /// An IP packet that walks in any case.
-    Other(Headers),
+    Other,
     /// Not an IP packet that goes on.
     Refused(Malformed),
+}
+
+/// What the stages of a burst know of its frames, one array each; made once, overwritten by every
+/// burst.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    kinds: [Kind; BURST_MAX],
+    headers: [Headers; BURST_MAX],
+    hashes: [u64; BURST_MAX],
+    /// The record that the index suggests.
+    candidates: [Option<ConnRef>; BURST_MAX],
+}
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch {
+            kinds: [Kind::Other; BURST_MAX],
+            headers: [Headers::default(); BURST_MAX],
+            hashes: [0; BURST_MAX],
+            candidates: [None; BURST_MAX],
+        }
+    }
 }
 
 /// What a conn's packet learnt on the short way before it turned out that it has to walk.
@@ -62,7 +84,7 @@ impl<P: FramePool> Pipeline<P> {
         let (policy, table) = (self.snapshot.clone(), self.store.shared().clone());
         let at = At { now, policy: &policy, table: &table };
         self.check_epoch();
-        let mut parsed: ArrayVec<Parsed, BURST_MAX> = ArrayVec::new();
+        let Some(mut scratch) = self.scratch.take() else { return };
         let mut bytes = 0;
         for frame in frames.iter() {
             frame.prefetch();
@@ -72,27 +94,21 @@ impl<P: FramePool> Pipeline<P> {
             counters.rx_packets.add(frames.len() as u64);
             counters.rx_bytes.add(bytes);
         }
-        for frame in frames.iter() {
-            parsed.push(parse(frame, at));
-        }
-        for packet in &parsed {
-            if let Parsed::Plain { hash, headers, .. } = packet
-                && let Some(number) = at.table.index.candidate(*hash)
-            {
-                at.table.records.prefetch(number, headers.proto == proto::TCP);
-            }
-        }
+        scratch.parse(frames, at);
+        scratch.find_candidates(frames.len(), at);
         let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
         let our_mac = at.policy.port(port).mac;
-        for (frame, parsed) in frames.drain(..).zip(&parsed) {
-            self.short_way(port, &our_mac, frame, parsed, &mut long, pool, at);
+        for (i, frame) in frames.drain(..).enumerate() {
+            self.short_way(pool, port, &our_mac, (frame, i), &scratch, &mut long, at);
         }
+        self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         for l in long {
             let mut t = Transit::new(l.frame, l.headers, Some(port));
             t.prejudged = l.prejudged;
             t.addressed = l.addressed;
             self.walk_received(pool, t, at);
         }
+        self.scratch = Some(scratch);
     }
 
     /// Stage 4 for one frame: sends it by its cached path or puts it on the list of those that walk.
@@ -100,66 +116,54 @@ impl<P: FramePool> Pipeline<P> {
     #[inline]
     fn short_way(
         &mut self,
+        pool: &mut P,
         port: PortId,
         our_mac: &[u8; 6],
-        mut frame: P::Frame,
-        parsed: &Parsed,
+        (mut frame, i): (P::Frame, usize),
+        scratch: &Scratch,
         long: &mut ArrayVec<Long<P::Frame>, BURST_MAX>,
-        pool: &mut P,
         at: At<'_>,
     ) {
         let addressed = frame.head().first_chunk::<6>() == Some(our_mac);
         let mut prejudged = None;
-        let headers = match parsed {
-            Parsed::Plain { headers, tuple, hash } => {
-                if addressed {
-                    match self.by_path(port, &mut frame, headers, tuple, *hash, long, at) {
-                        Short::Sent(out, mac) => return self.send_to(frame, out, mac, at),
-                        Short::Dropped(reason) => return self.drop_frame(frame, reason),
-                        Short::Walk(p) => prejudged = p,
-                    }
+        match scratch.kinds[i] {
+            Kind::Plain if addressed => {
+                match self.by_path(port, (&mut frame, i), scratch, long, at) {
+                    Short::Sent(out, mac) => return self.send_to(frame, out, mac, at),
+                    Short::Dropped(reason) => return self.drop_frame(frame, reason),
+                    Short::Walk(p) => prejudged = p,
                 }
-                *headers
             }
-            Parsed::Other(headers) => *headers,
-            Parsed::Refused(malformed) => return self.refuse(pool, port, frame, *malformed, at),
-        };
-        if !addressed && frame.head().first().is_some_and(|b| b & 1 == 0) {
-            return self.drop_frame(frame, DropReason::OtherHost);
+            Kind::Plain | Kind::Other => {}
+            Kind::Refused(malformed) => return self.refuse(pool, port, frame, malformed, at),
         }
-        if headers.vlan.is_some_and(|id| id != 0) {
-            return self.drop_frame(frame, DropReason::UnknownVlan);
+        let headers = scratch.headers[i];
+        match reason_to_refuse(&frame, &headers, addressed) {
+            Some(reason) => self.drop_frame(frame, reason),
+            None => long.push(Long { frame, headers, prejudged, addressed }),
         }
-        if headers.fragment.is_fragment() {
-            return self.drop_frame(frame, DropReason::Fragment);
-        }
-        if matches!(headers.options, Options::SourceRoute | Options::Bad(_)) {
-            return self.drop_frame(frame, DropReason::IpOption);
-        }
-        long.push(Long { frame, headers, prejudged, addressed });
     }
 
     /// The cached path of a known conn, if there is one and this packet may take it.
-    #[allow(clippy::too_many_arguments)]
     #[inline]
     fn by_path(
         &mut self,
         port: PortId,
-        frame: &mut P::Frame,
-        h: &Headers,
-        tuple: &Tuple,
-        hash: u64,
+        (frame, i): (&mut P::Frame, usize),
+        scratch: &Scratch,
         long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) -> Short {
-        let found = at.table.find(hash, tuple, ZONE, at.now.tick).filter(|f| !f.expired);
-        let Some(found) = found else { return Short::Walk(None) };
-        let (conn, direction) = (found.conn, found.direction);
+        let h = &scratch.headers[i];
+        let tuple = tuple_of(h);
+        let (candidate, hash) = (scratch.candidates[i], scratch.hashes[i]);
+        let found = at.table.find_live(candidate, hash, &tuple, ZONE, at.now.tick);
+        let Some((conn, direction)) = found else { return Short::Walk(None) };
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
             || h.tcp_flags & (flags::SYN | flags::FIN | flags::RST) != 0
-            || (!long.is_empty() && overtakes(long, tuple))
+            || (!long.is_empty() && overtakes(long, &tuple))
         {
             return Short::Walk(None);
         }
@@ -186,7 +190,7 @@ impl<P: FramePool> Pipeline<P> {
             self.report(EventKind::Update, conn.number(), at);
         }
         self.paths.count(number, h.ip_len());
-        self.links.counters.fast.add(1);
+        self.took_path += 1;
         match (end, mac) {
             (PathEnd::Drop(reason), _) => Short::Dropped(reason),
             (PathEnd::Forward(_), None) => Short::Dropped(DropReason::NeighbourFailed),
@@ -228,25 +232,65 @@ impl<P: FramePool> Pipeline<P> {
     }
 }
 
-/// Stage 2 for one frame.
-#[inline]
-fn parse<F: Frame>(frame: &F, at: At<'_>) -> Parsed {
-    let headers = match headers::parse(frame.head(), frame.total_len()) {
-        Ok(headers) => headers,
-        Err(malformed) => return Parsed::Refused(malformed),
-    };
-    let plain = matches!(headers.proto, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6)
-        && headers.fragment == Fragment::None
-        && !headers.l4_truncated
-        && headers.vlan.is_none()
-        && headers.options == Options::None;
-    if !plain {
-        return Parsed::Other(headers);
+impl Scratch {
+    /// Stage 2: headers, hashes, and the index lines on their way.
+    #[inline]
+    fn parse<F: Frame>(&mut self, frames: &[F], at: At<'_>) {
+        let Scratch { kinds, headers, hashes, .. } = self;
+        let places = kinds.iter_mut().zip(headers).zip(hashes);
+        for (frame, ((kind, place), hash)) in frames.iter().zip(places) {
+            *kind = match headers::parse_into(frame.head(), frame.total_len(), place) {
+                Err(malformed) => Kind::Refused(malformed),
+                Ok(()) if is_plain(place) => {
+                    *hash = at.table.hash(&tuple_of(place), ZONE);
+                    at.table.index.prefetch(*hash);
+                    Kind::Plain
+                }
+                Ok(()) => Kind::Other,
+            };
+        }
     }
-    let tuple = tuple_of(&headers);
-    let hash = at.table.hash(&tuple, ZONE);
-    at.table.index.prefetch(hash);
-    Parsed::Plain { headers, tuple, hash }
+
+    /// Stage 3: the records on their way.
+    #[inline]
+    fn find_candidates(&mut self, frames: usize, at: At<'_>) {
+        for i in 0..frames.min(BURST_MAX) {
+            if !matches!(self.kinds[i], Kind::Plain) {
+                continue;
+            }
+            let candidate = at.table.index.candidate(self.hashes[i]);
+            if let Some(number) = candidate {
+                at.table.records.prefetch(number, self.headers[i].proto == proto::TCP);
+            }
+            self.candidates[i] = candidate;
+        }
+    }
+}
+
+/// True for packets that can belong to a conn without a second look.
+#[inline]
+fn is_plain(h: &Headers) -> bool {
+    matches!(h.proto, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6)
+        && h.fragment == Fragment::None
+        && !h.l4_truncated
+        && h.vlan.is_none()
+        && h.options == Options::None
+}
+
+/// What keeps an IP packet out of the hooks.
+fn reason_to_refuse<F: Frame>(frame: &F, h: &Headers, addressed: bool) -> Option<DropReason> {
+    let group = frame.head().first().is_some_and(|byte| byte & 1 == 1);
+    if !addressed && !group {
+        Some(DropReason::OtherHost)
+    } else if h.vlan.is_some_and(|id| id != 0) {
+        Some(DropReason::UnknownVlan)
+    } else if h.fragment.is_fragment() {
+        Some(DropReason::Fragment)
+    } else if matches!(h.options, Options::SourceRoute | Options::Bad(_)) {
+        Some(DropReason::IpOption)
+    } else {
+        None
+    }
 }
 
 /// How the short way ended.

@@ -78,6 +78,8 @@ pub struct Pipeline<P: FramePool> {
     snapshot: Arc<Snapshot>,
     links: Links,
     paths: Paths,
+    /// Packets of the present burst that took a cached path.
+    took_path: u64,
     /// What the path and next-hop numbers in records must carry to be believed. Starts at 1, since
     /// 0 in a record means that nothing is cached.
     generation: u32,
@@ -86,6 +88,8 @@ pub struct Pipeline<P: FramePool> {
     held: Held<P::Frame>,
     outputs: Box<[neighbours::Output<P::Frame>]>,
     random: Random,
+    /// Taken out while a burst is under way.
+    scratch: Option<Box<burst::Scratch>>,
     errors: answers::ErrorBudget,
     ip_id: u16,
     /// Messages for the control core, taken away after each burst; never grown.
@@ -112,11 +116,13 @@ impl<P: FramePool> Pipeline<P> {
             snapshot,
             links,
             paths: Paths::default(),
+            took_path: 0,
             generation: 1,
             epoch,
             held: Held::default(),
             outputs,
             random: Random(seed | 1),
+            scratch: Some(Box::default()),
             errors: answers::ErrorBudget::default(),
             ip_id: 0,
             outbox: VecDeque::with_capacity(OUTBOX_MAX * 2),

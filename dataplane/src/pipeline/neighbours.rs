@@ -7,6 +7,7 @@
 use arrayvec::ArrayVec;
 
 use crate::pipeline::answers::IcmpError;
+use crate::pipeline::counters::LcoreCounters;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
 use crate::pipeline::neighbour::{Evidence, NextHop, Resolved, State};
@@ -195,43 +196,14 @@ impl<P: FramePool> Pipeline<P> {
     /// Hands every output to `send(port, frames)`, which leaves in `frames` what the device did not
     /// take, and returns how many it could never send; after a few tries the rest is dropped.
     pub fn flush(&mut self, mut send: impl FnMut(PortId, &mut Burst<P::Frame>) -> usize) {
-        for number in 0..self.outputs.len() {
+        let Pipeline { outputs, links, .. } = self;
+        for (number, output) in outputs.iter_mut().enumerate() {
             let port = PortId(number as u8);
-            let mut waiting = core::mem::take(&mut self.outputs[number].0);
-            let mut frames = waiting.drain(..).peekable();
-            while frames.peek().is_some() {
+            let mut frames = output.0.drain(..);
+            while frames.len() > 0 {
                 let mut burst: Burst<P::Frame> = frames.by_ref().take(BURST_MAX).collect();
-                self.send_burst(port, &mut burst, &mut send);
+                send_burst(&links.counters, port, &mut burst, &mut send);
             }
-        }
-    }
-
-    #[inline]
-    fn send_burst(
-        &mut self,
-        port: PortId,
-        burst: &mut Burst<P::Frame>,
-        send: &mut impl FnMut(PortId, &mut Burst<P::Frame>) -> usize,
-    ) {
-        let bytes: u64 = burst.iter().map(|f| f.total_len() as u64).sum();
-        let mut packets = burst.len() as u64;
-        for _ in 0..TX_TRIES {
-            let gone = send(port, burst) as u64;
-            if gone > 0 {
-                packets -= gone;
-                self.links.counters.drops[DropReason::TxChain as usize].add(gone);
-            }
-            if burst.is_empty() {
-                break;
-            }
-        }
-        let left: u64 = burst.iter().map(|f| f.total_len() as u64).sum();
-        if let Some(counters) = self.links.counters.ports.get(port.0 as usize) {
-            counters.tx_packets.add(packets - burst.len() as u64);
-            counters.tx_bytes.add(bytes - left);
-        }
-        for frame in burst.drain(..) {
-            self.drop_frame(frame, DropReason::TxFull);
         }
     }
 
@@ -365,3 +337,33 @@ impl<P: FramePool> Pipeline<P> {
 
 /// `ff02::1`.
 const ALL_NODES: Address = Address::v6(0xff02 << 112 | 1);
+
+#[inline]
+fn send_burst<F: Frame>(
+    counters: &LcoreCounters,
+    port: PortId,
+    burst: &mut Burst<F>,
+    send: &mut impl FnMut(PortId, &mut Burst<F>) -> usize,
+) {
+    let bytes: u64 = burst.iter().map(|f| f.total_len() as u64).sum();
+    let mut packets = burst.len() as u64;
+    for _ in 0..TX_TRIES {
+        let gone = send(port, burst) as u64;
+        if gone > 0 {
+            packets -= gone;
+            counters.drops[DropReason::TxChain as usize].add(gone);
+        }
+        if burst.is_empty() {
+            break;
+        }
+    }
+    let left: u64 = burst.iter().map(|f| f.total_len() as u64).sum();
+    if let Some(port) = counters.ports.get(port.0 as usize) {
+        port.tx_packets.add(packets - burst.len() as u64);
+        port.tx_bytes.add(bytes - left);
+    }
+    for frame in burst.drain(..) {
+        drop(frame);
+        counters.count_drop(DropReason::TxFull);
+    }
+}

@@ -52,13 +52,13 @@ pub(crate) struct Accepted {
 }
 
 /// The tuple of a packet (`nf_ct_get_tuple`).
-#[inline]
+#[inline(always)]
 pub(crate) fn tuple_of(h: &Headers) -> Tuple {
     let icmp = (h.icmp_type, h.icmp_code, h.icmp_id);
     ids(h.proto, (h.src, h.dst), (h.src_port, h.dst_port), icmp)
 }
 
-#[inline]
+#[inline(always)]
 fn ids(
     proto_number: u8,
     (src, dst): (Address, Address),

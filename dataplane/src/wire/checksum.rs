@@ -65,12 +65,19 @@ fn native(bytes: &[u8]) -> u64 {
         let group = u64::from_ne_bytes(*group);
         sum += (group >> 32) + (group & 0xffff_ffff);
     }
-    let mut last = [0u8; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
+    // Straight loads: bytes gathered in a buffer and read back as a word would stall.
+    let (quad, rest) = rest.as_chunks::<4>();
+    let (pair, rest) = rest.as_chunks::<2>();
+    if let [quad] = quad {
+        sum += u32::from_ne_bytes(*quad) as u64;
     }
-    let last = u64::from_ne_bytes(last);
-    sum + (last >> 32) + (last & 0xffff_ffff)
+    if let [pair] = pair {
+        sum += u16::from_ne_bytes(*pair) as u64;
+    }
+    if let [last] = rest {
+        sum += u16::from_ne_bytes([*last, 0]) as u64;
+    }
+    sum
 }
 
 /// The sum of `bytes` (an odd last byte is padded with zero), already folded.

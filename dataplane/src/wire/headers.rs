@@ -138,7 +138,7 @@ pub enum Malformed {
 }
 
 /// What one packet's headers say. Ports and ids are in host order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// Source address.
     pub src: Address,
@@ -221,24 +221,43 @@ impl Headers {
 
 /// Reads the headers of a frame. `frame` is its first (or only) segment, `total_len` the length of
 /// all segments.
+///
+/// # Errors
+/// See [`Malformed`].
 #[inline]
 pub fn parse(frame: &[u8], total_len: usize) -> Result<Headers, Malformed> {
+    let mut headers = Headers::default();
+    parse_into(frame, total_len, &mut headers).map(|()| headers)
+}
+
+/// The same into a place of the caller's, whose contents are meaningless after an error: a result
+/// of this size that is moved costs as much as reading the headers.
+///
+/// # Errors
+/// See [`Malformed`].
+#[inline(always)]
+pub fn parse_into(frame: &[u8], total_len: usize, place: &mut Headers) -> Result<(), Malformed> {
     let Some(link) = ethernet::parse(frame) else { return Err(Malformed::ShortFrame) };
     match link.ether_type {
-        ether_type::IPV4 => parse_v4(frame, total_len, link.l3, link.vlan()),
-        ether_type::IPV6 => parse_v6(frame, total_len, link.l3, link.vlan()),
+        ether_type::IPV4 => parse_v4(frame, total_len, link.l3, link.vlan(), place),
+        ether_type::IPV6 => parse_v6(frame, total_len, link.l3, link.vlan(), place),
         other => Err(Malformed::NotIp(other)),
     }
 }
 
 /// The same for a packet without link header, as a `host_tap` in tun mode or a capture has it.
+///
+/// # Errors
+/// See [`Malformed`].
 pub fn parse_ip(packet: &[u8], total_len: usize) -> Result<Headers, Malformed> {
+    let mut headers = Headers::default();
     match packet.first().map(|first| first >> 4) {
         None => Err(Malformed::ShortFrame),
-        Some(4) => parse_v4(packet, total_len, 0, None),
-        Some(6) => parse_v6(packet, total_len, 0, None),
+        Some(4) => parse_v4(packet, total_len, 0, None, &mut headers),
+        Some(6) => parse_v6(packet, total_len, 0, None, &mut headers),
         Some(_) => Err(Malformed::BadVersion),
     }
+    .map(|()| headers)
 }
 
 /// The reason why bytes up to `end` cannot be read from the first segment.
@@ -248,13 +267,14 @@ fn cut(end: usize, total_len: usize, short: Malformed) -> Malformed {
 }
 
 /// `ip_rcv_core`, check by check in its order.
-#[inline]
+#[inline(always)]
 fn parse_v4(
     frame: &[u8],
     total_len: usize,
     l3: u16,
     vlan: Option<u16>,
-) -> Result<Headers, Malformed> {
+    place: &mut Headers,
+) -> Result<(), Malformed> {
     let at = l3 as usize;
     let Some(ip) = frame.get(at..).and_then(|rest| rest.first_chunk::<20>()) else {
         return Err(cut(at + 20, total_len, Malformed::ShortFrame));
@@ -286,7 +306,7 @@ fn parse_v4(
     if at + ip_len > total_len || ip_len < header_len {
         return Err(Malformed::BadTotalLength);
     }
-    let mut headers = Headers {
+    *place = Headers {
         src: view.src(),
         dst: view.dst(),
         end: (at + ip_len) as u32,
@@ -307,8 +327,7 @@ fn parse_v4(
         l4_truncated: false,
         options,
     };
-    ids(&mut headers, frame)?;
-    Ok(headers)
+    ids(place, frame)
 }
 
 /// `ip6_rcv_core` and, for a hop-by-hop header, `ipv6_parse_hopopts`.
@@ -317,7 +336,8 @@ fn parse_v6(
     total_len: usize,
     l3: u16,
     vlan: Option<u16>,
-) -> Result<Headers, Malformed> {
+    place: &mut Headers,
+) -> Result<(), Malformed> {
     let at = l3 as usize;
     let Some(ip) = frame.get(at..).and_then(|rest| rest.first_chunk::<40>()) else {
         return Err(cut(at + 40, total_len, Malformed::ShortFrame));
@@ -342,7 +362,7 @@ fn parse_v6(
     if end > total_len {
         return Err(Malformed::BadTotalLength);
     }
-    let mut headers = Headers {
+    *place = Headers {
         src,
         dst,
         end: end as u32,
@@ -363,11 +383,10 @@ fn parse_v6(
         l4_truncated: false,
         options: Options::None,
     };
-    if ipv6::is_extension(headers.proto) {
-        extensions(&mut headers, frame)?;
+    if ipv6::is_extension(place.proto) {
+        extensions(place, frame)?;
     }
-    ids(&mut headers, frame)?;
-    Ok(headers)
+    ids(place, frame)
 }
 
 /// Walks the extension headers; `headers.proto` is the first of them.
@@ -409,7 +428,7 @@ const fn smallest(proto: u8) -> usize {
 }
 
 /// Reads the L4 ids, unless the packet has none or ends before them.
-#[inline]
+#[inline(always)]
 fn ids(headers: &mut Headers, frame: &[u8]) -> Result<(), Malformed> {
     if headers.fragment.is_later() {
         return Ok(());

@@ -1,0 +1,227 @@
+//! What every measured program has in common: a plan to be started with, counters, and an end.
+//!
+//! A program is started for one window and ended after it, so that no program ever shares the
+//! forwarding CPU with another and each window has its own layout of memory.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use crate::ovs::Ovs;
+use crate::process::Failure;
+use crate::sluicegate::Sluicegate;
+use crate::testpmd::Testpmd;
+
+/// Frames per burst, in every program.
+pub(crate) const BURST: usize = 32;
+/// Descriptors per queue, in every program.
+pub(crate) const DESCRIPTORS: usize = 1024;
+
+/// The work that is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Workload {
+    /// From port to port without state.
+    Forward,
+    /// Stateful accept; only clients send, so UDP conns stay NEW.
+    Firewall,
+    /// Stateful accept and source translation; only clients send.
+    Snat,
+    /// As firewall, with the replies: all conns are established.
+    FirewallBoth,
+    /// As SNAT, with the replies: all conns are established.
+    SnatBoth,
+}
+
+impl Workload {
+    /// Whether replies are offered too.
+    pub(crate) fn both_ways(self) -> bool {
+        matches!(self, Self::FirewallBoth | Self::SnatBoth)
+    }
+
+    /// Whether conns are tracked.
+    pub(crate) fn stateful(self) -> bool {
+        self != Self::Forward
+    }
+
+    /// The addresses that clients' sources become: eight, or one where replies must be written
+    /// beforehand and so the translation must be known.
+    pub(crate) fn pool(self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        let last = match self {
+            Self::Forward | Self::Firewall | Self::FirewallBoth => return None,
+            Self::Snat => 8,
+            Self::SnatBoth => 1,
+        };
+        Some((Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, last)))
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::Firewall => "firewall",
+            Self::Snat => "snat",
+            Self::FirewallBoth => "firewall-both",
+            Self::SnatBoth => "snat-both",
+        })
+    }
+}
+
+/// A measured program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Program {
+    /// DPDK's own test forwarder, swapping MAC addresses: the floor of the rig.
+    Testpmd,
+    /// Open vSwitch with the DPDK datapath.
+    Ovs,
+    /// The product; not a peer.
+    #[value(skip)]
+    Sluicegate,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Testpmd => "testpmd macswap",
+            Self::Ovs => "OVS-DPDK",
+            Self::Sluicegate => "Sluicegate",
+        })
+    }
+}
+
+impl Program {
+    /// Starts the program; when this returns, it forwards what is offered.
+    pub(crate) fn start(self, plan: &Plan<'_>) -> Result<Box<dyn Running>, Failure> {
+        Ok(match self {
+            Self::Testpmd => Box::new(Testpmd::start(plan)?),
+            Self::Ovs => Box::new(Ovs::start(plan)?),
+            Self::Sluicegate => Box::new(Sluicegate::start(plan)?),
+        })
+    }
+
+    /// Whether the program keeps conns in this work.
+    pub(crate) fn tracks(self, workload: Workload) -> bool {
+        self != Self::Testpmd && workload.stateful()
+    }
+}
+
+/// What a program is started for.
+pub(crate) struct Plan<'a> {
+    pub(crate) workload: Workload,
+    /// Conns offered, one frame each.
+    pub(crate) conns: usize,
+    /// Capture of what clients send.
+    pub(crate) originals: &'a Path,
+    /// Capture of the replies, for work in both directions.
+    pub(crate) replies: &'a Path,
+    /// Where the frames go.
+    pub(crate) sink: Sink,
+    /// A directory of this program's own.
+    pub(crate) scratch: PathBuf,
+    /// The product's binary.
+    pub(crate) sluicegate: &'a Path,
+}
+
+/// Where the frames go.
+pub(crate) enum Sink {
+    /// The capture is replayed without end; what is sent vanishes.
+    Nowhere,
+    /// What is sent on the outside port is written to a file. The capture is replayed once, or
+    /// without end for a program that forwards its first frames before it knows its tables.
+    Capture { file: PathBuf, endless: bool },
+}
+
+impl Plan<'_> {
+    /// The vdev of the inside port.
+    pub(crate) fn lan_device(&self) -> String {
+        let file = self.originals.display();
+        match self.sink {
+            Sink::Capture { endless: false, .. } => format!("net_pcap0,rx_pcap={file}"),
+            _ => format!("net_pcap0,rx_pcap={file},infinite_rx=1"),
+        }
+    }
+
+    /// The vdev of the outside port.
+    pub(crate) fn wan_device(&self) -> String {
+        match &self.sink {
+            Sink::Capture { file, .. } => format!("net_pcap1,tx_pcap={}", file.display()),
+            Sink::Nowhere if self.workload.both_ways() => {
+                format!("net_pcap1,rx_pcap={},infinite_rx=1", self.replies.display())
+            }
+            Sink::Nowhere => "net_null1,no-rx=1".to_owned(),
+        }
+    }
+
+    /// Mbufs that hold both captures and all queues, with room: the driver asks for more than a
+    /// capture has packets.
+    pub(crate) fn mbufs(&self) -> usize {
+        (self.conns * 2 + 16 * 1024).next_power_of_two().max(64 * 1024)
+    }
+}
+
+/// Totals since the start of a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// Frames received on both ports.
+    pub(crate) rx: u64,
+    /// Frames sent on both ports.
+    pub(crate) tx: u64,
+    /// Frames the program says it dropped.
+    pub(crate) dropped: u64,
+}
+
+/// A program that forwards. Dropping it ends it and removes what it left.
+pub(crate) trait Running {
+    /// Its process id.
+    fn pid(&self) -> u32;
+    /// Where it complains.
+    fn log(&self) -> &Path;
+    /// Frames in and out, now.
+    fn counters(&mut self) -> Result<Counters, Failure>;
+    /// Conns in its table; 0 for a program without one.
+    fn conns(&mut self) -> Result<u64, Failure>;
+    /// Conns whose replies go to an address between `first` and `last`.
+    fn translated(&mut self, first: Ipv4Addr, last: Ipv4Addr) -> Result<u64, Failure>;
+}
+
+/// Counts the lines of a conntrack listing whose second address after `key` (the reply's
+/// destination) is in the pool.
+pub(crate) fn count_translated(listing: &str, key: &str, first: Ipv4Addr, last: Ipv4Addr) -> u64 {
+    let reply_dst = |line: &str| -> Option<Ipv4Addr> {
+        let rest = line.split(key).nth(2)?;
+        let end = rest.find([',', ')', ' ']).unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    };
+    let inside = |line: &&str| reply_dst(line).is_some_and(|dst| (first..=last).contains(&dst));
+    listing.lines().filter(inside).count() as u64
+}
+
+/// DPDK's runtime directory of a file prefix, which every run leaves behind; removed when dropped.
+/// Declare it after the daemon, so that it goes last.
+pub(crate) struct RuntimeDirectory(pub(crate) &'static str);
+
+impl Drop for RuntimeDirectory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(Path::new("/run/dpdk").join(self.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn translated_conns_are_counted_in_both_formats() {
+        let (first, last) = Workload::Snat.pool().unwrap();
+        let ovs = "udp,orig=(src=10.1.110.175,dst=198.18.17.127,sport=1201,dport=46133),\
+                   reply=(src=198.18.17.127,dst=198.51.100.8,sport=46133,dport=1201)\n\
+                   udp,orig=(src=10.1.110.175,dst=198.18.17.127,sport=1201,dport=46133),\
+                   reply=(src=198.18.17.127,dst=10.1.110.175,sport=46133,dport=1201)\n";
+        assert_eq!(count_translated(ovs, "dst=", first, last), 1);
+        let lines = "udp      17 29 src=10.1.0.2 dst=198.18.0.9 sport=1 dport=2 [UNREPLIED] \
+                     src=198.18.0.9 dst=198.51.100.1 sport=2 dport=1 mark=0 use=1\n\
+                     udp      17 29 src=10.1.0.2 dst=198.18.0.9 sport=1 dport=2 [UNREPLIED] \
+                     src=198.18.0.9 dst=198.51.100.9 sport=2 dport=1 mark=0 use=1\n";
+        assert_eq!(count_translated(lines, "dst=", first, last), 1);
+    }
+}

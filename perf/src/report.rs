@@ -1,0 +1,180 @@
+//! The table: medians of windows and of per-pair ratios.
+//!
+//! A pair is one round of the interleaving: windows that lie close in time on the same machine.
+//! Ratios are taken inside a pair and then summarised, so that a machine that changes its speed
+//! between rounds does not enter. Dirty windows are left out as soon as a row has clean ones.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::measure::{Row, Window};
+use crate::program::{Program, Workload};
+
+/// Windows by row and number of the round.
+#[derive(Default)]
+pub(crate) struct Windows(BTreeMap<Row, BTreeMap<usize, Window>>);
+
+/// Median, least and greatest of some figures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    /// None of no figures.
+    fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = figures.collect();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (*sorted.first()?, *sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median = match sorted.len() % 2 {
+            0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
+            _ => sorted[middle],
+        };
+        Some(Self { median, min, max })
+    }
+
+    fn show(spread: Option<Self>, digits: usize) -> String {
+        let Some(Self { median, min, max }) = spread else { return "–".to_owned() };
+        format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+    }
+}
+
+impl Windows {
+    /// Keeps the window of a row in a round.
+    pub(crate) fn add(&mut self, row: Row, round: usize, window: Window) {
+        self.0.entry(row).or_default().insert(round, window);
+    }
+
+    /// Whether every window is clean.
+    pub(crate) fn all_clean(&self) -> bool {
+        self.0.values().flat_map(BTreeMap::values).all(|w| w.fare.clean())
+    }
+
+    /// The table as markdown.
+    pub(crate) fn table(&self) -> String {
+        let mut text =
+            "| conns | work | program | Mpps | cycles/packet | by CPU time | above floor \
+             | cycles ÷ macswap | Mpps ÷ OVS | above floor, OVS ÷ this | clean |\n\
+             |--:|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+                .to_owned();
+        let mut rows: Vec<Row> = self.0.keys().copied().collect();
+        rows.sort_by_key(|r| (r.conns, r.workload.both_ways(), r.program, r.workload));
+        for row in rows {
+            self.write_row(&mut text, row);
+        }
+        text
+    }
+
+    fn write_row(&self, text: &mut String, row: Row) {
+        let floor = Row { workload: floor_of(row.workload), program: Program::Testpmd, ..row };
+        let peer = Row { program: Program::Ovs, ..row };
+        let is_floor = row.program == Program::Testpmd;
+        let is_product = row.program == Program::Sluicegate;
+        let own = |figure: fn(&Window) -> f64| Spread::of(self.used(row).map(|(_, w)| figure(w)));
+        let above = |w: &Window, f: &Window| w.cpu_cycles - f.cpu_cycles;
+        let above_floor = self.pairs(row, floor, above).filter(|_| !is_floor);
+        let to_floor = self.pairs(row, floor, |w, f| w.cpu_cycles / f.cpu_cycles);
+        let to_peer = self.pairs(row, peer, |w, p| w.mpps / p.mpps).filter(|_| is_product);
+        let windows = self.0.get(&row).map_or(0, BTreeMap::len);
+        let clean = self.used(row).filter(|(_, w)| w.fare.clean()).count();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {clean}/{windows} |",
+            row.conns,
+            work_name(row),
+            row.program,
+            Spread::show(own(|w| w.mpps), 2),
+            Spread::show(own(|w| w.wall_cycles), 0),
+            Spread::show(own(|w| w.cpu_cycles), 0),
+            Spread::show(above_floor, 0),
+            Spread::show(to_floor.filter(|_| !is_floor), 2),
+            Spread::show(to_peer, 2),
+            Spread::show(self.corrected(row, peer, floor).filter(|_| is_product), 2),
+        );
+    }
+
+    /// The windows of a row that count: the clean ones, or all where none is clean.
+    fn used(&self, row: Row) -> impl Iterator<Item = (usize, &Window)> {
+        let windows = self.0.get(&row);
+        let any_clean = windows.is_some_and(|w| w.values().any(|w| w.fare.clean()));
+        let rounds = windows.into_iter().flatten().map(|(&round, window)| (round, window));
+        rounds.filter(move |(_, w)| !any_clean || w.fare.clean())
+    }
+
+    /// A figure of two rows' windows of the same round.
+    fn pairs(&self, a: Row, b: Row, figure: impl Fn(&Window, &Window) -> f64) -> Option<Spread> {
+        let others: BTreeMap<usize, &Window> = self.used(b).collect();
+        let both = self.used(a).filter_map(|(round, w)| Some((w, *others.get(&round)?)));
+        Spread::of(both.map(|(w, other)| figure(w, other)))
+    }
+
+    /// How many times more than `row` the peer spends above the floor.
+    fn corrected(&self, row: Row, peer: Row, floor: Row) -> Option<Spread> {
+        let floors: BTreeMap<usize, &Window> = self.used(floor).collect();
+        let peers: BTreeMap<usize, &Window> = self.used(peer).collect();
+        Spread::of(self.used(row).filter_map(|(round, window)| {
+            let floor = floors.get(&round)?.cpu_cycles;
+            let above = window.cpu_cycles - floor;
+            (above > 0.0).then_some((peers.get(&round)?.cpu_cycles - floor) / above)
+        }))
+    }
+}
+
+/// The workload under which the floor of a workload is kept.
+pub(crate) fn floor_of(workload: Workload) -> Workload {
+    if workload.both_ways() { Workload::FirewallBoth } else { Workload::Forward }
+}
+
+fn work_name(row: Row) -> String {
+    match (row.program, row.workload.both_ways()) {
+        (Program::Testpmd, false) => "floor, one way".to_owned(),
+        (Program::Testpmd, true) => "floor, both ways".to_owned(),
+        _ => row.workload.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Fare;
+
+    fn window(mpps: f64, cycles: f64, switches_per_s: f64) -> Window {
+        let fare = Fare { ran_ns: 0, waited_ns: 0, switches_per_s, stolen: 0.0 };
+        Window { mpps, wall_cycles: cycles, cpu_cycles: cycles, fare }
+    }
+
+    fn row(program: Program, workload: Workload) -> Row {
+        Row { conns: 1024, workload, program }
+    }
+
+    #[test]
+    fn medians_of_odd_and_even_numbers() {
+        let odd = Spread::of([3.0, 1.0, 2.0].into_iter());
+        assert_eq!(odd, Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        let even = Spread::of([4.0, 1.0, 2.0, 9.0].into_iter());
+        assert_eq!(even, Some(Spread { median: 3.0, min: 1.0, max: 9.0 }));
+        assert_eq!(Spread::of(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn ratios_are_taken_inside_a_pair_and_without_dirty_windows() {
+        let mut windows = Windows::default();
+        let rounds = [(12.0, 2.0, 0.0), (30.0, 3.0, 0.0), (99.0, 1.0, 50.0)];
+        for (round, (own, peer, switches)) in rounds.into_iter().enumerate() {
+            let dut = row(Program::Sluicegate, Workload::Snat);
+            windows.add(dut, round, window(own, 100.0, switches));
+            windows.add(row(Program::Ovs, Workload::Snat), round, window(peer, 1060.0, 0.0));
+            let floor = row(Program::Testpmd, Workload::Forward);
+            windows.add(floor, round, window(40.0, 60.0, 0.0));
+        }
+        assert!(!windows.all_clean());
+        let table = windows.table();
+        let line = table.lines().find(|l| l.contains("Sluicegate")).unwrap();
+        assert!(line.contains("| 8.00 (6.00–10.00) |"), "{line}");
+        assert!(line.contains("| 25.00 (25.00–25.00) | 2/3 |"), "{line}");
+        assert!(line.contains("| 40 (40–40) | 1.67 (1.67–1.67) |"), "{line}");
+    }
+}

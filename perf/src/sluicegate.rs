@@ -1,0 +1,204 @@
+//! Sluicegate, driven by its contract: a configuration file, `ready`, `stats --json` and
+//! `conntrack -L`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::process::{CONTROL_CPU, Daemon, Failure, WORKER_CPU, run};
+use crate::program::{
+    BURST, Counters, DESCRIPTORS, Plan, Running, RuntimeDirectory, Workload, count_translated,
+};
+use crate::traffic::{LAN_MAC, LAN_NEXT_HOP_MAC, Mac, WAN_MAC, WAN_NEXT_HOP_MAC};
+
+const PREFIX: &str = "sluicegate-perf-dut";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running gateway.
+pub(crate) struct Sluicegate {
+    daemon: Daemon,
+    binary: PathBuf,
+    socket: PathBuf,
+    _runtime: RuntimeDirectory,
+}
+
+impl Sluicegate {
+    /// Writes configuration and rules, starts the gateway and waits for `ready`.
+    pub(crate) fn start(plan: &Plan<'_>) -> Result<Self, Failure> {
+        fs::create_dir_all(&plan.scratch).map_err(Failure::io(plan.scratch.display()))?;
+        let (file, socket) = (plan.scratch.join("gateway.toml"), plan.scratch.join("gateway.sock"));
+        let rules_file = plan.scratch.join("rules.v4");
+        fs::write(&file, configuration(plan, &socket)).map_err(Failure::io(file.display()))?;
+        fs::write(&rules_file, rules(plan.workload)).map_err(Failure::io(rules_file.display()))?;
+        let args = ["run".to_owned(), "-c".to_owned(), file.display().to_string()];
+        let log = plan.scratch.join("gateway.log");
+        let mut daemon = Daemon::start(plan.sluicegate, &args, &[], &log)?;
+        daemon.line(PATIENCE, |line| line == "ready")?;
+        let runtime = RuntimeDirectory(PREFIX);
+        Ok(Self { daemon, binary: plan.sluicegate.to_path_buf(), socket, _runtime: runtime })
+    }
+
+    fn ask(&self, words: &[&str]) -> Result<String, Failure> {
+        run(Command::new(&self.binary).arg("--socket").arg(&self.socket).args(words))
+    }
+
+    fn stats(&self) -> Result<Value, Failure> {
+        let text = self.ask(&["stats", "--json"])?;
+        let answer = |_| Failure::Answer { what: "stats".to_owned(), text: text.clone() };
+        serde_json::from_str(&text).map_err(answer)
+    }
+}
+
+fn configuration(plan: &Plan<'_>, socket: &Path) -> String {
+    let mut text = format!(
+        "[eal]\n\
+         control_core = {CONTROL_CPU}\n\
+         worker_cores = [{WORKER_CPU}]\n\
+         hugepages = true\n\
+         memory_mb = 1024\n\
+         mbufs = {}\n\
+         burst = {BURST}\n\
+         file_prefix = \"{PREFIX}\"\n\
+         args = [\"--no-pci\", \"--in-memory\"]\n\n",
+        plan.mbufs()
+    );
+    let ports = [
+        ("lan", plan.lan_device(), LAN_MAC, "192.168.10.1/24"),
+        ("wan", plan.wan_device(), WAN_MAC, "203.0.113.1/24"),
+    ];
+    for (name, device, mac, address) in ports {
+        let _ = write!(
+            text,
+            "[[port]]\n\
+             name = \"{name}\"\n\
+             device = \"{device}\"\n\
+             mac = \"{}\"\n\
+             addresses = [\"{address}\"]\n\
+             rx_queues = 1\n\
+             tx_queues = 1\n\
+             rx_descriptors = {DESCRIPTORS}\n\
+             tx_descriptors = {DESCRIPTORS}\n\n",
+            colons(mac)
+        );
+    }
+    let next_hops = [
+        ("10.0.0.0/8", "192.168.10.254", LAN_NEXT_HOP_MAC, "lan"),
+        ("0.0.0.0/0", "203.0.113.254", WAN_NEXT_HOP_MAC, "wan"),
+    ];
+    for (to, via, mac, port) in next_hops {
+        let _ = write!(
+            text,
+            "[[route]]\nto = \"{to}\"\nvia = \"{via}\"\nport = \"{port}\"\n\n\
+             [[neighbour]]\naddress = \"{via}\"\nmac = \"{}\"\nport = \"{port}\"\n\n",
+            colons(mac)
+        );
+    }
+    // The table is sized for the work and for the default of a large machine, whichever is more.
+    let max = (plan.conns * 2).next_power_of_two().max(262_144);
+    let _ = write!(
+        text,
+        "[conntrack]\nmax = {max}\nacct = false\nchecksum = true\n\n\
+         [rules]\nipv4 = \"rules.v4\"\n\n\
+         [control]\nsocket = \"{}\"\n",
+        socket.display()
+    );
+    text
+}
+
+/// The rule file of a workload: clients may open conns, servers may only answer.
+fn rules(workload: Workload) -> String {
+    if workload == Workload::Forward {
+        return "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+                -A PREROUTING -j CT --notrack\nCOMMIT\n"
+            .to_owned();
+    }
+    let mut text = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+         -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+         -A FORWARD -i lan -o wan -m conntrack --ctstate NEW -j ACCEPT\n\
+         COMMIT\n"
+        .to_owned();
+    if let Some((first, last)) = workload.pool() {
+        let pool = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let _ = write!(
+            text,
+            "*nat\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+             :POSTROUTING ACCEPT [0:0]\n\
+             -A POSTROUTING -o wan -j SNAT --to-source {pool}\nCOMMIT\n"
+        );
+    }
+    text
+}
+
+fn colons(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+impl Running for Sluicegate {
+    fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    fn log(&self) -> &Path {
+        self.daemon.log()
+    }
+
+    fn counters(&mut self) -> Result<Counters, Failure> {
+        counters(&self.stats()?)
+    }
+
+    fn conns(&mut self) -> Result<u64, Failure> {
+        number(&self.stats()?, "/conntrack/count")
+    }
+
+    fn translated(&mut self, first: Ipv4Addr, last: Ipv4Addr) -> Result<u64, Failure> {
+        let listing = self.ask(&["conntrack", "-L"])?;
+        Ok(count_translated(&listing, "dst=", first, last))
+    }
+}
+
+/// Frames of both ports and all drops from the object that `stats --json` prints.
+fn counters(stats: &Value) -> Result<Counters, Failure> {
+    let both = |field: &str| -> Result<u64, Failure> {
+        let lan = number(stats, &format!("/ports/lan/{field}"))?;
+        Ok(lan + number(stats, &format!("/ports/wan/{field}"))?)
+    };
+    let dropped = number(stats, "/totals/dropped")?;
+    Ok(Counters { rx: both("rx_packets")?, tx: both("tx_packets")?, dropped })
+}
+
+fn number(stats: &Value, pointer: &str) -> Result<u64, Failure> {
+    let answer = || Failure::Answer { what: pointer.to_owned(), text: stats.to_string() };
+    stats.pointer(pointer).and_then(Value::as_u64).ok_or_else(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_contract_s_object_is_read() {
+        let port = |rx: u64, tx: u64| json!({"rx_packets": rx, "tx_packets": tx});
+        let stats = json!({
+            "ports": {"lan": port(10, 1), "wan": port(2, 9)},
+            "totals": {"dropped": 2},
+            "conntrack": {"count": 5},
+        });
+        assert_eq!(counters(&stats).unwrap(), Counters { rx: 12, tx: 10, dropped: 2 });
+        assert_eq!(number(&stats, "/conntrack/count").unwrap(), 5);
+        assert!(counters(&json!({"ports": {}})).is_err());
+    }
+
+    #[test]
+    fn rules_follow_the_work() {
+        assert!(rules(Workload::Forward).contains("--notrack"));
+        assert!(!rules(Workload::Firewall).contains("*nat"));
+        assert!(rules(Workload::Snat).contains("--to-source 198.51.100.1-198.51.100.8\n"));
+        assert!(rules(Workload::SnatBoth).contains("--to-source 198.51.100.1\n"));
+    }
+}

@@ -1,0 +1,128 @@
+//! DPDK's testpmd as the floor of the rig: it swaps the MAC addresses and keeps no state.
+//!
+//! Driven by its own prompt, as its users do.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::process::{CONTROL_CPU, Daemon, Failure, WORKER_CPU};
+use crate::program::{BURST, Counters, DESCRIPTORS, Plan, Running, RuntimeDirectory};
+
+const PREFIX: &str = "sluicegate-perf-testpmd";
+const PROGRAM: &str = "/usr/bin/dpdk-testpmd";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running testpmd.
+pub(crate) struct Testpmd {
+    daemon: Daemon,
+    _runtime: RuntimeDirectory,
+}
+
+impl Testpmd {
+    /// Starts it and waits until it forwards.
+    pub(crate) fn start(plan: &Plan<'_>) -> Result<Self, Failure> {
+        if !Path::new(PROGRAM).exists() {
+            let cure = "apt-get install dpdk-dev".to_owned();
+            return Err(Failure::Missing { what: PROGRAM.to_owned(), cure });
+        }
+        let log = plan.scratch.join("testpmd.log");
+        // Into a pipe its lines would wait for a full buffer.
+        let mut args = vec!["-oL".to_owned(), PROGRAM.to_owned()];
+        args.extend(arguments(plan));
+        let daemon = Daemon::start(Path::new("stdbuf"), &args, &[], &log)?;
+        let mut testpmd = Self { daemon, _runtime: RuntimeDirectory(PREFIX) };
+        testpmd.daemon.say("start")?;
+        testpmd.daemon.line(PATIENCE, |line| line.contains("packet forwarding"))?;
+        Ok(testpmd)
+    }
+}
+
+fn arguments(plan: &Plan<'_>) -> Vec<String> {
+    let lcores = format!("{CONTROL_CPU},{WORKER_CPU}");
+    let main = CONTROL_CPU.to_string();
+    let (lan, wan) = (plan.lan_device(), plan.wan_device());
+    let eal = [
+        "-l",
+        &lcores,
+        "--main-lcore",
+        &main,
+        "--no-pci",
+        "--in-memory",
+        "--file-prefix",
+        PREFIX,
+        "--vdev",
+        &lan,
+        "--vdev",
+        &wan,
+        "--",
+    ];
+    let forwarding = [
+        "--interactive".to_owned(),
+        "--forward-mode=macswap".to_owned(),
+        "--nb-cores=1".to_owned(),
+        // Else the first frames of a capture that is replayed once are thrown away.
+        "--no-flush-rx".to_owned(),
+        format!("--burst={BURST}"),
+        format!("--total-num-mbufs={}", plan.mbufs()),
+        format!("--rxd={DESCRIPTORS}"),
+        format!("--txd={DESCRIPTORS}"),
+    ];
+    eal.into_iter().map(str::to_owned).chain(forwarding).collect()
+}
+
+impl Running for Testpmd {
+    fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    fn log(&self) -> &Path {
+        self.daemon.log()
+    }
+
+    fn counters(&mut self) -> Result<Counters, Failure> {
+        self.daemon.say("show fwd stats all")?;
+        self.daemon.line(PATIENCE, |line| line.contains("Accumulated"))?;
+        let (rx, rx_dropped) = packets(&self.daemon.line(PATIENCE, |l| l.contains("RX-packets"))?)?;
+        let (tx, tx_dropped) = packets(&self.daemon.line(PATIENCE, |l| l.contains("TX-packets"))?)?;
+        Ok(Counters { rx, tx, dropped: rx_dropped + tx_dropped })
+    }
+
+    fn conns(&mut self) -> Result<u64, Failure> {
+        Ok(0)
+    }
+
+    fn translated(&mut self, _first: Ipv4Addr, _last: Ipv4Addr) -> Result<u64, Failure> {
+        Ok(0)
+    }
+}
+
+/// (packets, dropped) of a line such as `RX-packets: 5   RX-dropped: 0   RX-total: 5`.
+fn packets(line: &str) -> Result<(u64, u64), Failure> {
+    let mut numbers = line.split_whitespace().filter_map(|word| word.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(packets), Some(dropped)) => Ok((packets, dropped)),
+        _ => Err(Failure::Answer { what: "packets".to_owned(), text: line.to_owned() }),
+    }
+}
+
+impl Drop for Testpmd {
+    fn drop(&mut self) {
+        // Closing the ports by the prompt flushes a capture.
+        let _ = self.daemon.say("stop");
+        let _ = self.daemon.say("quit");
+        let _ = self.daemon.line(Duration::from_secs(3), |line| line.starts_with("Bye"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forward_statistics_are_read() {
+        let line = "  TX-packets: 92103424       TX-dropped: 7             TX-total: 92103431";
+        assert_eq!(packets(line).unwrap(), (92_103_424, 7));
+        assert!(packets("TX-packets: lots").is_err());
+    }
+}
