@@ -3,12 +3,14 @@
 //! The rules about when to keep silent are `icmp_send`'s and RFC 1122's: nothing about ICMP errors,
 //! later fragments, or packets that were sent to many; and not more than a budget per second.
 
+use arrayvec::ArrayVec;
+
 use crate::conntrack::state::CtState;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
 use crate::pipeline::route::{Destination, Martian};
 use crate::pipeline::transit::{Attachment, Transit};
-use crate::pipeline::{At, Pipeline};
+use crate::pipeline::{At, Pipeline, transport_segments};
 use crate::rules::facts::PortId;
 use crate::rules::targets::RejectWith;
 use crate::time::{TICKS_PER_SEC, Tick};
@@ -101,10 +103,15 @@ impl<P: FramePool> Pipeline<P> {
         }
         let Some(source) = source_of_answer(t, at) else { return };
         let Some(mut frame) = self.generate(pool, build::ROOM) else { return };
-        let packet = t.frame.head().get(h.l3 as usize..).unwrap_or_default();
+        let quote: ArrayVec<u8, { icmp_error::V6_MAX }> =
+            transport_segments(&t.frame, h.l3 as usize, h.end as usize)
+                .flatten()
+                .copied()
+                .take(icmp_error::V6_MAX)
+                .collect();
         let id = self.next_ip_id();
         let problem = error.problem(t.is_v6());
-        let written = icmp_error::write(frame.head_mut(), &NO_LINK, source, problem, h, packet, id);
+        let written = icmp_error::write(frame.head_mut(), &NO_LINK, source, problem, h, &quote, id);
         match written {
             Some(len) => {
                 frame.truncate(len);

@@ -4,7 +4,9 @@
 
 mod forwarding;
 mod links;
+mod messages;
 mod nat;
 mod rig;
 mod rules;
+mod segments;
 mod tracking;
