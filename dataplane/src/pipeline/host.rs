@@ -115,32 +115,30 @@ impl<P: FramePool> Pipeline<P> {
         t: &mut Transit<P::Frame>,
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
-        // To one of our own addresses there is no port, but OUTPUT may yet translate it.
-        t.out_port = match self.route_out(t, at) {
-            Ok((port, _)) => Some(port),
-            Err(DropReason::NotAccepted) => None,
-            Err(reason) => return Err(reason),
-        };
+        // An error about a packet whose source was translated is addressed to ourselves until its
+        // conn turns it back at OUTPUT.
+        t.out_port = self.route_out(t, at)?.map(|(port, _)| port);
         self.filter(pool, t, Table::Raw, Hook::Output, at)?;
         self.track(t, at)?;
         self.filter(pool, t, Table::Mangle, Hook::Output, at)?;
         self.translate(t, Hook::Output, Manip::Dst, at)?;
-        let (port, towards) = self.route_out(t, at)?;
+        let (port, towards) = self.route_out(t, at)?.ok_or(DropReason::NotAccepted)?;
         t.out_port = Some(port);
         self.filter(pool, t, Table::Filter, Hook::Output, at)?;
         self.postrouting(pool, t, towards, port, at)
     }
 
+    /// Where a packet of our own leaves and towards whom; `None` if it is for ourselves.
     fn route_out(
         &self,
         t: &Transit<P::Frame>,
         at: At<'_>,
-    ) -> Result<(PortId, Address), DropReason> {
+    ) -> Result<Option<(PortId, Address)>, DropReason> {
         match at.policy.routes.classify(t.headers.dst, t.out_port.map(|p| p.0)) {
             Destination::Forward(route) => {
-                Ok((PortId(route.port), route.via.unwrap_or(t.headers.dst)))
+                Ok(Some((PortId(route.port), route.via.unwrap_or(t.headers.dst))))
             }
-            Destination::Local(_) => Err(DropReason::NotAccepted),
+            Destination::Local(_) => Ok(None),
             _ => Err(DropReason::NoRoute),
         }
     }
