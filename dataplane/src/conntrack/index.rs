@@ -34,6 +34,7 @@ use arrayvec::ArrayVec;
 
 use super::record::ConnRef;
 use super::state::Direction;
+use crate::arch;
 use crate::arch::{HugeSlice, OutOfMemory, prefetch_read};
 use crate::time::{TICKS_PER_SEC, Tick};
 
@@ -136,12 +137,10 @@ const fn undated(slot: u64) -> u64 {
 }
 
 impl Bucket {
-    /// A bit for each slot that has this tag now. Fixed length and no early exit, so it unrolls
-    /// into straight code.
+    /// A bit for each slot that has this tag now.
     #[inline(always)]
     fn tagged(&self, tag: u64) -> u32 {
-        let bit = |slot: &AtomicU64| (slot.load(Relaxed) >> 48 == tag) as u32;
-        self.slots.iter().enumerate().fold(0, |mask, (i, slot)| mask | bit(slot) << i)
+        arch::tagged(&self.slots, tag)
     }
 
     #[inline(always)]

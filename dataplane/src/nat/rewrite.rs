@@ -120,17 +120,31 @@ pub fn apply_cached(frame: &mut [u8], headers: &Headers, to: &Tuple, deltas: Del
     true
 }
 
-/// The same for TCP and UDP over an IPv4 header without options: three stores and two sums.
+/// The whole edit of a forwarded TCP or UDP packet over IPv4 without options and tag, in one go: MAC
+/// addresses (destination, source), TTL less one, and the translation if there is one.
 #[inline(always)]
-pub fn apply_cached_v4(frame: &mut [u8], headers: &Headers, to: &KeyV4, deltas: Deltas) -> bool {
-    let Some(packet) = frame.get_mut(headers.l3 as usize..) else { return false };
-    let Some(bytes) = packet.first_chunk_mut::<28>() else { return false };
-    bytes[12..20].copy_from_slice(&to.addresses.to_be_bytes());
-    bytes[20..24].copy_from_slice(&to.ids.to_be_bytes());
-    adjust(&mut bytes[10..12], deltas.l3);
-    if to.proto == proto::UDP {
-        adjust_udp(&mut bytes[26..28], deltas.l4);
-    } else if let Some(check) = packet.get_mut(36..38) {
+pub fn forward_lean(
+    frame: &mut [u8],
+    macs: &[[u8; 6]; 2],
+    proto_number: u8,
+    to: Option<(KeyV4, Deltas)>,
+) -> bool {
+    /// What the header's sum changes by when the TTL, the upper byte of its word, loses one.
+    const ONE_HOP: u16 = !0x0100;
+    let Some(bytes) = frame.first_chunk_mut::<42>() else { return false };
+    bytes[0..6].copy_from_slice(&macs[0]);
+    bytes[6..12].copy_from_slice(&macs[1]);
+    bytes[22] = bytes[22].wrapping_sub(1);
+    let Some((to, deltas)) = to else {
+        adjust(&mut bytes[24..26], ONE_HOP);
+        return true;
+    };
+    adjust(&mut bytes[24..26], checksum::combine(deltas.l3, ONE_HOP));
+    bytes[26..34].copy_from_slice(&to.addresses.to_be_bytes());
+    bytes[34..38].copy_from_slice(&to.ids.to_be_bytes());
+    if proto_number == proto::UDP {
+        adjust_udp(&mut bytes[40..42], deltas.l4);
+    } else if let Some(check) = frame.get_mut(50..52) {
         adjust(check, deltas.l4);
     }
     true

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 
 use crate::conntrack::icmp;
 use crate::conntrack::record::{Conn, ConnRef};
-use crate::conntrack::state::{Direction, Status};
+use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::{KeyV4, proto};
 use crate::conntrack::view::EventKind;
 use crate::nat::rewrite::{self, Deltas};
@@ -22,7 +22,7 @@ use crate::pipeline::transit::Transit;
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Now;
-use crate::wire::ethernet;
+use crate::wire::ethernet::{self, Mac};
 use crate::wire::headers::{self, Fragment, Headers, Malformed};
 use crate::wire::ipv4::{self, Options};
 use crate::wire::ipv6;
@@ -31,7 +31,9 @@ use crate::wire::tcp::flags;
 /// What parsing made of one frame.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// An IP packet that may have a cached path.
+    /// TCP or UDP over IPv4 that may have a cached path.
+    Lean,
+    /// Another IP packet that may have one.
     Plain,
     /// An IP packet that walks in any case.
     Other,
@@ -130,14 +132,14 @@ impl<P: FramePool> Pipeline<P> {
         let addressed = frame.head().first_chunk::<6>() == Some(our_mac);
         let mut prejudged = None;
         match scratch.kinds[i] {
-            Kind::Plain if addressed => {
+            Kind::Lean | Kind::Plain if addressed => {
                 match self.by_path(port, (&mut frame, i), scratch, long, at) {
-                    Short::Sent(out, mac) => return self.send_to(frame, out, mac, at),
+                    Short::Sent(out) => return self.put_out(out, frame),
                     Short::Dropped(reason) => return self.drop_frame(frame, reason),
                     Short::Walk(p) => prejudged = p,
                 }
             }
-            Kind::Plain | Kind::Other => {}
+            Kind::Lean | Kind::Plain | Kind::Other => {}
             Kind::Refused(malformed) => return self.refuse(pool, port, frame, malformed, at),
         }
         let headers = scratch.headers[i];
@@ -159,35 +161,33 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Short {
         let h = &scratch.headers[i];
         let (candidate, key) = (scratch.candidates[i], &scratch.keys[i]);
+        let lean = matches!(scratch.kinds[i], Kind::Lean);
         let matches = |conn: Conn<'_>| {
-            if is_lean(h) { conn.matches_v4(key, ZONE) } else { conn.matches(&tuple_of(h), ZONE) }
+            if lean { conn.matches_v4(key, ZONE) } else { conn.matches(&tuple_of(h), ZONE) }
         };
         let search = || (scratch.hashes[i], tuple_of(h));
         let found = at.table.find_live(candidate, ZONE, at.now.tick, matches, search);
-        let Some((conn, direction)) = found else { return Short::Walk(None) };
+        let Some((conn, direction)) = found else {
+            return if lean {
+                self.untracked_path(port, frame, i, scratch, at)
+            } else {
+                Short::WALK
+            };
+        };
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
             || h.tcp_flags & (flags::SYN | flags::FIN | flags::RST) != 0
             || (!long.is_empty() && overtakes(long, h))
         {
-            return Short::Walk(None);
+            return Short::WALK;
         }
-        let Some(path) = self.paths.route(number) else { return Short::Walk(None) };
-        if path.in_port != port || path.state != ct_state(status, direction) {
-            return Short::Walk(None);
-        }
-        let end = path.end;
-        let mut mac = None;
-        if let PathEnd::Forward(out) = end {
-            mac = self.links.neighbours.mac(NextHop(conn.next_hop(direction)));
-            if h.ttl <= 1 || h.ip_len() > at.policy.port(out).mtu || mac.is_none() {
-                return Short::Walk(None);
-            }
-        }
+        let state = ct_state(status, direction);
+        let next_hop = NextHop(conn.next_hop(direction));
+        let Some(way) = self.way(port, number, state, next_hop, h, at) else { return Short::WALK };
         let judged = match sound(frame, h, at.policy.knobs.checksum) {
             Ok(icmp::Kind::Query) => self.judge(frame, h, conn, direction, at),
-            _ => return Short::Walk(None),
+            _ => return Short::WALK,
         };
         let Judged::Accepted(accepted) = judged else {
             return Short::Walk(Some(Prejudged { conn: conn.number(), direction, judged }));
@@ -197,15 +197,58 @@ impl<P: FramePool> Pipeline<P> {
         }
         self.paths.count(number, h.ip_len());
         self.took_path += 1;
-        match (end, mac) {
-            (PathEnd::Drop(reason), _) => Short::Dropped(reason),
-            (PathEnd::Forward(_), None) => Short::Dropped(DropReason::NeighbourFailed),
-            (PathEnd::Forward(out), Some(mac)) => {
-                edit_cached(frame, h, conn, direction, status);
-                if frame.total_len() > h.end as usize {
-                    frame.truncate(h.end as usize);
-                }
-                Short::Sent(out, mac)
+        if let Way::Out { macs, .. } = &way {
+            edit_cached(frame, h, macs, lean, conn, direction, status);
+        }
+        way.end(frame, h)
+    }
+
+    /// The same for a packet without conn that a rule marks NOTRACK.
+    #[inline(never)]
+    fn untracked_path(
+        &mut self,
+        port: PortId,
+        frame: &mut P::Frame,
+        i: usize,
+        scratch: &Scratch,
+        at: At<'_>,
+    ) -> Short {
+        let (h, key, hash) = (&scratch.headers[i], &scratch.keys[i], scratch.hashes[i]);
+        let found = self.untracked.find(key, hash, port, self.generation);
+        let Some((number, next_hop)) = found else { return Short::WALK };
+        let state = CtState::Untracked;
+        let Some(way) = self.way(port, number, state, next_hop, h, at) else { return Short::WALK };
+        self.paths.count(number, h.ip_len());
+        self.took_path += 1;
+        if let Way::Out { macs, .. } = &way {
+            rewrite::forward_lean(frame.head_mut(), macs, h.proto, None);
+        }
+        way.end(frame, h)
+    }
+
+    /// Where path `number` leads, if it is for packets of this state from this port and nothing of
+    /// the packet itself stands in the way.
+    #[inline(always)]
+    fn way(
+        &self,
+        port: PortId,
+        number: u16,
+        state: CtState,
+        next_hop: NextHop,
+        h: &Headers,
+        at: At<'_>,
+    ) -> Option<Way> {
+        let path = self.paths.route(number)?;
+        if path.in_port != port || path.state != state {
+            return None;
+        }
+        match path.end {
+            PathEnd::Drop(reason) => Some(Way::Nowhere(reason)),
+            PathEnd::Forward(out) => {
+                let settings = at.policy.port(out);
+                let dst = self.links.neighbours.mac(next_hop)?;
+                let fits = h.ttl > 1 && h.ip_len() <= settings.mtu;
+                fits.then_some(Way::Out { port: out, macs: [dst, settings.mac] })
             }
         }
     }
@@ -247,17 +290,18 @@ impl Scratch {
         for (frame, (((kind, place), hash), key)) in frames.iter().zip(places) {
             *kind = match headers::parse_into(frame.head(), frame.total_len(), place) {
                 Err(malformed) => Kind::Refused(malformed),
-                Ok(()) if is_plain(place) => {
-                    *hash = if is_lean(place) {
-                        *key = key_of(place);
-                        key.hash(ZONE, &at.table.seed)
-                    } else {
-                        at.table.hash(&tuple_of(place), ZONE)
-                    };
+                Ok(()) if !is_plain(place) => Kind::Other,
+                Ok(()) if is_lean(place) => {
+                    *key = key_of(place);
+                    *hash = key.hash(ZONE, &at.table.seed);
+                    at.table.index.prefetch(*hash);
+                    Kind::Lean
+                }
+                Ok(()) => {
+                    *hash = at.table.hash(&tuple_of(place), ZONE);
                     at.table.index.prefetch(*hash);
                     Kind::Plain
                 }
-                Ok(()) => Kind::Other,
             };
         }
     }
@@ -266,7 +310,7 @@ impl Scratch {
     #[inline]
     fn find_candidates(&mut self, frames: usize, at: At<'_>) {
         for i in 0..frames.min(BURST_MAX) {
-            if !matches!(self.kinds[i], Kind::Plain) {
+            if !matches!(self.kinds[i], Kind::Lean | Kind::Plain) {
                 continue;
             }
             let candidate = at.table.index.candidate(self.hashes[i]);
@@ -280,7 +324,7 @@ impl Scratch {
 
 /// True for packets that can belong to a conn without a second look.
 #[inline]
-fn is_plain(h: &Headers) -> bool {
+pub(crate) fn is_plain(h: &Headers) -> bool {
     matches!(h.proto, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6)
         && h.fragment == Fragment::None
         && !h.l4_truncated
@@ -290,12 +334,12 @@ fn is_plain(h: &Headers) -> bool {
 
 /// True for a plain packet that a [`KeyV4`] describes.
 #[inline(always)]
-fn is_lean(h: &Headers) -> bool {
+pub(crate) fn is_lean(h: &Headers) -> bool {
     (h.proto == proto::UDP || h.proto == proto::TCP) && !h.is_v6()
 }
 
 #[inline(always)]
-fn key_of(h: &Headers) -> KeyV4 {
+pub(crate) fn key_of(h: &Headers) -> KeyV4 {
     KeyV4 {
         addresses: (h.src.v4_bits() as u64) << 32 | h.dst.v4_bits() as u64,
         ids: (h.src_port as u32) << 16 | h.dst_port as u32,
@@ -319,32 +363,66 @@ fn reason_to_refuse<F: Frame>(frame: &F, h: &Headers, addressed: bool) -> Option
     }
 }
 
+/// Where a cached path leads.
+enum Way {
+    /// Out of a port, with these MAC addresses: the next hop's and ours.
+    Out { port: PortId, macs: [[u8; 6]; 2] },
+    /// To the end of the frame.
+    Nowhere(DropReason),
+}
+
+impl Way {
+    /// The end of the short way, padding cut off.
+    #[inline(always)]
+    fn end<F: Frame>(self, frame: &mut F, h: &Headers) -> Short {
+        match self {
+            Way::Nowhere(reason) => Short::Dropped(reason),
+            Way::Out { port, .. } => {
+                if frame.total_len() > h.end as usize {
+                    frame.truncate(h.end as usize);
+                }
+                Short::Sent(port)
+            }
+        }
+    }
+}
+
 /// How the short way ended.
 enum Short {
-    Sent(PortId, [u8; 6]),
+    Sent(PortId),
     Dropped(DropReason),
     Walk(Option<Prejudged>),
 }
 
-/// Both ends translated at once with the conn's precomputed sums, and one hop less to live.
+impl Short {
+    const WALK: Short = Short::Walk(None);
+}
+
+/// The whole edit of a known conn's packet: MAC addresses, both ends translated at once with the
+/// conn's precomputed sums, and one hop less to live.
 #[inline(always)]
 fn edit_cached<F: Frame>(
     frame: &mut F,
     h: &Headers,
+    macs: &[[u8; 6]; 2],
+    lean: bool,
     conn: Conn<'_>,
     direction: Direction,
     status: Status,
 ) {
     let head = frame.head_mut();
     let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
-    if translated && is_lean(h) {
-        let (l3, l4) = conn.deltas(direction);
-        let to = conn.leaving_v4(direction);
-        rewrite::apply_cached_v4(head, h, &to, Deltas { l3, l4 });
-    } else if translated && let Some(target) = conn.tuple(direction.opposite()).inverted() {
-        let (l3, l4) = conn.deltas(direction);
-        rewrite::apply_cached(head, h, &target, Deltas { l3, l4 });
+    let (l3, l4) = if translated { conn.deltas(direction) } else { (0, 0) };
+    let deltas = Deltas { l3, l4 };
+    if lean {
+        let to = translated.then(|| (conn.leaving_v4(direction), deltas));
+        rewrite::forward_lean(head, macs, h.proto, to);
+        return;
     }
+    if translated && let Some(target) = conn.tuple(direction.opposite()).inverted() {
+        rewrite::apply_cached(head, h, &target, deltas);
+    }
+    ethernet::rewrite(head, Mac(macs[0]), Mac(macs[1]));
     forward_one_hop(head, h);
 }
 

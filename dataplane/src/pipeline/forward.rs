@@ -3,15 +3,17 @@
 //! The order is Linux's. A stage either lets the packet go on or says why it ends; whatever was
 //! allocated for it on the way is settled in one place, [`Pipeline::finish`].
 
+use crate::conntrack::state::CtState;
 use crate::conntrack::view::EventKind;
 use crate::nat::range::Manip;
 use crate::pipeline::answers::IcmpError;
-use crate::pipeline::burst::forward_one_hop;
+use crate::pipeline::burst::{forward_one_hop, is_lean, is_plain, key_of};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::neighbour::{NextHop, Resolved};
 use crate::pipeline::paths::{PathEnd, Route as PathRoute};
 use crate::pipeline::route::{Destination, Martian, NoWay, Route};
+use crate::pipeline::track::ZONE;
 use crate::pipeline::transit::{Attached, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
@@ -178,8 +180,9 @@ impl<P: FramePool> Pipeline<P> {
         next_hop: Option<NextHop>,
         at: At<'_>,
     ) {
-        let (Attached::Conn(a), Some(in_port), true) = (t.attached, t.in_port, t.cacheable) else {
-            return;
+        let (Some(in_port), true) = (t.in_port, t.cacheable) else { return };
+        let Attached::Conn(a) = t.attached else {
+            return self.remember_untracked(t, in_port, end, next_hop, at);
         };
         // The first packet walked the nat table, which the next one does not.
         if a.error || a.first || a.delete {
@@ -209,6 +212,29 @@ fn take_off_tag<F: Frame>(t: &mut Transit<F>) {
         h.l3 -= TAG as u16;
         h.l4 -= TAG as u16;
         h.end -= TAG as u32;
+    }
+}
+
+impl<P: FramePool> Pipeline<P> {
+    /// The same for a packet that a rule marked NOTRACK and that no hook has changed.
+    fn remember_untracked(
+        &mut self,
+        t: &Transit<P::Frame>,
+        in_port: PortId,
+        end: PathEnd,
+        next_hop: Option<NextHop>,
+        at: At<'_>,
+    ) {
+        let (h, untracked) = (&t.headers, matches!(t.attached, Attached::Untracked));
+        let (true, true, Some(next_hop)) = (untracked && is_plain(h), is_lean(h), next_hop) else {
+            return;
+        };
+        let (state, hits) = (CtState::Untracked, t.hits.clone());
+        let route = PathRoute { v6: false, in_port, state, end, hits };
+        let Some(number) = self.paths.intern(&route) else { return };
+        let (key, generation) = (key_of(h), self.generation);
+        let hash = key.hash(ZONE, &at.table.seed);
+        self.untracked.remember(key, hash, in_port, generation, (number, next_hop));
     }
 }
 

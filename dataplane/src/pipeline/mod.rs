@@ -14,6 +14,7 @@
 //! | `track` | conntrack at PREROUTING and OUTPUT, confirm at the end |
 //! | `translate` | the nat table and the edit of packets |
 //! | `answers` | ICMP errors and resets |
+//! | `untracked` | the cached paths of packets that no conn carries |
 //! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
 //! | `service` | what the control core asks for |
 
@@ -35,6 +36,7 @@ pub mod snapshot;
 pub(crate) mod track;
 pub(crate) mod transit;
 pub(crate) mod translate;
+pub(crate) mod untracked;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -78,6 +80,8 @@ pub struct Pipeline<P: FramePool> {
     snapshot: Arc<Snapshot>,
     links: Links,
     paths: Paths,
+    /// The paths of packets without a conn.
+    untracked: untracked::Untracked,
     /// Packets of the present burst that took a cached path.
     took_path: u64,
     /// What the path and next-hop numbers in records must carry to be believed. Starts at 1, since
@@ -116,6 +120,7 @@ impl<P: FramePool> Pipeline<P> {
             snapshot,
             links,
             paths: Paths::default(),
+            untracked: untracked::Untracked::default(),
             took_path: 0,
             generation: 1,
             epoch,

@@ -328,7 +328,7 @@ impl NeighbourTable {
     }
 
     /// The address to send to, if it is known. Tells the control core that a stale one is in use.
-    #[inline]
+    #[inline(always)]
     pub fn mac(&self, next_hop: NextHop) -> Option<[u8; 6]> {
         let slot = self.slots.get(next_hop.0 as usize)?;
         let word = Word(slot.state.load(Acquire));

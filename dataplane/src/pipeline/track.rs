@@ -269,7 +269,7 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Moves a deadline; one that comes closer is told to the sweep if it comes close.
-    #[inline]
+    #[inline(always)]
     fn refresh(&mut self, conn: Conn<'_>, secs: u32, at: At<'_>) {
         let (old, new) = (conn.deadline(), at.now.tick.plus_secs(secs));
         if old == new {
@@ -282,7 +282,7 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Counts a packet for its conn, where that was switched on when the conn began.
-    #[inline]
+    #[inline(always)]
     fn account(&self, conn: Conn<'_>, direction: Direction, h: &Headers, at: At<'_>) {
         if at.policy.knobs.acct
             && let Some(extension) = at.table.extension(conn)

@@ -57,7 +57,7 @@ pub const fn finish_udp(sum: u32) -> u16 {
 
 /// Words of `bytes` added in the machine's byte order, eight bytes at a time with end-around carry
 /// (which cannot carry twice).
-#[inline]
+#[inline(always)]
 fn native(bytes: &[u8]) -> u64 {
     let (groups, rest) = bytes.as_chunks::<8>();
     let mut wide = 0u64;
@@ -82,7 +82,7 @@ fn native(bytes: &[u8]) -> u64 {
 }
 
 /// The sum of `bytes` (an odd last byte is padded with zero), already folded.
-#[inline]
+#[inline(always)]
 pub fn sum(bytes: &[u8]) -> u32 {
     u16::from_be(fold_wide(native(bytes))) as u32
 }
