@@ -146,6 +146,17 @@ pub struct KeyV4 {
 }
 
 impl KeyV4 {
+    /// As a tuple.
+    pub fn tuple(&self) -> Tuple {
+        Tuple {
+            src: Address::v4((self.addresses >> 32) as u32),
+            dst: Address::v4(self.addresses as u32),
+            src_id: (self.ids >> 16) as u16,
+            dst_id: self.ids as u16,
+            proto: self.proto,
+        }
+    }
+
     /// Equal to [`Tuple::hash`] of the same tuple.
     #[inline(always)]
     pub fn hash(&self, zone: u16, seed: &HashSeed) -> u64 {
@@ -218,6 +229,7 @@ mod tests {
         let t = Tuple { src, dst, src_id: 40_000, dst_id: 53, proto: proto::UDP };
         let key =
             KeyV4 { addresses: 0x0a01_0203_cb00_7107, ids: 40_000 << 16 | 53, proto: proto::UDP };
+        assert_eq!(key.tuple(), t);
         assert_eq!(key.hash(7, &SEED), t.hash(7, &SEED));
     }
 

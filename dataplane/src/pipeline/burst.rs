@@ -10,11 +10,12 @@ use arrayvec::ArrayVec;
 use crate::conntrack::icmp;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{CtState, Direction, Status};
-use crate::conntrack::tuple::{KeyV4, proto};
+use crate::conntrack::tuple::proto;
 use crate::conntrack::view::EventKind;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
+use crate::pipeline::lean::{Lean, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
 use crate::pipeline::track::{Judged, ZONE, ct_state, sound, tuple_of};
@@ -46,10 +47,11 @@ enum Kind {
 #[derive(Debug)]
 pub(crate) struct Scratch {
     kinds: [Kind; BURST_MAX],
+    /// Of those that are lean.
+    lean: [Lean; BURST_MAX],
+    /// Of the others.
     headers: [Headers; BURST_MAX],
     hashes: [u64; BURST_MAX],
-    /// For those that are lean.
-    keys: [KeyV4; BURST_MAX],
     /// The record that the index suggests.
     candidates: [Option<ConnRef>; BURST_MAX],
 }
@@ -58,9 +60,9 @@ impl Default for Scratch {
     fn default() -> Scratch {
         Scratch {
             kinds: [Kind::Other; BURST_MAX],
+            lean: [Lean::default(); BURST_MAX],
             headers: [Headers::default(); BURST_MAX],
             hashes: [0; BURST_MAX],
-            keys: [KeyV4::default(); BURST_MAX],
             candidates: [None; BURST_MAX],
         }
     }
@@ -75,9 +77,9 @@ pub(crate) struct Prejudged {
 }
 
 /// A frame that walks.
-struct Long<F> {
+pub(crate) struct Long<F> {
     frame: F,
-    headers: Headers,
+    pub headers: Headers,
     prejudged: Option<Prejudged>,
     addressed: bool,
 }
@@ -130,19 +132,28 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) {
         let addressed = frame.head().first_chunk::<6>() == Some(our_mac);
-        let mut prejudged = None;
-        match scratch.kinds[i] {
-            Kind::Lean | Kind::Plain if addressed => {
-                match self.by_path(port, (&mut frame, i), scratch, long, at) {
-                    Short::Sent(out) => return self.put_out(out, frame),
-                    Short::Dropped(reason) => return self.drop_frame(frame, reason),
-                    Short::Walk(p) => prejudged = p,
-                }
+        let kind = scratch.kinds[i];
+        let short = match kind {
+            Kind::Lean if addressed => {
+                let (lean, candidate) = (&scratch.lean[i], scratch.candidates[i]);
+                self.by_lean_path(port, &mut frame, lean, candidate, long, at)
             }
-            Kind::Lean | Kind::Plain | Kind::Other => {}
+            Kind::Plain if addressed => self.by_path(port, &mut frame, i, scratch, long, at),
+            Kind::Lean | Kind::Plain | Kind::Other => Short::WALK,
             Kind::Refused(malformed) => return self.refuse(pool, port, frame, malformed, at),
-        }
-        let headers = scratch.headers[i];
+        };
+        let prejudged = match short {
+            Short::Sent(out) => return self.put_out(out, frame),
+            Short::Dropped(reason) => return self.drop_frame(frame, reason),
+            Short::Walk(prejudged) => prejudged,
+        };
+        let headers = match kind {
+            Kind::Lean => match headers::parse(frame.head(), frame.total_len()) {
+                Ok(headers) => headers,
+                Err(malformed) => return self.refuse(pool, port, frame, malformed, at),
+            },
+            _ => scratch.headers[i],
+        };
         match reason_to_refuse(&frame, &headers, addressed) {
             Some(reason) => self.drop_frame(frame, reason),
             None => long.push(Long { frame, headers, prejudged, addressed }),
@@ -150,43 +161,39 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// The cached path of a known conn, if there is one and this packet may take it.
-    #[inline]
+    #[inline(never)]
     fn by_path(
         &mut self,
         port: PortId,
-        (frame, i): (&mut P::Frame, usize),
+        frame: &mut P::Frame,
+        i: usize,
         scratch: &Scratch,
         long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) -> Short {
         let h = &scratch.headers[i];
-        let (candidate, key) = (scratch.candidates[i], &scratch.keys[i]);
-        let lean = matches!(scratch.kinds[i], Kind::Lean);
-        let matches = |conn: Conn<'_>| {
-            if lean { conn.matches_v4(key, ZONE) } else { conn.matches(&tuple_of(h), ZONE) }
-        };
-        let search = || (scratch.hashes[i], tuple_of(h));
+        let tuple = tuple_of(h);
+        let matches = |conn: Conn<'_>| conn.matches(&tuple, ZONE);
+        let search = || (scratch.hashes[i], tuple);
+        let candidate = scratch.candidates[i];
         let found = at.table.find_live(candidate, ZONE, at.now.tick, matches, search);
-        let Some((conn, direction)) = found else {
-            return if lean {
-                self.untracked_path(port, frame, i, scratch, at)
-            } else {
-                Short::WALK
-            };
-        };
+        let Some((conn, direction)) = found else { return Short::WALK };
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
             || h.tcp_flags & (flags::SYN | flags::FIN | flags::RST) != 0
-            || (!long.is_empty() && overtakes(long, h))
+            || overtakes(long, conn)
         {
             return Short::WALK;
         }
         let state = ct_state(status, direction);
         let next_hop = NextHop(conn.next_hop(direction));
-        let Some(way) = self.way(port, number, state, next_hop, h, at) else { return Short::WALK };
+        let size = (h.ttl, h.ip_len());
+        let Some(way) = self.way(port, number, state, next_hop, size, at) else {
+            return Short::WALK;
+        };
         let judged = match sound(frame, h, at.policy.knobs.checksum) {
-            Ok(icmp::Kind::Query) => self.judge(frame, h, conn, direction, at),
+            Ok(icmp::Kind::Query) => self.judge(frame, h.into(), conn, direction, at),
             _ => return Short::WALK,
         };
         let Judged::Accepted(accepted) = judged else {
@@ -198,44 +205,21 @@ impl<P: FramePool> Pipeline<P> {
         self.paths.count(number, h.ip_len());
         self.took_path += 1;
         if let Way::Out { macs, .. } = &way {
-            edit_cached(frame, h, macs, lean, conn, direction, status);
+            edit_cached(frame, h, macs, conn, direction, status);
         }
-        way.end(frame, h)
-    }
-
-    /// The same for a packet without conn that a rule marks NOTRACK.
-    #[inline(never)]
-    fn untracked_path(
-        &mut self,
-        port: PortId,
-        frame: &mut P::Frame,
-        i: usize,
-        scratch: &Scratch,
-        at: At<'_>,
-    ) -> Short {
-        let (h, key, hash) = (&scratch.headers[i], &scratch.keys[i], scratch.hashes[i]);
-        let found = self.untracked.find(key, hash, port, self.generation);
-        let Some((number, next_hop)) = found else { return Short::WALK };
-        let state = CtState::Untracked;
-        let Some(way) = self.way(port, number, state, next_hop, h, at) else { return Short::WALK };
-        self.paths.count(number, h.ip_len());
-        self.took_path += 1;
-        if let Way::Out { macs, .. } = &way {
-            rewrite::forward_lean(frame.head_mut(), macs, h.proto, None);
-        }
-        way.end(frame, h)
+        way.end(frame, h.end)
     }
 
     /// Where path `number` leads, if it is for packets of this state from this port and nothing of
     /// the packet itself stands in the way.
     #[inline(always)]
-    fn way(
+    pub(crate) fn way(
         &self,
         port: PortId,
         number: u16,
         state: CtState,
         next_hop: NextHop,
-        h: &Headers,
+        (ttl, ip_len): (u8, u32),
         at: At<'_>,
     ) -> Option<Way> {
         let path = self.paths.route(number)?;
@@ -247,7 +231,7 @@ impl<P: FramePool> Pipeline<P> {
             PathEnd::Forward(out) => {
                 let settings = at.policy.port(out);
                 let dst = self.links.neighbours.mac(next_hop)?;
-                let fits = h.ttl > 1 && h.ip_len() <= settings.mtu;
+                let fits = ttl > 1 && ip_len <= settings.mtu;
                 fits.then_some(Way::Out { port: out, macs: [dst, settings.mac] })
             }
         }
@@ -274,6 +258,7 @@ impl<P: FramePool> Pipeline<P> {
             Malformed::HeaderChecksum => DropReason::IpChecksum,
             Malformed::BadTotalLength => DropReason::IpTotalLength,
             Malformed::MappedAddress => DropReason::MappedAddress,
+            Malformed::BadAddress => DropReason::MartianSource,
             Malformed::Scattered => DropReason::HeaderSplit,
             _ => DropReason::IpOption,
         };
@@ -285,18 +270,19 @@ impl Scratch {
     /// Stage 2: headers, hashes, and the index lines on their way.
     #[inline]
     fn parse<F: Frame>(&mut self, frames: &[F], at: At<'_>) {
-        let Scratch { kinds, headers, hashes, keys, .. } = self;
-        let places = kinds.iter_mut().zip(headers).zip(hashes).zip(keys);
-        for (frame, (((kind, place), hash), key)) in frames.iter().zip(places) {
-            *kind = match headers::parse_into(frame.head(), frame.total_len(), place) {
+        let Scratch { kinds, lean, headers, hashes, .. } = self;
+        let places = kinds.iter_mut().zip(lean).zip(headers).zip(hashes);
+        for (frame, (((kind, lean), place), hash)) in frames.iter().zip(places) {
+            let (head, total_len) = (frame.head(), frame.total_len());
+            if let Some(read) = Lean::read(head, total_len, &at.table.seed) {
+                (*lean, *hash) = (read, read.hash);
+                at.table.index.prefetch(read.hash);
+                *kind = Kind::Lean;
+                continue;
+            }
+            *kind = match headers::parse_into(head, total_len, place) {
                 Err(malformed) => Kind::Refused(malformed),
                 Ok(()) if !is_plain(place) => Kind::Other,
-                Ok(()) if is_lean(place) => {
-                    *key = key_of(place);
-                    *hash = key.hash(ZONE, &at.table.seed);
-                    at.table.index.prefetch(*hash);
-                    Kind::Lean
-                }
                 Ok(()) => {
                     *hash = at.table.hash(&tuple_of(place), ZONE);
                     at.table.index.prefetch(*hash);
@@ -310,12 +296,14 @@ impl Scratch {
     #[inline]
     fn find_candidates(&mut self, frames: usize, at: At<'_>) {
         for i in 0..frames.min(BURST_MAX) {
-            if !matches!(self.kinds[i], Kind::Lean | Kind::Plain) {
-                continue;
-            }
+            let tcp = match self.kinds[i] {
+                Kind::Lean => self.lean[i].key.proto == proto::TCP,
+                Kind::Plain => self.headers[i].proto == proto::TCP,
+                Kind::Other | Kind::Refused(_) => continue,
+            };
             let candidate = at.table.index.candidate(self.hashes[i]);
             if let Some(number) = candidate {
-                at.table.records.prefetch(number, self.headers[i].proto == proto::TCP);
+                at.table.records.prefetch(number, tcp);
             }
             self.candidates[i] = candidate;
         }
@@ -330,21 +318,6 @@ pub(crate) fn is_plain(h: &Headers) -> bool {
         && !h.l4_truncated
         && h.vlan.is_none()
         && h.options == Options::None
-}
-
-/// True for a plain packet that a [`KeyV4`] describes.
-#[inline(always)]
-pub(crate) fn is_lean(h: &Headers) -> bool {
-    (h.proto == proto::UDP || h.proto == proto::TCP) && !h.is_v6()
-}
-
-#[inline(always)]
-pub(crate) fn key_of(h: &Headers) -> KeyV4 {
-    KeyV4 {
-        addresses: (h.src.v4_bits() as u64) << 32 | h.dst.v4_bits() as u64,
-        ids: (h.src_port as u32) << 16 | h.dst_port as u32,
-        proto: h.proto,
-    }
 }
 
 /// What keeps an IP packet out of the hooks.
@@ -364,7 +337,7 @@ fn reason_to_refuse<F: Frame>(frame: &F, h: &Headers, addressed: bool) -> Option
 }
 
 /// Where a cached path leads.
-enum Way {
+pub(crate) enum Way {
     /// Out of a port, with these MAC addresses: the next hop's and ours.
     Out { port: PortId, macs: [[u8; 6]; 2] },
     /// To the end of the frame.
@@ -374,12 +347,12 @@ enum Way {
 impl Way {
     /// The end of the short way, padding cut off.
     #[inline(always)]
-    fn end<F: Frame>(self, frame: &mut F, h: &Headers) -> Short {
+    pub(crate) fn end<F: Frame>(self, frame: &mut F, end: u32) -> Short {
         match self {
             Way::Nowhere(reason) => Short::Dropped(reason),
             Way::Out { port, .. } => {
-                if frame.total_len() > h.end as usize {
-                    frame.truncate(h.end as usize);
+                if frame.total_len() > end as usize {
+                    frame.truncate(end as usize);
                 }
                 Short::Sent(port)
             }
@@ -388,24 +361,23 @@ impl Way {
 }
 
 /// How the short way ended.
-enum Short {
+pub(crate) enum Short {
     Sent(PortId),
     Dropped(DropReason),
     Walk(Option<Prejudged>),
 }
 
 impl Short {
-    const WALK: Short = Short::Walk(None);
+    pub(crate) const WALK: Short = Short::Walk(None);
 }
 
 /// The whole edit of a known conn's packet: MAC addresses, both ends translated at once with the
 /// conn's precomputed sums, and one hop less to live.
-#[inline(always)]
+#[inline]
 fn edit_cached<F: Frame>(
     frame: &mut F,
     h: &Headers,
     macs: &[[u8; 6]; 2],
-    lean: bool,
     conn: Conn<'_>,
     direction: Direction,
     status: Status,
@@ -414,11 +386,6 @@ fn edit_cached<F: Frame>(
     let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
     let (l3, l4) = if translated { conn.deltas(direction) } else { (0, 0) };
     let deltas = Deltas { l3, l4 };
-    if lean {
-        let to = translated.then(|| (conn.leaving_v4(direction), deltas));
-        rewrite::forward_lean(head, macs, h.proto, to);
-        return;
-    }
     if translated && let Some(target) = conn.tuple(direction.opposite()).inverted() {
         rewrite::apply_cached(head, h, &target, deltas);
     }
@@ -437,11 +404,4 @@ pub(crate) fn forward_one_hop(head: &mut [u8], h: &Headers) {
     } else if let Some(mut ip) = ipv4::ViewMut::new(packet) {
         ip.decrement_ttl();
     }
-}
-
-/// True if a packet of the same conn waits on the list of those that walk.
-#[cold]
-fn overtakes<F>(long: &ArrayVec<Long<F>, BURST_MAX>, h: &Headers) -> bool {
-    let tuple = tuple_of(h);
-    long.iter().any(|l| tuple_of(&l.headers) == tuple)
 }

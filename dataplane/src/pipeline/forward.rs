@@ -7,9 +7,10 @@ use crate::conntrack::state::CtState;
 use crate::conntrack::view::EventKind;
 use crate::nat::range::Manip;
 use crate::pipeline::answers::IcmpError;
-use crate::pipeline::burst::{forward_one_hop, is_lean, is_plain, key_of};
+use crate::pipeline::burst::{forward_one_hop, is_plain};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::lean::key_of;
 use crate::pipeline::neighbour::{NextHop, Resolved};
 use crate::pipeline::paths::{PathEnd, Route as PathRoute};
 use crate::pipeline::route::{Destination, Martian, NoWay, Route};
@@ -226,13 +227,12 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) {
         let (h, untracked) = (&t.headers, matches!(t.attached, Attached::Untracked));
-        let (true, true, Some(next_hop)) = (untracked && is_plain(h), is_lean(h), next_hop) else {
-            return;
-        };
+        let key = key_of(h).filter(|_| untracked && is_plain(h));
+        let (Some(key), Some(next_hop)) = (key, next_hop) else { return };
         let (state, hits) = (CtState::Untracked, t.hits.clone());
         let route = PathRoute { v6: false, in_port, state, end, hits };
         let Some(number) = self.paths.intern(&route) else { return };
-        let (key, generation) = (key_of(h), self.generation);
+        let generation = self.generation;
         let hash = key.hash(ZONE, &at.table.seed);
         self.untracked.remember(key, hash, in_port, generation, (number, next_hop));
     }

@@ -8,6 +8,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `burst` | the stages over a burst; packets of known conns leave here by their cached path |
+//! | `lean` | the shortest way, for TCP and UDP over plain IPv4 |
 //! | `forward` | the long way: PREROUTING, route, FORWARD, POSTROUTING |
 //! | `host` | to and from the gateway itself: INPUT, OUTPUT, echo, closed ports |
 //! | `hooks` | walking the rules with the facts of a packet |
@@ -26,6 +27,7 @@ pub(crate) mod forward;
 pub mod frame;
 pub(crate) mod hooks;
 pub(crate) mod host;
+pub(crate) mod lean;
 pub mod messages;
 pub mod neighbour;
 pub mod neighbours;

@@ -15,7 +15,7 @@ use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::messages::FromLcore;
 use crate::pipeline::service::view_of;
-use crate::pipeline::transit::{Attached, Attachment, Transit};
+use crate::pipeline::transit::{Attached, Attachment, Extent, Transit};
 use crate::pipeline::{At, Pipeline, transport_segments};
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
@@ -152,7 +152,7 @@ impl<P: FramePool> Pipeline<P> {
             };
             let (number, direction, expired) = found;
             if let (false, Some(conn)) = (expired, at.table.records.get(number)) {
-                let judged = self.judge(&t.frame, &t.headers, conn, direction, at);
+                let judged = self.judge(&t.frame, (&t.headers).into(), conn, direction, at);
                 if self.attach(t, conn, direction, judged).is_some() {
                     return Ok(());
                 }
@@ -190,7 +190,7 @@ impl<P: FramePool> Pipeline<P> {
     pub(crate) fn judge(
         &mut self,
         frame: &P::Frame,
-        h: &Headers,
+        extent: Extent,
         conn: Conn<'_>,
         direction: Direction,
         at: At<'_>,
@@ -198,7 +198,7 @@ impl<P: FramePool> Pipeline<P> {
         let status = conn.status();
         let knobs = &at.policy.knobs;
         let mut accepted = Accepted { before: status, ..Accepted::default() };
-        let (timeout_secs, assured) = match h.proto {
+        let (timeout_secs, assured) = match extent.proto {
             proto::UDP => {
                 // An assured conn is a stream already; its second line stays untouched.
                 let past = Tick(at.now.tick.0.wrapping_sub(1));
@@ -207,7 +207,7 @@ impl<P: FramePool> Pipeline<P> {
                 let verdict = udp::packet(status, stream_after, at.now.tick, &knobs.timeouts);
                 (Some(verdict.timeout_secs), verdict.assured)
             }
-            proto::TCP => match self.judge_tcp(frame, h, conn, direction, at) {
+            proto::TCP => match self.judge_tcp(frame, extent, conn, direction, at) {
                 Outcome::Accept { timeout_secs, assured, changed } => {
                     accepted.changed = changed;
                     (timeout_secs, assured)
@@ -244,7 +244,7 @@ impl<P: FramePool> Pipeline<P> {
             accepted.changed = true;
             conn.add_status(news);
         }
-        self.account(conn, direction, h, at);
+        self.account(conn, direction, extent, at);
         Judged::Accepted(accepted)
     }
 
@@ -252,12 +252,12 @@ impl<P: FramePool> Pipeline<P> {
     fn judge_tcp(
         &mut self,
         frame: &P::Frame,
-        h: &Headers,
+        extent: Extent,
         conn: Conn<'_>,
         direction: Direction,
         at: At<'_>,
     ) -> Outcome {
-        let segment = match tcp_segment(frame, h) {
+        let segment = match tcp_segment(frame, extent) {
             Ok(segment) => segment,
             Err(reason) => return Outcome::Invalid { reason, shorten_to_secs: None },
         };
@@ -283,11 +283,11 @@ impl<P: FramePool> Pipeline<P> {
 
     /// Counts a packet for its conn, where that was switched on when the conn began.
     #[inline(always)]
-    fn account(&self, conn: Conn<'_>, direction: Direction, h: &Headers, at: At<'_>) {
+    fn account(&self, conn: Conn<'_>, direction: Direction, extent: Extent, at: At<'_>) {
         if at.policy.knobs.acct
             && let Some(extension) = at.table.extension(conn)
         {
-            extension.count(direction, 1, h.ip_len() as u64);
+            extension.count(direction, 1, extent.ip_len() as u64);
         }
     }
 
@@ -321,7 +321,7 @@ impl<P: FramePool> Pipeline<P> {
         }
         if let Some(conn) = at.table.records.get(number) {
             conn.set_tracker_words(&words);
-            self.account(conn, Direction::Original, &t.headers, at);
+            self.account(conn, Direction::Original, (&t.headers).into(), at);
         }
         t.attached = Attached::Conn(Attachment {
             state: CtState::New,
@@ -440,7 +440,7 @@ fn first<F: Frame>(frame: &F, h: &Headers, at: At<'_>) -> Result<(u32, [u64; 7])
     let timeouts = &knobs.timeouts;
     Ok(match h.proto {
         proto::TCP => {
-            let (track, timeout_secs) = TcpTrack::first(&tcp_segment(frame, h)?, knobs)?;
+            let (track, timeout_secs) = TcpTrack::first(&tcp_segment(frame, h.into())?, knobs)?;
             (timeout_secs, track.to_words())
         }
         proto::UDP => {
@@ -484,8 +484,9 @@ fn stream_after(conn: Conn<'_>) -> Tick {
 
 /// The TCP header as its tracker reads it.
 #[inline]
-fn tcp_segment<'a, F: Frame>(frame: &'a F, h: &Headers) -> Result<tcp::Segment<'a>, InvalidReason> {
-    tcp::sanity(frame.head().get(h.l4 as usize..).unwrap_or_default(), h.l4_len())
+fn tcp_segment<F: Frame>(frame: &F, extent: Extent) -> Result<tcp::Segment<'_>, InvalidReason> {
+    let l4 = frame.head().get(extent.l4 as usize..).unwrap_or_default();
+    tcp::sanity(l4, extent.end.saturating_sub(extent.l4 as u32))
 }
 
 /// The state a packet of a conn has in the rules' eyes (`resolve_normal_ct`); `status` as it was

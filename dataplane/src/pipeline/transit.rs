@@ -60,6 +60,30 @@ pub(crate) enum Attached {
     Conn(Attachment),
 }
 
+/// Where the layers of a packet lie in its frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub proto: u8,
+    pub l3: u16,
+    pub l4: u16,
+    pub end: u32,
+}
+
+impl Extent {
+    /// Bytes from the IP header on.
+    #[inline(always)]
+    pub(crate) fn ip_len(&self) -> u32 {
+        self.end - self.l3 as u32
+    }
+}
+
+impl From<&Headers> for Extent {
+    #[inline(always)]
+    fn from(h: &Headers) -> Extent {
+        Extent { proto: h.proto, l3: h.l3, l4: h.l4, end: h.end }
+    }
+}
+
 /// A packet in the hooks.
 #[derive(Debug)]
 pub(crate) struct Transit<F> {
