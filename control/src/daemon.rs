@@ -17,8 +17,8 @@ use crate::clock::Clock;
 use crate::config::sizes::{self, TableCost};
 use crate::config::{Config, Idle};
 use crate::gateway::{ControlCore, Served, load_rules};
-use crate::launch;
-use crate::publish;
+use crate::launch::{self, Launched, LcoreHandle};
+use crate::publish::{self, Rulesets};
 use crate::socket::Server;
 
 /// How long the control core rests between rounds.
@@ -48,16 +48,16 @@ impl Signals {
     }
 }
 
-/// Starts logging to stderr.
-fn start_log(level: log::LevelFilter) {
-    env_logger::Builder::new()
+/// Starts logging to stderr, unless something else in this process logs already.
+pub(crate) fn start_log(level: log::LevelFilter) {
+    let _ = env_logger::Builder::new()
         .filter_level(level)
         .format(|out, record| {
             let level = record.level().as_str().to_ascii_lowercase();
             writeln!(out, "sluicegate: {level}: {}", record.args())
         })
         .target(env_logger::Target::Stderr)
-        .init();
+        .try_init();
 }
 
 /// Runs the gateway; returns the exit code. `socket` overrides the configuration's.
@@ -78,45 +78,70 @@ fn try_run(path: &Path, socket: Option<&Path>) -> Result<(), Box<dyn std::error:
     let signals = Signals::install()?;
     let mut server = Server::bind(socket.unwrap_or(&config.socket))?;
     let mut launched = launch::launch(&config)?;
+    let outcome = work(path, config, rulesets, &signals, &mut server, &mut launched);
+    launched.shut_down();
+    outcome
+}
+
+/// From the first snapshot to the last worker's end; `launched` is to be shut down in any case.
+fn work(
+    path: &Path,
+    config: Config,
+    rulesets: Rulesets,
+    signals: &Signals,
+    server: &mut Server,
+    launched: &mut Launched,
+) -> Result<(), Box<dyn std::error::Error>> {
     let clock = Clock::start();
     let macs = launched.macs.clone();
     let (burst, idle) = (config.eal.burst.into(), config.eal.idle);
     let now = Box::new(move || clock.now());
     let mut core = ControlCore::new(config, macs, rulesets, random_seed()?, now)?;
     core.set_pause(Box::new(|| std::thread::sleep(Duration::from_micros(50))));
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut workers = Vec::new();
+    let mut workers = Workers::default();
     for (number, io) in std::mem::take(&mut launched.io).into_iter().enumerate() {
         let parts = core.worker_parts(number);
         let pipeline = Pipeline::new(number, parts.store, parts.snapshot, parts.links, parts.seed);
         let mut worker = Worker::new(io, pipeline, parts.mailbox, burst);
-        let stop = Arc::clone(&stop);
+        let stop = Arc::clone(&workers.stop);
         let idle = match idle {
             Idle::Poll => WorkerIdle::Poll,
             Idle::Sleep => WorkerIdle::Sleep,
         };
-        workers.push(launched.start(number, move || worker.run(|| clock.now(), &stop, idle))?);
+        let started = launched.start(number, move || worker.run(|| clock.now(), &stop, idle))?;
+        workers.running.push(started);
     }
     say("ready");
-    while !signals.stop.load(Relaxed) && !workers.iter().any(|w| w.is_finished()) {
+    while !signals.stop.load(Relaxed) && !workers.running.iter().any(LcoreHandle::is_finished) {
         if signals.reload.swap(false, Relaxed) {
             match core.reload(path) {
                 Ok(()) => say("reloaded"),
                 Err(error) => say(&format!("reload failed: {error}")),
             }
         }
-        serve(&mut server, &mut core);
+        serve(server, &mut core);
         core.round();
         std::thread::sleep(REST);
     }
-    stop.store(true, Relaxed);
-    for worker in workers {
+    workers.stop.store(true, Relaxed);
+    for worker in workers.running.drain(..) {
         worker.join()?;
     }
     server.drain(FAREWELL);
-    drop(core);
-    launched.shut_down();
     Ok(())
+}
+
+/// The poll loops. They are told to end when this is dropped, whatever went wrong meanwhile.
+#[derive(Default)]
+struct Workers {
+    stop: Arc<AtomicBool>,
+    running: Vec<LcoreHandle<()>>,
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+    }
 }
 
 fn serve(server: &mut Server, core: &mut ControlCore) {

@@ -1,18 +1,22 @@
 //! DPDK started from the configuration: EAL arguments, mempool, ports, worker lcores.
 //!
 //! The only file of the control core that knows DPDK. A configured port that did not come up is an
-//! error that names it: EAL itself only logs a failed vdev and goes on.
+//! error that names it: EAL itself only logs a failed vdev and goes on. What DPDK logs meanwhile is
+//! held back (unless the log level is debug), and its reason goes into the one line of the error.
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use dataplane::lcore::dpdk_io::{DpdkIo, Queues};
+pub use dpdk_bindings::LcoreHandle;
 use dpdk_bindings::{
-    BURST_MAX, Eal, EalError, LcoreError, LcoreHandle, LcoreId, Mempool, PoolError, Port,
-    PortConfig, PortError,
+    BURST_MAX, Eal, EalError, HeldLog, LcoreError, LcoreId, Mempool, PoolError, Port, PortConfig,
+    PortError,
 };
 
-use crate::config::{Config, Hugepages};
+use crate::config::{Config, Hugepages, sizes};
 
 /// Room for a frame in one mbuf behind DPDK's headroom; longer frames are chains.
 const DATA_ROOM: u16 = 2048 + dpdk_bindings::HEADROOM;
@@ -33,16 +37,42 @@ pub enum LaunchError {
         /// MiB that are free.
         free_mb: u64,
     },
+    /// More memory is wanted than the machine has.
+    NoMemory {
+        /// MiB that are wanted.
+        wanted_mb: u32,
+        /// MiB that the machine has.
+        machine_mb: u64,
+    },
+    /// A CPU that the machine does not have.
+    NoCpu {
+        /// The key that names it.
+        key: &'static str,
+        /// Its number.
+        cpu: u32,
+    },
     /// EAL.
-    Eal(EalError),
+    Eal {
+        /// What happened.
+        error: EalError,
+        /// What DPDK logged about it.
+        reason: Reason,
+    },
     /// The packet buffers.
-    Pool(PoolError),
+    Pool {
+        /// What happened.
+        error: PoolError,
+        /// MiB for them and everything else.
+        memory_mb: u32,
+    },
     /// A port.
     Port {
         /// Its name in the configuration.
         name: String,
         /// What happened.
         error: PortError,
+        /// What DPDK logged about it.
+        reason: Reason,
     },
     /// A port has no MAC address that could be read.
     NoMac(String),
@@ -58,9 +88,22 @@ impl fmt::Display for LaunchError {
                 "hugepages = true, but {free_mb} MiB of huge pages are free and memory_mb is \
                  {wanted_mb}: reserve them (sysctl vm.nr_hugepages) or set hugepages = \"auto\""
             ),
-            LaunchError::Eal(e) => e.fmt(f),
-            LaunchError::Pool(e) => e.fmt(f),
-            LaunchError::Port { name, error } => write!(f, "port {name}: {error}"),
+            LaunchError::NoMemory { wanted_mb, machine_mb } => write!(
+                f,
+                "memory_mb = {wanted_mb}, but this machine has {machine_mb} MiB of memory"
+            ),
+            LaunchError::NoCpu { key, cpu } => {
+                write!(f, "{key}: this machine has no CPU {cpu}")
+            }
+            LaunchError::Eal { error, reason } => write!(f, "{error}{reason}"),
+            LaunchError::Pool { error, memory_mb } => write!(
+                f,
+                "{error}: memory_mb = {memory_mb} is too little for them; raise it or lower mbufs \
+                 or the ports' descriptors"
+            ),
+            LaunchError::Port { name, error, reason } => {
+                write!(f, "port {name}: {error}{reason}")
+            }
             LaunchError::NoMac(name) => write!(f, "port {name}: it has no MAC address"),
             LaunchError::Lcore(e) => e.fmt(f),
         }
@@ -68,6 +111,48 @@ impl fmt::Display for LaunchError {
 }
 
 impl std::error::Error for LaunchError {}
+
+/// Why something did not start, as far as DPDK's log tells; displays as an appendix to a sentence.
+#[derive(Debug, Default)]
+pub struct Reason {
+    lines: Vec<String>,
+    not_root: bool,
+}
+
+/// What DPDK logs although nothing is wrong, or after it has named the reason.
+const CHATTER: &[&str] = &[
+    "qdisc",
+    "Disabling rte flow support",
+    "tap_mp_req_on_rxtx",
+    "vdev_probe(): failed to initialize",
+    "Bus (vdev) probe failed",
+];
+
+/// Lines of DPDK's log that an error repeats: the first ones tell most.
+const REASON_LINES: usize = 2;
+
+impl Reason {
+    fn of(log: Option<&HeldLog>) -> Reason {
+        let lines = log.map(HeldLog::lines).unwrap_or_default();
+        let tells = |line: &String| !CHATTER.iter().any(|chatter| line.contains(chatter));
+        Reason {
+            lines: lines.into_iter().filter(tells).take(REASON_LINES).collect(),
+            not_root: fs::metadata("/proc/self").is_ok_and(|process| process.uid() != 0),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.lines.is_empty() {
+            write!(f, " ({})", self.lines.join("; "))?;
+        }
+        if self.not_root {
+            write!(f, "; most devices need root, and this is not root")?;
+        }
+        Ok(())
+    }
+}
 
 /// DPDK with all ports up and nothing polling them yet.
 pub struct Launched {
@@ -83,14 +168,26 @@ pub struct Launched {
 /// Starts EAL, makes the mempool and brings up every configured port.
 ///
 /// # Errors
-/// See [`LaunchError`]; whatever had been started is stopped.
+/// See [`LaunchError`]; whatever had been started is stopped, and nothing is left behind.
 pub fn launch(config: &Config) -> Result<Launched, LaunchError> {
     let args = eal_args(config, free_hugepages_kb())?;
+    demand_machine(config)?;
     log::debug!("EAL arguments: {}", args.join(" "));
-    let eal = Eal::init(&args).map_err(LaunchError::Eal)?;
+    let held = if is_quiet(config) { HeldLog::start() } else { None };
+    let launched = start(config, &args, held.as_ref());
+    if launched.is_err() {
+        remove_runtime_files();
+    }
+    launched
+}
+
+fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Launched, LaunchError> {
+    let failed = |error| LaunchError::Eal { error, reason: Reason::of(log) };
+    let eal = Eal::init(args).map_err(failed)?;
     let mbufs = config.eal.mbufs.unwrap_or_else(|| mbufs_needed(config));
+    let memory_mb = config.eal.memory_mb;
     let pool = Mempool::create("sluicegate", mbufs, POOL_CACHE, DATA_ROOM, None)
-        .map_err(LaunchError::Pool)?;
+        .map_err(|error| LaunchError::Pool { error, memory_mb })?;
     let (mut ports, mut macs, mut queues) = (Vec::new(), Vec::new(), Vec::new());
     for port in &config.ports {
         let settings = PortConfig {
@@ -103,7 +200,10 @@ pub fn launch(config: &Config) -> Result<Launched, LaunchError> {
             mac: port.mac,
         };
         let device = port.device.split(',').next().unwrap_or_default();
-        let failed = |error| LaunchError::Port { name: port.name.clone(), error };
+        let failed = |error| {
+            let name = port.name.clone();
+            LaunchError::Port { name, error, reason: Reason::of(log) }
+        };
         let (up, rx, tx) = Port::configure(device, &settings, &pool).map_err(failed)?;
         let unsupported = up.unsupported();
         if unsupported.mtu {
@@ -143,13 +243,48 @@ impl Launched {
         self.ports.iter().map(losses).collect()
     }
 
-    /// Stops the ports and EAL and removes what EAL leaves behind.
+    /// Stops the ports and EAL and removes what EAL leaves behind. Every mbuf has to be back in
+    /// the pool by then: the workers have ended. Those that are not are reported as an error.
     pub fn shut_down(self) {
-        let runtime = self.eal.runtime_dir();
-        drop((self.ports, self.io, self.pool, self.eal));
-        // What cannot be removed is found by the next process of the same prefix.
-        let _ = fs::remove_dir_all(runtime);
+        let Launched { eal, ports, pool, io, .. } = self;
+        drop((ports, io));
+        let (free, all) = (pool.avail(), pool.size());
+        if free != all {
+            log::error!("{} of {all} packet buffers did not come back", all - free);
+        }
+        drop((pool, eal));
+        remove_runtime_files();
     }
+}
+
+/// Removes EAL's files, which nobody reads after the process; EAL leaves them.
+fn remove_runtime_files() {
+    if let Some(folder) = Eal::runtime_dir() {
+        // What cannot be removed is taken over by the next process of the same prefix.
+        let _ = fs::remove_dir_all(folder);
+    }
+}
+
+fn is_quiet(config: &Config) -> bool {
+    config.log_level < log::LevelFilter::Debug
+}
+
+/// Refuses what EAL would refuse in words of its own, or die of.
+fn demand_machine(config: &Config) -> Result<(), LaunchError> {
+    let eal = &config.eal;
+    let cpus = std::iter::once(("control_core", eal.control_core))
+        .chain(eal.worker_cores.iter().map(|&cpu| ("worker_cores", cpu)));
+    for (key, cpu) in cpus {
+        let known = format!("/sys/devices/system/cpu/cpu{cpu}/topology/core_id");
+        if !Path::new(&known).exists() {
+            return Err(LaunchError::NoCpu { key, cpu });
+        }
+    }
+    let machine_mb = sizes::ram_bytes() >> 20;
+    if u64::from(eal.memory_mb) > machine_mb {
+        return Err(LaunchError::NoMemory { wanted_mb: eal.memory_mb, machine_mb });
+    }
+    Ok(())
 }
 
 /// Mbufs for all descriptors, what is held and cached, and bursts under way.
@@ -189,7 +324,7 @@ fn eal_args(config: &Config, free_kb: u64) -> Result<Vec<String>, LaunchError> {
     };
     args.extend(words.iter().map(|w| (*w).to_owned()));
     args.push("--iova-mode=va".to_owned());
-    if config.log_level < log::LevelFilter::Debug {
+    if is_quiet(config) {
         args.push("--log-level=*:4".to_owned());
     }
     for port in &config.ports {

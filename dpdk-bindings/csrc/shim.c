@@ -1,4 +1,8 @@
+#define _GNU_SOURCE
 #include "shim.h"
+
+#include <stdio.h>
+#include <string.h>
 
 /* The Rust side reads and writes these fields itself. */
 _Static_assert(sizeof(struct rte_mbuf) == 128, "an mbuf header is two cache lines");
@@ -59,4 +63,36 @@ unsigned int shim_ring_push(struct rte_ring *ring, struct rte_mbuf **mbufs, unsi
 unsigned int shim_ring_pop(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count)
 {
 	return rte_ring_dequeue_burst(ring, (void **)mbufs, count, NULL);
+}
+
+/* Never closed: a thread of EAL's may be writing to it at any time. */
+static FILE *held;
+static char *held_text;
+static size_t held_length;
+
+int shim_log_hold(void)
+{
+	if (held == NULL)
+		held = open_memstream(&held_text, &held_length);
+	return held == NULL ? -1 : rte_openlog_stream(held);
+}
+
+size_t shim_log_held(char *buffer, size_t size)
+{
+	size_t length = 0;
+
+	if (held == NULL)
+		return 0;
+	flockfile(held);
+	if (fflush_unlocked(held) == 0 && held_text != NULL) {
+		length = held_length < size ? held_length : size;
+		memcpy(buffer, held_text, length);
+	}
+	funlockfile(held);
+	return length;
+}
+
+void shim_log_release(void)
+{
+	rte_openlog_stream(NULL);
 }

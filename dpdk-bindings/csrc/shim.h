@@ -43,4 +43,11 @@ uint16_t shim_pool_data_room(struct rte_mempool *pool);
 unsigned int shim_ring_push(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count);
 unsigned int shim_ring_pop(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count);
 
+/* Sends DPDK's log to memory; 0, or -1 if there is no memory. */
+int shim_log_hold(void);
+/* Copies the first bytes that were logged, at most size; their number. */
+size_t shim_log_held(char *buffer, size_t size);
+/* Sends DPDK's log where it went before. */
+void shim_log_release(void);
+
 #endif

@@ -53,11 +53,11 @@ impl Eal {
     }
 
     /// The directory of this process's run-time files (`/run/dpdk/PREFIX` for root), which EAL
-    /// leaves behind.
-    pub fn runtime_dir(&self) -> PathBuf {
-        // SAFETY: EAL is initialised and never changes this NUL-terminated static buffer again.
+    /// leaves behind, after a failure to start too. `None` before it was made.
+    pub fn runtime_dir() -> Option<PathBuf> {
+        // SAFETY: a NUL-terminated static buffer; written by `init` alone, which has returned.
         let dir = unsafe { CStr::from_ptr(ffi::rte_eal_get_runtime_dir()) };
-        PathBuf::from(dir.to_string_lossy().into_owned())
+        (!dir.is_empty()).then(|| PathBuf::from(dir.to_string_lossy().into_owned()))
     }
 
     /// The version of the DPDK libraries in use, as `DPDK 22.11.11`.
@@ -145,6 +145,6 @@ mod tests {
     fn version_is_the_one_built_against() {
         let eal = rig::eal();
         assert!(eal.version().ends_with(crate::DPDK_VERSION), "{}", eal.version());
-        assert!(eal.runtime_dir().ends_with(rig::file_prefix()));
+        assert!(Eal::runtime_dir().unwrap().ends_with(rig::file_prefix()));
     }
 }

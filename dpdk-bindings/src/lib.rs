@@ -19,13 +19,14 @@
 //! exist here: a full queue leaves mbufs in the [`Burst`], an empty pool is `None`.
 //!
 //! EAL writes its own log to stderr and syslog; `--log-level` among the arguments of
-//! [`Eal::init`] sets how much.
+//! [`Eal::init`] sets how much, [`HeldLog`] holds it back.
 
 mod burst;
 mod eal;
 mod errno;
 mod ffi;
 mod lcore;
+mod log;
 mod mbuf;
 mod mempool;
 mod port;
@@ -38,6 +39,7 @@ pub use burst::{BURST_MAX, Burst};
 pub use eal::{Eal, EalError};
 pub use errno::Errno;
 pub use lcore::{LcoreError, LcoreHandle, LcoreId};
+pub use log::HeldLog;
 pub use mbuf::{Mbuf, Segments};
 pub use mempool::{HEADROOM, Mempool, PoolError};
 pub use port::{Link, Port, PortConfig, PortError, PortId, PortInfo, PortStats, Side, Unsupported};

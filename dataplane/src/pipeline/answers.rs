@@ -8,7 +8,8 @@ use arrayvec::ArrayVec;
 use crate::conntrack::state::CtState;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
-use crate::pipeline::route::{Destination, Martian};
+use crate::pipeline::route::Destination;
+use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attachment, Transit};
 use crate::pipeline::{At, Pipeline, transport_segments};
 use crate::rules::facts::PortId;
@@ -151,6 +152,10 @@ impl<P: FramePool> Pipeline<P> {
         with: RejectWith,
         at: At<'_>,
     ) {
+        // What was damaged on its way may not come from whom it says (`nf_reject_verify_csum`).
+        if !checksum_ok(&t.frame, &t.headers) {
+            return;
+        }
         match with {
             RejectWith::TcpReset => self.answer_reset(pool, t, lend(t), at),
             RejectWith::Unreachable(code) => {
@@ -180,17 +185,20 @@ fn may_be_answered<F>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
     if !t.addressed || !icmp_error::answerable(h, group_too) {
         return false;
     }
+    // What comes from ourselves was made or masqueraded here: the masqueraded one's sender hears of
+    // it because OUTPUT undoes the translation. From outside it would have been a martian.
+    if matches!(at.policy.routes.classify(h.src, None), Destination::Local(_)) {
+        return true;
+    }
     // A source that cannot be a single host's is not answered, nor is what was sent to many.
     match at.policy.routes.judge(h.src, h.dst, port.0) {
-        Ok(Destination::Broadcast | Destination::Multicast { .. }) => false,
-        // Our own address is what a translated source looks like: the conn knows the true one.
-        Ok(_) | Err(Martian::SourceLocal) => true,
-        Err(_) => false,
+        Ok(Destination::Broadcast | Destination::Multicast { .. }) | Err(_) => false,
+        Ok(_) => true,
     }
 }
 
 /// The address an error comes from: the packet's destination if that is ours, else our address
-/// towards its source.
+/// towards its source, which may be ourselves.
 fn source_of_answer<F>(t: &Transit<F>, at: At<'_>) -> Option<Address> {
     let h = &t.headers;
     let port = t.in_port.map(|p| p.0);
@@ -201,7 +209,6 @@ fn source_of_answer<F>(t: &Transit<F>, at: At<'_>) -> Option<Address> {
         Destination::Forward(route) => {
             at.policy.port(PortId(route.port)).source_for(route.via.unwrap_or(h.src))
         }
-        // As it goes, turned back, to whoever hides behind our address.
         Destination::Local(_) => Some(h.src),
         _ => None,
     }

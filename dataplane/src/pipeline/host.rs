@@ -6,6 +6,7 @@ use crate::pipeline::answers::IcmpError;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::route::Destination;
+use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
@@ -54,7 +55,8 @@ impl<P: FramePool> Pipeline<P> {
         self.confirm(t, at)
     }
 
-    /// What a host without any listening program does.
+    /// What a host without any listening program does. It hears nothing of a packet whose checksum
+    /// is wrong (`tcp_v4_rcv`, `__udp4_lib_rcv`, `icmp_rcv`).
     fn deliver_local(
         &mut self,
         pool: &mut P,
@@ -62,6 +64,9 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
         let h = t.headers;
+        if !received_whole(t) {
+            return Err(DropReason::TransportChecksum);
+        }
         match h.proto {
             proto::ICMP | proto::ICMPV6 if self.echo(t, at) => return Ok(Exit::Answer),
             proto::ICMP => {}
@@ -110,8 +115,7 @@ impl<P: FramePool> Pipeline<P> {
         t: &mut Transit<P::Frame>,
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
-        // An error about a packet whose source was translated is addressed to ourselves until its
-        // conn turns it back at OUTPUT.
+        // To one of our own addresses there is no port, but OUTPUT may yet translate it.
         t.out_port = self.route_out(t, at)?.map(|(port, _)| port);
         self.filter(pool, t, Table::Raw, Hook::Output, at)?;
         self.track(t, at)?;
@@ -137,4 +141,13 @@ impl<P: FramePool> Pipeline<P> {
             _ => Err(DropReason::NoRoute),
         }
     }
+}
+
+/// True if the transport checksum is right. UDP may go without one, but not over IPv6 (RFC 8200,
+/// section 8.1).
+fn received_whole<F: Frame>(t: &Transit<F>) -> bool {
+    let h = &t.headers;
+    let check = t.frame.head().get(h.l4 as usize + 6..h.l4 as usize + 8);
+    let unchecked = h.is_v6() && h.proto == proto::UDP && check == Some(&[0, 0]);
+    !unchecked && checksum_ok(&t.frame, h)
 }

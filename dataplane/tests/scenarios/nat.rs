@@ -4,7 +4,7 @@ use dataplane::conntrack::state::Status;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::rules::hook::Table::{Filter, Mangle, Nat};
 use dataplane::rules::matches::StateMask;
-use dataplane::rules::targets::{NatOptions, Target};
+use dataplane::rules::targets::Target;
 use dataplane::wire::build::packet::Packet;
 use dataplane::wire::tcp::flags::{ACK, RST, SYN};
 

@@ -1,0 +1,19 @@
+//! The gateway as its users have it: the binary, started on net_tap or on veth pairs between network
+//! namespaces, with the kernel's own clients and servers on both sides.
+//!
+//! Needs root, iproute2, util-linux, ethtool, procps, curl and ping, and fails where they are
+//! missing. Every test has its own namespaces, file prefix, folder and control socket, so tests run
+//! side by side; gateways use no huge pages and sleep when idle, but for the tests about just that.
+
+#![forbid(unsafe_code)]
+#![allow(missing_docs, unreachable_pub)]
+
+mod bad_input;
+mod control;
+mod ending;
+mod gateway;
+mod netns;
+mod reload;
+mod rig;
+mod servers;
+mod traffic;
