@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use crate::conntrack::state::CtState;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
-use crate::pipeline::route::Destination;
+use crate::pipeline::route::{Destination, Martian};
 use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attachment, Transit};
 use crate::pipeline::{At, Pipeline, transport_segments};
@@ -36,6 +36,8 @@ pub(crate) enum IcmpError {
     TooBig(u32),
     /// A route says that packets are not to go there.
     Prohibited,
+    /// A link-local source and a destination on another link (IPv6 only).
+    BeyondScope,
     /// As a REJECT target asks.
     Reject {
         code: u8,
@@ -52,6 +54,7 @@ impl IcmpError {
             IcmpError::HostUnreachable => by_family(1, 3),
             IcmpError::PortUnreachable => by_family(3, 4),
             IcmpError::Prohibited => by_family(13, 1),
+            IcmpError::BeyondScope => Problem::unreachable(v6, 2),
             // ICMPv6 points at the next-header field instead (RFC 4443 section 3.4).
             IcmpError::ProtocolUnreachable if v6 => Problem { kind: 4, code: 1, rest: 6 },
             IcmpError::ProtocolUnreachable => Problem::unreachable(false, 2),
@@ -116,7 +119,7 @@ impl<P: FramePool> Pipeline<P> {
         match written {
             Some(len) => {
                 frame.truncate(len);
-                self.originate(pool, frame, lent, at);
+                self.originate(pool, frame, lent, t.in_port, at);
             }
             None => self.drop_frame(frame, DropReason::NoMbuf),
         }
@@ -138,7 +141,7 @@ impl<P: FramePool> Pipeline<P> {
         match reset::write(frame.head_mut(), &NO_LINK, h, t.frame.head(), build::TTL) {
             Some(len) => {
                 frame.truncate(len);
-                self.originate(pool, frame, lent, at);
+                self.originate(pool, frame, lent, t.in_port, at);
             }
             None => self.drop_frame(frame, DropReason::NoMbuf),
         }
@@ -192,8 +195,9 @@ fn may_be_answered<F>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
     }
     // A source that cannot be a single host's is not answered, nor is what was sent to many.
     match at.policy.routes.judge(h.src, h.dst, port.0) {
-        Ok(Destination::Broadcast | Destination::Multicast { .. }) | Err(_) => false,
-        Ok(_) => true,
+        Ok(Destination::Broadcast | Destination::Multicast { .. }) => false,
+        Ok(_) | Err(Martian::SourceLinkLocal) => true,
+        Err(_) => false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use dataplane::pipeline::drops::DropReason::{self, *};
 
 /// Where each reason is provoked and its counter checked.
-const PROVOKED: [(DropReason, &str); 32] = [
+const PROVOKED: [(DropReason, &str); 33] = [
     (ShortFrame, include_str!("forwarding.rs")),
     (OtherHost, include_str!("forwarding.rs")),
     (EtherType, include_str!("forwarding.rs")),
@@ -19,6 +19,7 @@ const PROVOKED: [(DropReason, &str); 32] = [
     (IpChecksum, include_str!("forwarding.rs")),
     (IpOption, include_str!("forwarding.rs")),
     (MappedAddress, include_str!("forwarding.rs")),
+    (TransportChecksum, include_str!("forwarding.rs")),
     (Fragment, include_str!("forwarding.rs")),
     (MartianSource, include_str!("forwarding.rs")),
     (MartianDestination, include_str!("forwarding.rs")),
