@@ -188,21 +188,17 @@ fn may_be_answered<F>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
     if !t.addressed || !icmp_error::answerable(h, group_too) {
         return false;
     }
-    // What comes from ourselves was made or masqueraded here: the masqueraded one's sender hears of
-    // it because OUTPUT undoes the translation. From outside it would have been a martian.
-    if matches!(at.policy.routes.classify(h.src, None), Destination::Local(_)) {
-        return true;
-    }
     // A source that cannot be a single host's is not answered, nor is what was sent to many.
     match at.policy.routes.judge(h.src, h.dst, port.0) {
         Ok(Destination::Broadcast | Destination::Multicast { .. }) => false,
-        Ok(_) | Err(Martian::SourceLinkLocal) => true,
+        // Our own address is what a translated source looks like: the conn knows the true one.
+        Ok(_) | Err(Martian::SourceLocal | Martian::SourceLinkLocal) => true,
         Err(_) => false,
     }
 }
 
 /// The address an error comes from: the packet's destination if that is ours, else our address
-/// towards its source, which may be ourselves.
+/// towards its source.
 fn source_of_answer<F>(t: &Transit<F>, at: At<'_>) -> Option<Address> {
     let h = &t.headers;
     let port = t.in_port.map(|p| p.0);
@@ -213,6 +209,7 @@ fn source_of_answer<F>(t: &Transit<F>, at: At<'_>) -> Option<Address> {
         Destination::Forward(route) => {
             at.policy.port(PortId(route.port)).source_for(route.via.unwrap_or(h.src))
         }
+        // As it goes, turned back, to whoever hides behind our address.
         Destination::Local(_) => Some(h.src),
         _ => None,
     }

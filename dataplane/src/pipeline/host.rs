@@ -118,7 +118,8 @@ impl<P: FramePool> Pipeline<P> {
         t: &mut Transit<P::Frame>,
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
-        // To one of our own addresses there is no port, but OUTPUT may yet translate it.
+        // An error about a packet whose source was translated is addressed to ourselves until its
+        // conn turns it back at OUTPUT.
         t.out_port = self.route_out(t, at)?.map(|(port, _)| port);
         self.filter(pool, t, Table::Raw, Hook::Output, at)?;
         self.track(t, at)?;
