@@ -36,6 +36,8 @@ pub(crate) enum IcmpError {
     TooBig(u32),
     /// A route says that packets are not to go there.
     Prohibited,
+    /// A link-local source and a destination on another link (IPv6 only).
+    BeyondScope,
     /// As a REJECT target asks.
     Reject {
         code: u8,
@@ -52,6 +54,7 @@ impl IcmpError {
             IcmpError::HostUnreachable => by_family(1, 3),
             IcmpError::PortUnreachable => by_family(3, 4),
             IcmpError::Prohibited => by_family(13, 1),
+            IcmpError::BeyondScope => Problem::unreachable(v6, 2),
             // ICMPv6 points at the next-header field instead (RFC 4443 section 3.4).
             IcmpError::ProtocolUnreachable if v6 => Problem { kind: 4, code: 1, rest: 6 },
             IcmpError::ProtocolUnreachable => Problem::unreachable(false, 2),
@@ -116,7 +119,7 @@ impl<P: FramePool> Pipeline<P> {
         match written {
             Some(len) => {
                 frame.truncate(len);
-                self.originate(pool, frame, lent, at);
+                self.originate(pool, frame, lent, t.in_port, at);
             }
             None => self.drop_frame(frame, DropReason::NoMbuf),
         }
@@ -138,7 +141,7 @@ impl<P: FramePool> Pipeline<P> {
         match reset::write(frame.head_mut(), &NO_LINK, h, t.frame.head(), build::TTL) {
             Some(len) => {
                 frame.truncate(len);
-                self.originate(pool, frame, lent, at);
+                self.originate(pool, frame, lent, t.in_port, at);
             }
             None => self.drop_frame(frame, DropReason::NoMbuf),
         }
@@ -189,7 +192,7 @@ fn may_be_answered<F>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
     match at.policy.routes.judge(h.src, h.dst, port.0) {
         Ok(Destination::Broadcast | Destination::Multicast { .. }) => false,
         // Our own address is what a translated source looks like: the conn knows the true one.
-        Ok(_) | Err(Martian::SourceLocal) => true,
+        Ok(_) | Err(Martian::SourceLocal | Martian::SourceLinkLocal) => true,
         Err(_) => false,
     }
 }

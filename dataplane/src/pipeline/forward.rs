@@ -75,9 +75,11 @@ impl<P: FramePool> Pipeline<P> {
             Err(Martian::DestinationZero | Martian::DestinationLoopback) => {
                 Err(DropReason::MartianDestination)
             }
-            Err(Martian::SourceLinkLocal | Martian::SourceUnspecified) => {
+            Err(Martian::SourceLinkLocal) => {
+                self.answer_error(pool, t, IcmpError::BeyondScope, at);
                 Err(DropReason::NotForwarded)
             }
+            Err(Martian::SourceUnspecified) => Err(DropReason::NotForwarded),
             Err(_) => Err(DropReason::MartianSource),
         }
     }
@@ -162,7 +164,7 @@ impl<P: FramePool> Pipeline<P> {
                 self.links.counters.to_host.add(1);
                 self.links.counters.generated.add(1);
                 t.frame.truncate(t.headers.end as usize);
-                self.originate(pool, t.frame, None, at);
+                self.originate(pool, t.frame, None, t.in_port, at);
             }
             Exit::Drop(reason) => {
                 if matches!(reason, DropReason::MangleDrop | DropReason::FilterDrop) {

@@ -92,12 +92,14 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Sends a packet of our own through OUTPUT and POSTROUTING. `lent` is the conn of the packet
-    /// that this one answers, where netfilter attaches it (`nf_ct_attach`).
+    /// that this one answers, where netfilter attaches it (`nf_ct_attach`). `link` is where that
+    /// packet came from: a link-local address means something only there.
     pub(crate) fn originate(
         &mut self,
         pool: &mut P,
         frame: P::Frame,
         lent: Option<Attachment>,
+        link: Option<PortId>,
         at: At<'_>,
     ) {
         let Ok(headers) = headers::parse(frame.head(), frame.total_len()) else {
@@ -105,6 +107,7 @@ impl<P: FramePool> Pipeline<P> {
         };
         let mut t = Transit::new(frame, headers, None);
         t.attached = lent.map_or(Attached::Nothing, Attached::Conn);
+        t.out_port = link;
         let exit = self.local_out(pool, &mut t, at).unwrap_or_else(Exit::Drop);
         self.finish(pool, t, exit, at);
     }
@@ -125,6 +128,9 @@ impl<P: FramePool> Pipeline<P> {
         let (port, towards) = self.route_out(t, at)?.ok_or(DropReason::NotAccepted)?;
         t.out_port = Some(port);
         self.filter(pool, t, Table::Filter, Hook::Output, at)?;
+        if t.headers.ip_len() > at.policy.port(port).mtu {
+            return Err(DropReason::TooBig);
+        }
         self.postrouting(pool, t, towards, port, at)
     }
 

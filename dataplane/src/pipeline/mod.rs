@@ -159,11 +159,15 @@ impl<P: FramePool> Pipeline<P> {
         self.links.counters.count_drop(reason);
     }
 
-    /// A frame of our own making, counted.
+    /// A frame of our own making, counted; one that there was no buffer for is generated and
+    /// dropped.
     fn generate(&mut self, pool: &mut P, len: usize) -> Option<P::Frame> {
-        let frame = pool.allocate(len)?;
+        let frame = pool.allocate(len);
         self.links.counters.generated.add(1);
-        Some(frame)
+        if frame.is_none() {
+            self.links.counters.count_drop(DropReason::NoMbuf);
+        }
+        frame
     }
 
     /// Tells the control core. Only reports are told this way, never answers: when a burst has

@@ -3,6 +3,7 @@
 use dataplane::lcore::memory::MemoryFrame;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::route::{RouteKind, StaticRoute};
+use dataplane::rules::facts::PortId;
 use dataplane::wire::build::packet::Packet;
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::ipv4;
@@ -290,5 +291,50 @@ fn headers_have_to_lie_in_the_first_segment() {
         rig.push(LAN, MemoryFrame::chain(&bytes, &[cut]));
         assert!(rig.poll().is_empty(), "cut at {cut}");
         assert_eq!(rig.drop_count(DropReason::HeaderSplit), before + 1, "cut at {cut}");
+    }
+}
+
+#[test]
+fn link_local_hosts_talk_to_the_gateway_and_not_beyond() {
+    let mut rig = Setup::default().start();
+    let known = |rig: &Rig, port: PortId| {
+        rig.neighbours.set_permanent(port.0, address("fe80::99"), CLIENT_MAC.0, rig.now.tick)
+    };
+    known(&rig, LAN);
+    known(&rig, WAN);
+    for (port, own) in [(LAN, "fe80::10"), (WAN, "fe80::20")] {
+        let ping = Packet::icmp(ip("fe80::99"), ip(own), 128, 0, 7 << 16);
+        let sent = rig.pass(port, ping);
+        assert_eq!((sent.icmp().0, sent.port, sent.headers().src), (129, port, address(own)));
+        let sent = rig.pass(port, udp("[fe80::99]:4000", &format!("[{own}]:53")));
+        assert_eq!((sent.icmp().0, sent.icmp().1, sent.port), (1, 4, port));
+    }
+    let packet = udp("[fe80::99]:4000", "[2001:db8:ffff::7]:53");
+    let sent = rig.answered(LAN, packet, DropReason::NotForwarded);
+    assert_eq!((sent.icmp().0, sent.icmp().1), (1, 2), "beyond scope of source address");
+    assert_eq!((sent.headers().src, sent.port), (address("fe80::10"), LAN));
+}
+
+#[test]
+fn an_answer_that_does_not_fit_its_way_out_is_not_sent() {
+    let setup = Setup { mtu: [9000, 1500], ..Setup::default() };
+    let mut rig = setup.route(route("10.0.0.0", 8, Some("203.0.113.254"), WAN)).start();
+    let big = [0; 1500 - 28 + 1];
+    let ping = Packet::icmp(ip("10.0.0.1"), ip("192.168.1.1"), 8, 0, 1);
+    rig.dropped(LAN, ping.payload(&big), DropReason::TooBig);
+    rig.pass(LAN, ping.payload(&big[1..]));
+}
+
+#[test]
+fn the_gateway_does_not_answer_what_was_damaged_on_its_way() {
+    let mut rig = Setup::default().start();
+    let damaged = [
+        udp(CLIENT, "192.168.1.1:53").l4_check(1),
+        udp(CLIENT6, "[2001:db8:1::1]:53").l4_check(1),
+        Packet::tcp(at(CLIENT), at("192.168.1.1:22")).flags(2).l4_check(1),
+        Packet::icmp(ip("192.168.1.2"), ip("192.168.1.1"), 8, 0, 7).l4_check(1),
+    ];
+    for packet in damaged {
+        rig.dropped(LAN, packet, DropReason::TransportChecksum);
     }
 }

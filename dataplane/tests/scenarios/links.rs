@@ -409,3 +409,16 @@ fn an_answer_that_comes_too_late_or_to_nobody_changes_nothing() {
     let ping = Packet::icmp(ip("192.168.1.2"), ip("192.168.1.1"), 8, 0, 1);
     rig.pass(LAN, ping);
 }
+
+#[test]
+fn an_error_to_ourselves_that_no_conn_turns_back_ends() {
+    // Without tracking nothing knows who hides behind the address; a packet from it waits in vain.
+    let mut rig = Setup::default().start();
+    rig.send(LAN, udp(CLIENT, "203.0.113.99:7"));
+    rig.setup.own.push((0, "192.168.1.2", 32));
+    rig.publish();
+    let sent = rig.live(4);
+    assert!(sent.iter().all(Sent::is_arp), "{sent:?}");
+    assert_eq!(rig.drop_count(DropReason::NotAccepted), 1);
+    assert_eq!(rig.drop_count(DropReason::NeighbourFailed), 1);
+}

@@ -137,7 +137,7 @@ fn a_new_snapshot_moves_routes_mtu_and_addresses_of_known_conns() {
 
 #[test]
 fn paths_of_an_older_policy_are_not_believed() {
-    // Numbers of paths start anew with every policy; a conn of two directions learns them one by one.
+    // Numbers of paths start anew with every policy; a conn's directions learn them one by one.
     let mut rig = Setup::default().start();
     connect(&mut rig, CLIENT, SERVER);
     for round in 0..4 {

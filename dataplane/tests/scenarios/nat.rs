@@ -4,7 +4,7 @@ use dataplane::conntrack::state::Status;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::rules::hook::Table::{Filter, Mangle, Nat};
 use dataplane::rules::matches::StateMask;
-use dataplane::rules::targets::{NatOptions, Target};
+use dataplane::rules::targets::Target;
 use dataplane::wire::build::packet::Packet;
 use dataplane::wire::tcp::flags::{ACK, RST, SYN};
 
@@ -401,4 +401,71 @@ fn an_unrelated_packet_from_outside_is_not_translated() {
     // Address dependent: another server's packet to the mapping is for the gateway itself.
     let sent = rig.pass(WAN, udp(SERVER2, WAN4));
     assert_eq!((sent.icmp().0, sent.icmp().1), (3, 3));
+}
+
+#[test]
+fn options_and_extension_headers_pass_through_translation() {
+    let mut rig = masquerading().start();
+    let padding = [1, 4, 0, 0, 0, 0];
+    let alert = [148, 4, 0, 0];
+    for n in 0..3 {
+        for kind in [0, 60] {
+            let packet = tcp(CLIENT6, SERVER6, SYN, n, 0).extension(kind, &padding);
+            let sent = rig.pass(LAN, packet);
+            assert_eq!(sent.flow(), format!("{WAN6} > {SERVER6}"));
+            assert_eq!(sent.headers().l4, 14 + 48);
+        }
+        let packet = tcp(CLIENT, SERVER, SYN, 1, 0).ip_options(&alert);
+        assert_eq!(flow(&mut rig, LAN, packet), format!("{WAN4} > {SERVER}"));
+    }
+    // A packet without them may take the cached path of the same conn.
+    for n in 0..3 {
+        rig.pass(LAN, udp(CLIENT6, SERVER6).payload(&[n]).extension(60, &padding));
+        rig.pass(LAN, udp(CLIENT6, SERVER6).payload(&[n]));
+    }
+    assert!(rig.fast() > 0);
+}
+
+#[test]
+fn a_redirected_host_keeps_its_conn_when_the_policy_changes() {
+    // Translation is the conn's: neither a new rule nor none at all changes it.
+    let mut rig = forwarding_port_80().start();
+    let (peer, outside, inside) = ("198.51.100.9:999", "203.0.113.1:80", "192.168.1.2:8080");
+    rig.pass(WAN, tcp(peer, outside, SYN, 1, 0));
+    rig.pass(LAN, tcp(inside, peer, SYN | ACK, 9, 2));
+    rig.pass(WAN, tcp(peer, outside, ACK, 2, 10));
+    rig.setup = Setup::default();
+    rig.publish();
+    for _ in 0..3 {
+        let there = flow(&mut rig, WAN, tcp(peer, outside, ACK, 2, 10));
+        assert_eq!(there, format!("{peer} > {inside}"));
+        let back = flow(&mut rig, LAN, tcp(inside, peer, ACK, 10, 2));
+        assert_eq!(back, format!("{outside} > {peer}"));
+    }
+    // A new conn finds nothing there.
+    let sent = rig.pass(WAN, tcp("198.51.100.9:1000", outside, SYN, 1, 0));
+    assert_eq!(sent.headers().tcp_flags, RST | ACK);
+}
+
+#[test]
+fn reject_in_the_middle_of_a_translated_conn_answers_the_sender() {
+    let mut rig = masquerading().start();
+    for (client, server, wan) in [(CLIENT, SERVER, WAN4), (CLIENT6, SERVER6, WAN6)] {
+        rig.pass(LAN, tcp(client, server, SYN, 100, 0));
+        rig.pass(WAN, tcp(server, wan, SYN | ACK, 500, 101));
+        rig.pass(LAN, tcp(client, server, ACK, 101, 501));
+    }
+    rig.setup = std::mem::take(&mut rig.setup).both(Filter, "FORWARD", reset());
+    rig.publish();
+    for (client, server, wan) in [(CLIENT, SERVER, WAN4), (CLIENT6, SERVER6, WAN6)] {
+        for _ in 0..2 {
+            let packet = tcp(server, wan, ACK, 501, 101).payload(b"x");
+            let sent = rig.answered(WAN, packet, DropReason::Rejected);
+            assert_eq!(sent.flow(), format!("{wan} > {server}"), "from the outer address");
+            let packet = tcp(client, server, ACK, 101, 501);
+            let sent = rig.answered(LAN, packet, DropReason::Rejected);
+            assert_eq!(sent.flow(), format!("{server} > {client}"));
+        }
+    }
+    assert_eq!(rig.list().len(), 2);
 }

@@ -1,8 +1,9 @@
 //! A gateway of one lcore with a virtual clock and ports in memory.
 //!
 //! ```text
-//!  192.168.1.2, .3   lan 192.168.1.1/24           203.0.113.1/24, .10 wan   203.0.113.254 (default)
-//!  2001:db8:1::2 ----    2001:db8:1::1/64          2001:db8:2::1/64    ---- 2001:db8:2::fe
+//!  192.168.1.2, .3    lan 192.168.1.1/24         203.0.113.1/24, .10 wan    203.0.113.254
+//!  2001:db8:1::2 ----- 2001:db8:1::1/64           2001:db8:2::1/64 ------ 2001:db8:2::fe
+//!                                                                          (default routes)
 //! ```
 //!
 //! The neighbours in the drawing are permanent. Whatever a scenario does, the rig checks when it

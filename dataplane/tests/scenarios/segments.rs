@@ -49,7 +49,7 @@ const SIDES: [(&str, &str, &str); 2] = [
 
 #[test]
 fn translated_conns() {
-    let payload: Vec<u8> = (0..1401u32).map(|n| (n * 7 >> 2) as u8).collect();
+    let payload: Vec<u8> = (0..1401u32).map(|n| ((n * 7) >> 2) as u8).collect();
     for (client, server, wan) in SIDES {
         let mut frames = Vec::new();
         let mut push = |port, packet: Packet<'_>| frames.push((port, framed(port, &packet)));

@@ -1,0 +1,68 @@
+//! Every reason to drop has a scenario, or a word on why it has none.
+
+use std::collections::HashSet;
+
+use dataplane::pipeline::drops::DropReason::{self, *};
+
+/// Where each reason is provoked and its counter checked.
+const PROVOKED: [(DropReason, &str); 33] = [
+    (ShortFrame, include_str!("forwarding.rs")),
+    (OtherHost, include_str!("forwarding.rs")),
+    (EtherType, include_str!("forwarding.rs")),
+    (UnknownVlan, include_str!("forwarding.rs")),
+    (HeaderSplit, include_str!("forwarding.rs")),
+    (BadArp, include_str!("links.rs")),
+    (BadNeighbourMessage, include_str!("links.rs")),
+    (IpVersion, include_str!("forwarding.rs")),
+    (IpHeaderLength, include_str!("forwarding.rs")),
+    (IpTotalLength, include_str!("forwarding.rs")),
+    (IpChecksum, include_str!("forwarding.rs")),
+    (IpOption, include_str!("forwarding.rs")),
+    (MappedAddress, include_str!("forwarding.rs")),
+    (TransportChecksum, include_str!("forwarding.rs")),
+    (Fragment, include_str!("forwarding.rs")),
+    (MartianSource, include_str!("forwarding.rs")),
+    (MartianDestination, include_str!("forwarding.rs")),
+    (NotForwarded, include_str!("forwarding.rs")),
+    (NoRoute, include_str!("forwarding.rs")),
+    (TtlExceeded, include_str!("forwarding.rs")),
+    (TooBig, include_str!("forwarding.rs")),
+    (RawDrop, include_str!("tracking.rs")),
+    (MangleDrop, include_str!("tracking.rs")),
+    (NatDrop, include_str!("nat.rs")),
+    (FilterDrop, include_str!("tracking.rs")),
+    (Rejected, include_str!("tracking.rs")),
+    (TableFull, include_str!("tracking.rs")),
+    (NoRecord, include_str!("tracking.rs")),
+    (InsertFailed, include_str!("nat.rs")),
+    (BadIcmpError, include_str!("nat.rs")),
+    (NeighbourQueueFull, include_str!("links.rs")),
+    (NeighbourFailed, include_str!("links.rs")),
+    (NeighbourTableFull, include_str!("links.rs")),
+];
+
+/// The same for what befalls frames at the edges.
+const AT_THE_EDGES: [(DropReason, &str); 4] = [
+    (NoMbuf, include_str!("robustness.rs")),
+    (TxFull, include_str!("robustness.rs")),
+    (Stopped, include_str!("links.rs")),
+    (NotAccepted, include_str!("links.rs")),
+];
+
+/// Not to be provoked with ports in memory: they send chains of any length.
+const ELSEWHERE: [DropReason; 1] = [TxChain];
+
+#[test]
+fn every_reason_is_provoked_or_excused() {
+    let mut seen = HashSet::new();
+    for (reason, file) in PROVOKED.iter().chain(&AT_THE_EDGES) {
+        assert!(seen.insert(*reason), "{reason:?} twice");
+        assert!(file.contains(&format!("{reason:?}")), "no scenario names {reason:?}");
+    }
+    for reason in ELSEWHERE {
+        assert!(seen.insert(reason), "{reason:?} is provoked");
+    }
+    for reason in DropReason::ALL {
+        assert!(seen.contains(reason), "{reason:?} has no scenario");
+    }
+}
