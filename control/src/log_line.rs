@@ -22,7 +22,11 @@ const MAC_LEN: usize = 14;
 pub fn text(line: &LogLine, snapshot: &Snapshot) -> String {
     let port = |port: Option<PortId>| port.map_or("", |p| snapshot.port(p).name.as_str());
     let (input, output) = (port(line.in_port), port(line.out_port));
-    let mut text = format!("{}IN={input} OUT={output} ", line.prefix);
+    let mut text = match line.invalid {
+        Some((proto, reason)) => format!("nf_ct_proto_{proto}: {} ", reason.text()),
+        None => line.prefix.to_string(),
+    };
+    let _ = write!(text, "IN={input} OUT={output} ");
     if line.in_port.is_some() {
         text.push_str(&mac_header(&line.head, line.l3, line.flags & Log::MAC_DECODE != 0));
     }
@@ -470,6 +474,7 @@ mod tests {
         let room = dataplane::pipeline::messages::LOG_BYTES;
         LogLine {
             prefix: "fw: ".try_into().unwrap(),
+            invalid: None,
             level: 4,
             flags: 0,
             in_port: Some(PortId(0)),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrayvec::{ArrayString, ArrayVec};
 
+use crate::conntrack::invalid::InvalidReason;
 use crate::conntrack::record::{ConnId, Family};
 use crate::conntrack::view::{ConnView, EventView};
 use crate::pipeline::neighbour::NextHop;
@@ -31,11 +32,14 @@ pub struct Slice {
     pub conns: Vec<ConnView>,
 }
 
-/// A packet that hit a LOG rule, with what the line needs.
+/// A packet that hit a LOG rule, or that `log_invalid` reports, with what the line needs.
 #[derive(Clone, Debug)]
 pub struct LogLine {
     /// `--log-prefix`.
     pub prefix: ArrayString<30>,
+    /// Where tracking writes the line (`log_invalid`) and not a rule: the protocol's number and why
+    /// the packet is INVALID.
+    pub invalid: Option<(u8, InvalidReason)>,
     /// Syslog level, 0 to 7.
     pub level: u8,
     /// What to print besides (`Log::TCP_SEQUENCE` and its like).
@@ -89,7 +93,7 @@ pub enum FromLcore {
     Folded,
     /// A conn came, changed or went, while somebody listens.
     Event(EventView),
-    /// A LOG rule was hit.
+    /// A LOG rule was hit, or `log_invalid` asks for a line.
     Log(LogLine),
     /// The table is full.
     TableFull,

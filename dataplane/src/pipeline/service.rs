@@ -116,9 +116,9 @@ impl<P: FramePool> Pipeline<P> {
         self.tell(FromLcore::Event(EventView { kind, conn, unix_ns, by_process: None }));
     }
 
-    /// True while somebody wants to hear of events.
+    /// True while somebody wants to hear of events and they are not switched off.
     pub(crate) fn listened(&self) -> bool {
-        self.links.listeners.load(Relaxed)
+        self.links.listeners.load(Relaxed) && self.snapshot.knobs.events != 0
     }
 
     /// Sends a frame that the control core has built.

@@ -116,7 +116,7 @@ impl<P: FramePool> Pipeline<P> {
         if let Some(prejudged) = t.prejudged.take() {
             let conn = at.table.records.get(prejudged.conn);
             if let Some(conn) = conn
-                && self.attach(t, conn, prejudged.direction, prejudged.judged).is_some()
+                && self.attach(t, conn, prejudged.direction, prejudged.judged, at).is_some()
             {
                 return Ok(());
             }
@@ -133,7 +133,7 @@ impl<P: FramePool> Pipeline<P> {
             }
             Ok(_) => self.track_tuple(t, at),
             Err(reason) => {
-                self.invalid(reason);
+                self.invalid(t, reason, at);
                 Ok(())
             }
         }
@@ -153,7 +153,7 @@ impl<P: FramePool> Pipeline<P> {
             let (number, direction, expired) = found;
             if let (false, Some(conn)) = (expired, at.table.records.get(number)) {
                 let judged = self.judge(&t.frame, (&t.headers).into(), conn, direction, at);
-                if self.attach(t, conn, direction, judged).is_some() {
+                if self.attach(t, conn, direction, judged, at).is_some() {
                     return Ok(());
                 }
             }
@@ -169,10 +169,11 @@ impl<P: FramePool> Pipeline<P> {
         conn: Conn<'_>,
         direction: Direction,
         judged: Judged,
+        at: At<'_>,
     ) -> Option<()> {
         match judged {
             Judged::Restart => return None,
-            Judged::Invalid(reason) => self.invalid(reason),
+            Judged::Invalid(reason) => self.invalid(t, reason, at),
             Judged::Accepted(accepted) => {
                 t.attached = Attached::Conn(Attachment {
                     state: ct_state(accepted.before, direction),
@@ -302,12 +303,12 @@ impl<P: FramePool> Pipeline<P> {
         let (timeout_secs, words) = match first {
             Ok(first) => first,
             Err(reason) => {
-                self.invalid(reason);
+                self.invalid(t, reason, at);
                 return Ok(());
             }
         };
         let Some(reply) = tuple.inverted() else {
-            self.invalid(InvalidReason::IcmpType);
+            self.invalid(t, InvalidReason::IcmpType, at);
             return Ok(());
         };
         let number = self.allocate(tuple, &reply, at)?;
@@ -424,10 +425,11 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Counts a packet that tracking wants nothing to do with.
-    fn invalid(&mut self, reason: InvalidReason) {
+    fn invalid(&mut self, t: &Transit<P::Frame>, reason: InvalidReason, at: At<'_>) {
         let counters = &self.links.counters.conntrack;
         let which = if reason.counts_as_error() { &counters.error } else { &counters.invalid };
         which.add(1);
+        self.log_invalid(t, reason, at);
     }
 }
 
