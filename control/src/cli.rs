@@ -56,6 +56,9 @@ pub enum Command {
         /// Capture to write
         #[arg(long = "out", value_name = "PCAPNG")]
         output: PathBuf,
+        /// Say for each frame what became of it and why
+        #[arg(long)]
+        explain: bool,
         /// List the conns at the end
         #[arg(long)]
         conntrack: bool,
@@ -245,9 +248,13 @@ mod tests {
         assert_eq!(cli.command, Command::Run { config: "a.toml".into() });
         assert_eq!(cli.command.tool(), None);
         assert!(parse("check --config a.toml").is_ok());
-        let replay = parse("replay -c a --in b --out c --conntrack").unwrap().command;
-        let (config, input, output) = ("a".into(), "b".into(), "c".into());
-        assert_eq!(replay, Command::Replay { config, input, output, conntrack: true });
+        for (words, explain, conntrack) in
+            [("", false, false), ("--conntrack", false, true), ("--explain", true, false)]
+        {
+            let replay = parse(&format!("replay -c a --in b --out c {words}")).unwrap().command;
+            let (config, input, output) = ("a".into(), "b".into(), "c".into());
+            assert_eq!(replay, Command::Replay { config, input, output, explain, conntrack });
+        }
         for line in ["run", "check", "", "explain", "top", "iptables -L", "replay -c a --in b"] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -48,16 +48,16 @@ impl Signals {
     }
 }
 
-/// Starts logging to stderr.
-fn start_log(level: log::LevelFilter) {
-    env_logger::Builder::new()
+/// Starts logging to stderr, unless something else in this process logs already.
+pub(crate) fn start_log(level: log::LevelFilter) {
+    let _ = env_logger::Builder::new()
         .filter_level(level)
         .format(|out, record| {
             let level = record.level().as_str().to_ascii_lowercase();
             writeln!(out, "sluicegate: {level}: {}", record.args())
         })
         .target(env_logger::Target::Stderr)
-        .init();
+        .try_init();
 }
 
 /// Runs the gateway; returns the exit code. `socket` overrides the configuration's.

@@ -13,8 +13,8 @@ fn main() -> ExitCode {
     ExitCode::from(match &cli.command {
         Command::Run { config } => daemon::run(config, socket.as_deref()),
         Command::Check { config } => daemon::check(config),
-        Command::Replay { config, input, output, conntrack } => {
-            replay::run(config, input, output, false, *conntrack)
+        Command::Replay { config, input, output, explain, conntrack } => {
+            replay::run(config, input, output, *explain, *conntrack)
         }
         tool => match tool.tool() {
             Some(argv) => cli::call_tool(socket.as_deref(), argv),

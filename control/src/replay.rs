@@ -1,6 +1,314 @@
-//! stub
-use std::path::Path;
-/// r
-pub fn run(_: &Path, _: &Path, _: &Path, _: bool, _: bool) -> u8 {
-    1
+//! `sluicegate replay`: a capture through the same pipeline, offline and with the capture's clock.
+//!
+//! One thread holds the control core and one worker with ports in memory. For every frame the clock
+//! moves to the frame's time stamp, the worker takes it to its end, and what came out is written
+//! with the same time stamp. Time never runs backwards: a frame stamped earlier than the one before
+//! it counts as arriving with it. Across a gap the control core gets its rounds as in a running
+//! gateway, every [`STEP_NS`] of the capture's time but at most [`STEPS_MAX`] times, so expiry and
+//! neighbour timers happen when they would have.
+//!
+//! Everything that is drawn by lot in the daemon is fixed here: equal inputs give equal outputs, and
+//! a beginning of a capture gives a beginning of its output. A port without `mac` in the
+//! configuration gets 02:53:47:00:00:NN, NN being its number in the file from 0.
+
+mod capture;
+mod explain;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dataplane::conntrack::store::Shared;
+use dataplane::lcore::mailbox::Mailbox;
+use dataplane::lcore::memory::{MemoryFrame, MemoryIo};
+use dataplane::lcore::worker::Worker;
+use dataplane::pipeline::Pipeline;
+use dataplane::pipeline::counters::LcoreCounters;
+use dataplane::pipeline::snapshot::Snapshot;
+use dataplane::rules::facts::PortId;
+use dataplane::time::{Now, TICKS_PER_SEC, Tick};
+
+use crate::config::{Config, ConfigError};
+use crate::daemon;
+use crate::gateway::{ControlCore, CoreError, RulesError, load_rules};
+use crate::publish::Rulesets;
+use crate::tools::conntrack::{self, Outcome};
+pub use capture::CaptureError;
+use capture::{Captured, Reader, Writer};
+use explain::Explainer;
+
+/// The control core's rounds in a gap between two frames, in nanoseconds of capture time.
+const STEP_NS: u64 = 100_000_000;
+
+/// Rounds in one gap; in a longer gap they lie further apart.
+const STEPS_MAX: u64 = 100;
+
+/// What the daemon draws by lot.
+const SEED: [u64; 6] = [
+    0x1f83_d9ab_fb41_bd6b,
+    0x5be0_cd19_137e_2179,
+    0x3c6e_f372_fe94_f82b,
+    0xa54f_f53a_5f1d_36f1,
+    0x510e_527f_ade6_82d1,
+    0x9b05_688c_2b3e_6c1f,
+];
+
+/// Why a replay failed.
+#[derive(Debug)]
+pub enum ReplayError {
+    /// The configuration.
+    Config(ConfigError),
+    /// A rule file.
+    Rules(RulesError),
+    /// The table or the first snapshot.
+    Core(CoreError),
+    /// The capture to read.
+    Input(PathBuf, CaptureError),
+    /// The capture to write.
+    Output(PathBuf, io::Error),
+    /// Both captures are the same file.
+    SameFile(PathBuf),
+    /// What is said on the way could not be written.
+    Said(io::Error),
+    /// Frames were lost or made out of nothing: a defect of Sluicegate.
+    Unbalanced(String),
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReplayError::Config(e) => e.fmt(f),
+            ReplayError::Rules(e) => e.fmt(f),
+            ReplayError::Core(e) => e.fmt(f),
+            ReplayError::Input(path, e) => write!(f, "{}: {e}", path.display()),
+            ReplayError::Output(path, e) => {
+                write!(f, "{}: cannot be written: {e}", path.display())
+            }
+            ReplayError::SameFile(path) => {
+                write!(f, "{}: is also the capture to read", path.display())
+            }
+            ReplayError::Said(e) => write!(f, "standard output: {e}"),
+            ReplayError::Unbalanced(sums) => {
+                write!(f, "frames do not add up, which is a defect of this program: {sums}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReplayError {}
+
+/// Runs the capture `input` into the capture `output`; returns the exit code. With `explain` one
+/// line per frame goes to standard output, with `conntrack` the conns that are left at the end.
+pub fn run(config: &Path, input: &Path, output: &Path, explain: bool, conntrack: bool) -> u8 {
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr());
+    let asked = Asked { config, input, output, explain, conntrack };
+    match asked.run(&mut out, &mut err) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
+}
+
+/// The command line.
+struct Asked<'a> {
+    config: &'a Path,
+    input: &'a Path,
+    output: &'a Path,
+    explain: bool,
+    conntrack: bool,
+}
+
+impl Asked<'_> {
+    fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), ReplayError> {
+        let config = Config::load(self.config).map_err(ReplayError::Config)?;
+        let rulesets = load_rules(&config.rules).map_err(ReplayError::Rules)?;
+        daemon::start_log(config.log_level);
+        let names: Vec<String> = config.ports.iter().map(|p| p.name.clone()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (input, output) = self.open()?;
+        let broken = |e| ReplayError::Input(self.input.to_owned(), e);
+        let unwritten = |e| ReplayError::Output(self.output.to_owned(), e);
+        let mut reader = Reader::new(input, &names).map_err(broken)?;
+        let mut writer = Writer::new(output, &names).map_err(unwritten)?;
+        let mut explainer = self.explain.then(|| Explainer::new(&names, &rulesets));
+        let mut bench = Bench::new(config, rulesets, self.explain).map_err(ReplayError::Core)?;
+        while let Some(captured) = reader.next().map_err(broken)? {
+            let step = bench.step_towards(captured.unix_ns);
+            while bench.step(step, captured.unix_ns) {
+                self.hand_out(&mut bench, &mut writer, explainer.as_mut(), None, out)?;
+            }
+            bench.take(&captured);
+            self.hand_out(&mut bench, &mut writer, explainer.as_mut(), Some(&captured), out)?;
+        }
+        writer.finish().map_err(unwritten)?;
+        if self.conntrack {
+            bench.list(out, err).map_err(ReplayError::Said)?;
+        }
+        out.flush().map_err(ReplayError::Said)?;
+        bench.check_balance()
+    }
+
+    fn open(&self) -> Result<(File, File), ReplayError> {
+        let broken = |e| ReplayError::Input(self.input.to_owned(), CaptureError::Unreadable(e));
+        let input = File::open(self.input).map_err(broken)?;
+        let read = input.metadata().map_err(broken)?;
+        if std::fs::metadata(self.output)
+            .is_ok_and(|m| (m.dev(), m.ino()) == (read.dev(), read.ino()))
+        {
+            return Err(ReplayError::SameFile(self.output.to_owned()));
+        }
+        let output = File::create(self.output)
+            .map_err(|e| ReplayError::Output(self.output.to_owned(), e))?;
+        Ok((input, output))
+    }
+
+    /// Writes what came out, and says what happened.
+    fn hand_out(
+        &self,
+        bench: &mut Bench,
+        writer: &mut Writer,
+        explainer: Option<&mut Explainer>,
+        captured: Option<&Captured>,
+        out: &mut dyn Write,
+    ) -> Result<(), ReplayError> {
+        let sent = std::mem::take(&mut bench.sent);
+        for (port, unix_ns, bytes) in &sent {
+            writer
+                .frame(*port, *unix_ns, bytes)
+                .map_err(|e| ReplayError::Output(self.output.to_owned(), e))?;
+        }
+        if let Some(explainer) = explainer {
+            let text = explainer.explain(bench, captured, &sent);
+            out.write_all(text.as_bytes()).map_err(ReplayError::Said)?;
+        }
+        Ok(())
+    }
+}
+
+/// A frame that was sent: port, nanoseconds since 1970, bytes.
+type Sent = (PortId, u64, Vec<u8>);
+
+/// The control core and its one worker.
+struct Bench {
+    core: ControlCore,
+    worker: Rc<RefCell<Worker<MemoryIo>>>,
+    clock: Rc<Cell<Now>>,
+    /// The time stamp of the first frame, where ticks begin.
+    origin_ns: Option<u64>,
+    sent: Vec<Sent>,
+    mailbox: Arc<Mailbox>,
+    counters: Arc<LcoreCounters>,
+    snapshot: Arc<Snapshot>,
+    table: Arc<Shared>,
+}
+
+impl Bench {
+    fn new(config: Config, rulesets: Rulesets, keep_log: bool) -> Result<Bench, CoreError> {
+        let (ports, burst) = (config.ports.len(), config.eal.burst.into());
+        let macs = (0u8..).zip(&config.ports);
+        let macs = macs.map(|(n, port)| port.mac.unwrap_or([0x02, 0x53, 0x47, 0, 0, n])).collect();
+        let clock = Rc::new(Cell::new(Now::default()));
+        let read = Rc::clone(&clock);
+        let mut core =
+            ControlCore::new(config, macs, rulesets, SEED, Box::new(move || read.get()))?;
+        if keep_log {
+            core.keep_log_lines();
+        }
+        let parts = core.worker_parts(0);
+        let (mailbox, counters) = (parts.mailbox.clone(), parts.links.counters.clone());
+        let (snapshot, table) = (parts.snapshot.clone(), parts.store.shared().clone());
+        let pipeline = Pipeline::new(0, parts.store, parts.snapshot, parts.links, parts.seed);
+        let worker = Worker::new(MemoryIo::new(ports), pipeline, parts.mailbox, burst);
+        let worker = Rc::new(RefCell::new(worker));
+        let (polled, at) = (Rc::clone(&worker), Rc::clone(&clock));
+        core.set_pause(Box::new(move || {
+            polled.borrow_mut().poll(at.get());
+        }));
+        let (origin_ns, sent) = (None, Vec::new());
+        Ok(Bench { core, worker, clock, origin_ns, sent, mailbox, counters, snapshot, table })
+    }
+
+    /// How far apart the control core's rounds are on the way to `unix_ns`.
+    fn step_towards(&mut self, unix_ns: u64) -> u64 {
+        if self.origin_ns.is_none() {
+            self.set_clock(unix_ns);
+        }
+        STEP_NS.max(unix_ns.saturating_sub(self.clock.get().unix_ns) / STEPS_MAX)
+    }
+
+    /// Goes one step towards `unix_ns`, and has a round there; false once the clock shows it.
+    fn step(&mut self, step: u64, unix_ns: u64) -> bool {
+        let now = self.clock.get().unix_ns;
+        let on_the_way = unix_ns.saturating_sub(now) > step;
+        self.set_clock(if on_the_way { now + step } else { unix_ns.max(now) });
+        if on_the_way {
+            self.settle();
+        }
+        on_the_way
+    }
+
+    fn set_clock(&mut self, unix_ns: u64) {
+        let origin = *self.origin_ns.get_or_insert(unix_ns);
+        let ticks = unix_ns.saturating_sub(origin) / (1_000_000_000 / u64::from(TICKS_PER_SEC));
+        self.clock.set(Now { tick: Tick(ticks as u32), unix_ns });
+    }
+
+    /// Lets a frame arrive.
+    fn take(&mut self, captured: &Captured) {
+        let frame = MemoryFrame::new(captured.bytes.clone());
+        self.worker.borrow_mut().io().push(captured.port, frame);
+        self.settle();
+    }
+
+    /// Until worker and control core have nothing to do at this moment.
+    fn settle(&mut self) {
+        let now = self.clock.get();
+        loop {
+            while self.worker.borrow_mut().poll(now) > 0 {}
+            self.core.round();
+            if self.mailbox.to_lcore.is_empty() {
+                break;
+            }
+        }
+        let mut worker = self.worker.borrow_mut();
+        while let Some((port, frame)) = worker.io().pop_sent() {
+            self.sent.push((port, now.unix_ns, frame.bytes()));
+        }
+    }
+
+    /// `conntrack -L`.
+    fn list(&mut self, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
+        if let Outcome::Done(answer) = conntrack::run(&["-L".to_owned()], &mut self.core) {
+            out.write_all(answer.out.as_bytes())?;
+            err.write_all(answer.err.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn check_balance(&self) -> Result<(), ReplayError> {
+        let c = &self.counters;
+        if c.balanced() {
+            return Ok(());
+        }
+        let (mut rx, mut tx) = (0, 0);
+        for port in &c.ports {
+            (rx, tx) = (rx + port.rx_packets.get(), tx + port.tx_packets.get());
+        }
+        Err(ReplayError::Unbalanced(format!(
+            "rx {rx}, generated {}, tx {tx}, to host {}, dropped {}, held {}",
+            c.generated.get(),
+            c.to_host.get(),
+            c.dropped(),
+            c.held.get()
+        )))
+    }
 }

@@ -27,9 +27,35 @@ use script::{Device, Sequence};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// Sequences that need what the replay does not do yet. One that agrees has to leave the list.
+const LATER: &[(&str, &str)] = &[
+    ("too-large", "fragments of its own"),
+    ("udp-fragments", "reassembly"),
+    ("udp-fragments-reversed", "reassembly"),
+    ("masquerade-fragments", "reassembly"),
+    ("netmap", "target NETMAP"),
+    ("reject-established", "match length"),
+    ("dropped-first-packet", "match length"),
+    ("marks", "target CONNMARK"),
+    ("tcp-flags", "match tcpmss"),
+    ("packet-facts", "match ttl"),
+    ("addresses", "match iprange"),
+    ("limit", "match limit"),
+    ("every-third", "match statistic"),
+    ("zone", "zones"),
+    ("segment-size", "target TCPMSS"),
+    ("segment-size-clamped", "target TCPMSS"),
+    ("header-targets", "target DSCP"),
+];
+
 /// Runs the sequences of a group on two devices and fails with all differences. A sequence that
 /// the second device cannot run at all is a difference too, not the end of the group.
-fn compare(group: sequences::Group, ours: &mut dyn Device, theirs: &mut dyn Device) {
+fn compare(
+    group: sequences::Group,
+    ours: &mut dyn Device,
+    theirs: &mut dyn Device,
+    later: &[(&str, &str)],
+) {
     let only = std::env::var("COMPARISON_ONLY").ok();
     let print = std::env::var_os("COMPARISON_PRINT").is_some();
     let mut report = String::new();
@@ -39,10 +65,16 @@ fn compare(group: sequences::Group, ours: &mut dyn Device, theirs: &mut dyn Devi
         if print {
             println!("{} — {}\n{our}", sequence.name, sequence.shows);
         }
-        let found = match catch_unwind(AssertUnwindSafe(|| theirs.run(sequence))) {
+        let mut found = match catch_unwind(AssertUnwindSafe(|| theirs.run(sequence))) {
             Ok(their) => compare::differences(&our, &their, [ours.name(), theirs.name()]),
             Err(panic) => vec![format!("{} did not run: {}", theirs.name(), message(&*panic))],
         };
+        if let Some((_, lacks)) = later.iter().find(|(name, _)| *name == sequence.name) {
+            match found.is_empty() {
+                true => found.push(format!("agrees, although it is listed as lacking {lacks}")),
+                false => found.clear(),
+            }
+        }
         if !found.is_empty() {
             failed += 1;
             report.push_str(&describe(sequence, &found));
@@ -68,7 +100,7 @@ macro_rules! groups {
         mod kernel_repeats_itself {
             use super::*;
             $(#[test] fn $group() {
-                compare(sequences::$group, &mut Kernel::new(), &mut Kernel::new());
+                compare(sequences::$group, &mut Kernel::new(), &mut Kernel::new(), &[]);
             })*
         }
 
@@ -76,9 +108,8 @@ macro_rules! groups {
         mod replay_does_as_the_kernel {
             use super::*;
             $(#[test]
-            #[ignore = "needs the replay command"]
             fn $group() {
-                compare(sequences::$group, &mut Kernel::new(), &mut Replay::new());
+                compare(sequences::$group, &mut Kernel::new(), &mut Replay::new(), LATER);
             })*
         }
 
@@ -89,6 +120,7 @@ macro_rules! groups {
             let names: std::collections::BTreeSet<&str> =
                 sequences.iter().map(|sequence| sequence.name).collect();
             assert_eq!(names.len(), sequences.len());
+            assert!(LATER.iter().all(|(name, _)| names.contains(name)));
             assert!(names.len() >= 60, "{} sequences", names.len());
         }
     };

@@ -37,7 +37,7 @@ use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::chunks::Chunks;
 use super::state::{Direction, Status};
-use super::tuple::Tuple;
+use super::tuple::{KeyV4, Tuple};
 pub use crate::arch::Line;
 use crate::arch::{OutOfMemory, prefetch_write};
 use crate::time::Tick;
@@ -320,35 +320,64 @@ impl<'a> Conn<'a> {
     /// decides for a packet from an address and port to itself.
     #[inline(always)]
     pub fn matches(self, tuple: &Tuple, zone: u16) -> Option<Direction> {
-        let w1 = self.word(1);
-        let w3 = self.word(3);
         let ids = ids(tuple);
-        let same_proto = (w3 >> 40) as u8 == tuple.proto;
-        let original = (w1 >> 32) as u32 == ids && (w3 >> 16) as u16 == zone && same_proto;
-        let reply = w1 as u32 == ids && w3 as u16 == zone && same_proto;
-        let (original, reply) = match self.addresses {
-            None => {
-                let addresses = pair(tuple.src.v4_bits(), tuple.dst.v4_bits());
-                let v4 = tuple.src.is_v4();
-                (
-                    original && self.word(0) == addresses && v4,
-                    reply && self.word(2) == addresses && v4,
-                )
-            }
-            Some(line) => {
-                let same = |at: usize| {
-                    Self::v6_address(line, at) == tuple.src
-                        && Self::v6_address(line, at + 2) == tuple.dst
-                };
-                (original && same(0), reply && same(4))
-            }
+        let Some(line) = self.addresses else {
+            let addresses = pair(tuple.src.v4_bits(), tuple.dst.v4_bits());
+            let key = KeyV4 { addresses, ids, proto: tuple.proto };
+            return if tuple.src.is_v4() { self.matches_v4(&key, zone) } else { None };
         };
-        if original {
+        let (w1, w3) = (self.word(1), self.word(3));
+        let same = |at: usize| {
+            Self::v6_address(line, at) == tuple.src && Self::v6_address(line, at + 2) == tuple.dst
+        };
+        if (w3 >> 40) as u8 != tuple.proto {
+            None
+        } else if (w1 >> 32) as u32 == ids && (w3 >> 16) as u16 == zone && same(0) {
             Some(Direction::Original)
-        } else if reply {
+        } else if w1 as u32 == ids && w3 as u16 == zone && same(4) {
             Some(Direction::Reply)
         } else {
             None
+        }
+    }
+
+    /// The same for an IPv4 tuple in words; `None` for an IPv6 conn.
+    #[inline(always)]
+    pub fn matches_v4(self, key: &KeyV4, zone: u16) -> Option<Direction> {
+        let (w0, w1, w2, w3) = (self.word(0), self.word(1), self.word(2), self.word(3));
+        // Bits that differ, all in one word: zero if nothing does.
+        let proto = (w3 >> 40) as u8 ^ key.proto;
+        let original = w0 ^ key.addresses
+            | ((w1 >> 32) as u32 ^ key.ids) as u64
+            | ((w3 >> 16) as u16 ^ zone) as u64
+            | proto as u64;
+        let reply = w2 ^ key.addresses
+            | (w1 as u32 ^ key.ids) as u64
+            | (w3 as u16 ^ zone) as u64
+            | proto as u64;
+        if self.addresses.is_some() {
+            None
+        } else if original == 0 {
+            Some(Direction::Original)
+        } else if reply == 0 {
+            Some(Direction::Reply)
+        } else {
+            None
+        }
+    }
+
+    /// What a packet of `direction` looks like when it leaves: the other direction's tuple turned
+    /// round. For IPv4 conns of TCP and UDP.
+    #[inline(always)]
+    pub fn leaving_v4(self, direction: Direction) -> KeyV4 {
+        let (addresses, ids) = match direction {
+            Direction::Original => (self.word(2), self.word(1) as u32),
+            Direction::Reply => (self.word(0), (self.word(1) >> 32) as u32),
+        };
+        KeyV4 {
+            addresses: addresses.rotate_left(32),
+            ids: ids.rotate_left(16),
+            proto: self.proto(),
         }
     }
 

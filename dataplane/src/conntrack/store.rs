@@ -205,26 +205,28 @@ impl Shared {
     }
 
     /// The live conn for a packet of a burst: `candidate` is what [`Index::candidate`] said when the
-    /// records were prefetched. It is believed if it is (still) a live conn with this tuple, which
-    /// spares the second look into the index; otherwise the search starts over.
+    /// records were prefetched. It is believed if it is (still) a live conn that `matches` takes for
+    /// the packet's, which spares the second look into the index; otherwise the search starts over,
+    /// for `tuple()`.
     #[inline(always)]
     pub fn find_live(
         &self,
         candidate: Option<ConnRef>,
-        hash: u64,
-        tuple: &Tuple,
         zone: u16,
         now: Tick,
+        matches: impl FnOnce(Conn<'_>) -> Option<Direction>,
+        search: impl FnOnce() -> (u64, Tuple),
     ) -> Option<(Conn<'_>, Direction)> {
         if let Some(conn) = candidate.and_then(|number| self.records.get(number))
-            && let Some(direction) = conn.matches(tuple, zone)
+            && let Some(direction) = matches(conn)
             && conn.status().has(Status::CONFIRMED)
             && !conn.is_expired(now)
         {
             return Some((conn, direction));
         }
         // Numbers come back in registers, a whole `Found` would go through memory.
-        let (number, direction) = self.find_number(hash, tuple, zone, now)?;
+        let (hash, tuple) = search();
+        let (number, direction) = self.find_number(hash, &tuple, zone, now)?;
         Some((self.records.get(number)?, direction))
     }
 
@@ -647,8 +649,10 @@ mod tests {
                 let hash = shared.hash(&tuple, 0);
                 assert_eq!(shared.index.candidate(hash), Some(number));
                 for candidate in [None, Some(number), Some(ConnRef::new(Family::V4, 77))] {
-                    let found = shared.find_live(candidate, hash, &tuple, 0, NOW).unwrap();
-                    assert_eq!((found.conn.number(), found.direction), (number, direction));
+                    let found = shared
+                        .find_live(candidate, 0, NOW, |c| c.matches(&tuple, 0), || (hash, tuple))
+                        .unwrap();
+                    assert_eq!((found.0.number(), found.1), (number, direction));
                 }
                 assert!(store.find(&tuple, 0, NOW.plus_secs(30)).unwrap().expired);
             }
@@ -661,12 +665,22 @@ mod tests {
             assert!(!store.delete(number) && !store.release_unconfirmed(number));
             assert!(store.get(before).is_none());
             let hash = store.shared().hash(&orig, 0);
-            assert!(store.shared().find_live(Some(number), hash, &orig, 0, NOW).is_none());
+            assert!(
+                store
+                    .shared()
+                    .find_live(Some(number), 0, NOW, |c| c.matches(&orig, 0), || (hash, orig))
+                    .is_none()
+            );
             // The record again, for the same tuple, not yet confirmed: a candidate is not believed.
             let again = store.allocate(&orig, &reply, [0, 0]).unwrap();
             store.conn(again).unwrap().set_deadline(NOW.plus_secs(9));
             assert_eq!(again, number);
-            assert!(store.shared().find_live(Some(number), hash, &orig, 0, NOW).is_none());
+            assert!(
+                store
+                    .shared()
+                    .find_live(Some(number), 0, NOW, |c| c.matches(&orig, 0), || (hash, orig))
+                    .is_none()
+            );
             assert!(store.release_unconfirmed(again));
             assert!(store.find(&orig, 0, NOW).is_none() && store.find(&reply, 0, NOW).is_none());
             assert!(is_empty(&store));

@@ -118,8 +118,7 @@ impl Tuple {
         };
         let a = seed.endpoint(self.src, src_id);
         let b = seed.endpoint(self.dst, dst_id);
-        let rest = (self.proto as u64) << 48 | (zone as u64) << 32 | class;
-        fold(fold(a ^ seed.0[2], b ^ seed.0[2]) ^ rest ^ seed.0[3], seed.0[4] | 1)
+        seed.mix(a, b, (self.proto as u64) << 48 | (zone as u64) << 32 | class)
     }
 
     /// The hash of the source alone, for finding other conns of the same source (`nat_bysource`).
@@ -134,7 +133,34 @@ impl Tuple {
 #[derive(Clone, Copy, Debug)]
 pub struct HashSeed(pub [u64; 5]);
 
+/// An IPv4 tuple of TCP or UDP in the words that records keep it in: what the packet path compares
+/// and hashes without taking a [`Tuple`] apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyV4 {
+    /// Source address in the upper half, destination in the lower.
+    pub addresses: u64,
+    /// Source port in the upper half, destination in the lower.
+    pub ids: u32,
+    /// IP protocol number.
+    pub proto: u8,
+}
+
+impl KeyV4 {
+    /// Equal to [`Tuple::hash`] of the same tuple.
+    #[inline(always)]
+    pub fn hash(&self, zone: u16, seed: &HashSeed) -> u64 {
+        let a = (self.addresses >> 32) << 16 | (self.ids >> 16) as u64;
+        let b = (self.addresses & 0xffff_ffff) << 16 | (self.ids & 0xffff) as u64;
+        seed.mix(a, b, (self.proto as u64) << 48 | (zone as u64) << 32)
+    }
+}
+
 impl HashSeed {
+    #[inline(always)]
+    fn mix(&self, a: u64, b: u64, rest: u64) -> u64 {
+        fold(fold(a ^ self.0[2], b ^ self.0[2]) ^ rest ^ self.0[3], self.0[4] | 1)
+    }
+
     #[inline(always)]
     fn endpoint(&self, address: Address, id: u16) -> u64 {
         if address.is_v4() {
@@ -184,6 +210,15 @@ mod tests {
                 prop_assert_eq!(i.hash(zone, &SEED), t.hash(zone, &SEED));
             }
         }
+    }
+
+    #[test]
+    fn a_key_hashes_like_its_tuple() {
+        let (src, dst) = (Address::v4(0x0a01_0203), Address::v4(0xcb00_7107));
+        let t = Tuple { src, dst, src_id: 40_000, dst_id: 53, proto: proto::UDP };
+        let key =
+            KeyV4 { addresses: 0x0a01_0203_cb00_7107, ids: 40_000 << 16 | 53, proto: proto::UDP };
+        assert_eq!(key.hash(7, &SEED), t.hash(7, &SEED));
     }
 
     #[test]

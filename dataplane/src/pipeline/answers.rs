@@ -3,12 +3,15 @@
 //! The rules about when to keep silent are `icmp_send`'s and RFC 1122's: nothing about ICMP errors,
 //! later fragments, or packets that were sent to many; and not more than a budget per second.
 
+use arrayvec::ArrayVec;
+
 use crate::conntrack::state::CtState;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
-use crate::pipeline::route::Destination;
+use crate::pipeline::route::{Destination, Martian};
+use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attachment, Transit};
-use crate::pipeline::{At, Pipeline};
+use crate::pipeline::{At, Pipeline, transport_segments};
 use crate::rules::facts::PortId;
 use crate::rules::targets::RejectWith;
 use crate::time::{TICKS_PER_SEC, Tick};
@@ -84,7 +87,9 @@ impl ErrorBudget {
 }
 
 impl<P: FramePool> Pipeline<P> {
-    /// Sends an ICMP error about a packet back to its source, if one may be sent.
+    /// Sends an ICMP error about a packet back to its source, if one may be sent. The packet's own
+    /// conn is lent to the answer, confirmed or not (`nf_ct_attach`), so that rules see it as
+    /// RELATED and the conn's translation is undone on the way out.
     pub(crate) fn answer_error(
         &mut self,
         pool: &mut P,
@@ -92,27 +97,22 @@ impl<P: FramePool> Pipeline<P> {
         error: IcmpError,
         at: At<'_>,
     ) {
-        self.answer_error_as(pool, t, error, None, at);
-    }
-
-    fn answer_error_as(
-        &mut self,
-        pool: &mut P,
-        t: &Transit<P::Frame>,
-        error: IcmpError,
-        lent: Option<Attachment>,
-        at: At<'_>,
-    ) {
+        let lent = lend(t).map(|a| Attachment { error: true, ..a });
         let h = &t.headers;
         if !may_be_answered(t, error, at) || !self.errors.take(at.now.tick) {
             return;
         }
         let Some(source) = source_of_answer(t, at) else { return };
         let Some(mut frame) = self.generate(pool, build::ROOM) else { return };
-        let packet = t.frame.head().get(h.l3 as usize..).unwrap_or_default();
+        let quote: ArrayVec<u8, { icmp_error::V6_MAX }> =
+            transport_segments(&t.frame, h.l3 as usize, h.end as usize)
+                .flatten()
+                .copied()
+                .take(icmp_error::V6_MAX)
+                .collect();
         let id = self.next_ip_id();
         let problem = error.problem(t.is_v6());
-        let written = icmp_error::write(frame.head_mut(), &NO_LINK, source, problem, h, packet, id);
+        let written = icmp_error::write(frame.head_mut(), &NO_LINK, source, problem, h, &quote, id);
         match written {
             Some(len) => {
                 frame.truncate(len);
@@ -144,8 +144,7 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// The answer of a REJECT target. The packet's own conn is lent to the answer, so that rules
-    /// see it as RELATED and the conn's translation is undone on the way out.
+    /// The answer of a REJECT target.
     pub(crate) fn reject(
         &mut self,
         pool: &mut P,
@@ -153,22 +152,29 @@ impl<P: FramePool> Pipeline<P> {
         with: RejectWith,
         at: At<'_>,
     ) {
-        let lent = t.attachment().filter(|a| !a.error).map(|a| Attachment {
-            direction: a.direction.opposite(),
-            state: CtState::Related,
-            lent: true,
-            delete: false,
-            changed: false,
-            error: with != RejectWith::TcpReset,
-            ..*a
-        });
+        // What was damaged on its way may not come from whom it says (`nf_reject_verify_csum`).
+        if !checksum_ok(&t.frame, &t.headers) {
+            return;
+        }
         match with {
-            RejectWith::TcpReset => self.answer_reset(pool, t, lent, at),
+            RejectWith::TcpReset => self.answer_reset(pool, t, lend(t), at),
             RejectWith::Unreachable(code) => {
-                self.answer_error_as(pool, t, IcmpError::Reject { code }, lent, at);
+                self.answer_error(pool, t, IcmpError::Reject { code }, at);
             }
         }
     }
+}
+
+/// The packet's conn as its answer carries it (`nf_conntrack_attach`).
+fn lend<F>(t: &Transit<F>) -> Option<Attachment> {
+    t.attachment().filter(|a| !a.error).map(|a| Attachment {
+        direction: a.direction.opposite(),
+        state: CtState::Related,
+        lent: true,
+        delete: false,
+        changed: false,
+        ..*a
+    })
 }
 
 /// True if an error may be sent about the packet.
@@ -181,8 +187,10 @@ fn may_be_answered<F>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
     }
     // A source that cannot be a single host's is not answered, nor is what was sent to many.
     match at.policy.routes.judge(h.src, h.dst, port.0) {
-        Ok(Destination::Broadcast | Destination::Multicast { .. }) | Err(_) => false,
-        Ok(_) => true,
+        Ok(Destination::Broadcast | Destination::Multicast { .. }) => false,
+        // Our own address is what a translated source looks like: the conn knows the true one.
+        Ok(_) | Err(Martian::SourceLocal) => true,
+        Err(_) => false,
     }
 }
 
@@ -198,6 +206,8 @@ fn source_of_answer<F>(t: &Transit<F>, at: At<'_>) -> Option<Address> {
         Destination::Forward(route) => {
             at.policy.port(PortId(route.port)).source_for(route.via.unwrap_or(h.src))
         }
+        // As it goes, turned back, to whoever hides behind our address.
+        Destination::Local(_) => Some(h.src),
         _ => None,
     }
 }

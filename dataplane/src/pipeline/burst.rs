@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use crate::conntrack::icmp;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::tuple::{Tuple, proto};
+use crate::conntrack::tuple::{KeyV4, proto};
 use crate::conntrack::view::EventKind;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::drops::DropReason;
@@ -46,6 +46,8 @@ pub(crate) struct Scratch {
     kinds: [Kind; BURST_MAX],
     headers: [Headers; BURST_MAX],
     hashes: [u64; BURST_MAX],
+    /// For those that are lean.
+    keys: [KeyV4; BURST_MAX],
     /// The record that the index suggests.
     candidates: [Option<ConnRef>; BURST_MAX],
 }
@@ -56,6 +58,7 @@ impl Default for Scratch {
             kinds: [Kind::Other; BURST_MAX],
             headers: [Headers::default(); BURST_MAX],
             hashes: [0; BURST_MAX],
+            keys: [KeyV4::default(); BURST_MAX],
             candidates: [None; BURST_MAX],
         }
     }
@@ -155,15 +158,18 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Short {
         let h = &scratch.headers[i];
-        let tuple = tuple_of(h);
-        let (candidate, hash) = (scratch.candidates[i], scratch.hashes[i]);
-        let found = at.table.find_live(candidate, hash, &tuple, ZONE, at.now.tick);
+        let (candidate, key) = (scratch.candidates[i], &scratch.keys[i]);
+        let matches = |conn: Conn<'_>| {
+            if is_lean(h) { conn.matches_v4(key, ZONE) } else { conn.matches(&tuple_of(h), ZONE) }
+        };
+        let search = || (scratch.hashes[i], tuple_of(h));
+        let found = at.table.find_live(candidate, ZONE, at.now.tick, matches, search);
         let Some((conn, direction)) = found else { return Short::Walk(None) };
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
             || h.tcp_flags & (flags::SYN | flags::FIN | flags::RST) != 0
-            || (!long.is_empty() && overtakes(long, &tuple))
+            || (!long.is_empty() && overtakes(long, h))
         {
             return Short::Walk(None);
         }
@@ -236,13 +242,18 @@ impl Scratch {
     /// Stage 2: headers, hashes, and the index lines on their way.
     #[inline]
     fn parse<F: Frame>(&mut self, frames: &[F], at: At<'_>) {
-        let Scratch { kinds, headers, hashes, .. } = self;
-        let places = kinds.iter_mut().zip(headers).zip(hashes);
-        for (frame, ((kind, place), hash)) in frames.iter().zip(places) {
+        let Scratch { kinds, headers, hashes, keys, .. } = self;
+        let places = kinds.iter_mut().zip(headers).zip(hashes).zip(keys);
+        for (frame, (((kind, place), hash), key)) in frames.iter().zip(places) {
             *kind = match headers::parse_into(frame.head(), frame.total_len(), place) {
                 Err(malformed) => Kind::Refused(malformed),
                 Ok(()) if is_plain(place) => {
-                    *hash = at.table.hash(&tuple_of(place), ZONE);
+                    *hash = if is_lean(place) {
+                        *key = key_of(place);
+                        key.hash(ZONE, &at.table.seed)
+                    } else {
+                        at.table.hash(&tuple_of(place), ZONE)
+                    };
                     at.table.index.prefetch(*hash);
                     Kind::Plain
                 }
@@ -277,6 +288,21 @@ fn is_plain(h: &Headers) -> bool {
         && h.options == Options::None
 }
 
+/// True for a plain packet that a [`KeyV4`] describes.
+#[inline(always)]
+fn is_lean(h: &Headers) -> bool {
+    (h.proto == proto::UDP || h.proto == proto::TCP) && !h.is_v6()
+}
+
+#[inline(always)]
+fn key_of(h: &Headers) -> KeyV4 {
+    KeyV4 {
+        addresses: (h.src.v4_bits() as u64) << 32 | h.dst.v4_bits() as u64,
+        ids: (h.src_port as u32) << 16 | h.dst_port as u32,
+        proto: h.proto,
+    }
+}
+
 /// What keeps an IP packet out of the hooks.
 fn reason_to_refuse<F: Frame>(frame: &F, h: &Headers, addressed: bool) -> Option<DropReason> {
     let group = frame.head().first().is_some_and(|byte| byte & 1 == 1);
@@ -301,7 +327,7 @@ enum Short {
 }
 
 /// Both ends translated at once with the conn's precomputed sums, and one hop less to live.
-#[inline]
+#[inline(always)]
 fn edit_cached<F: Frame>(
     frame: &mut F,
     h: &Headers,
@@ -310,9 +336,12 @@ fn edit_cached<F: Frame>(
     status: Status,
 ) {
     let head = frame.head_mut();
-    if status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0
-        && let Some(target) = conn.tuple(direction.opposite()).inverted()
-    {
+    let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
+    if translated && is_lean(h) {
+        let (l3, l4) = conn.deltas(direction);
+        let to = conn.leaving_v4(direction);
+        rewrite::apply_cached_v4(head, h, &to, Deltas { l3, l4 });
+    } else if translated && let Some(target) = conn.tuple(direction.opposite()).inverted() {
         let (l3, l4) = conn.deltas(direction);
         rewrite::apply_cached(head, h, &target, Deltas { l3, l4 });
     }
@@ -334,6 +363,7 @@ pub(crate) fn forward_one_hop(head: &mut [u8], h: &Headers) {
 
 /// True if a packet of the same conn waits on the list of those that walk.
 #[cold]
-fn overtakes<F>(long: &ArrayVec<Long<F>, BURST_MAX>, tuple: &Tuple) -> bool {
-    long.iter().any(|l| tuple_of(&l.headers) == *tuple)
+fn overtakes<F>(long: &ArrayVec<Long<F>, BURST_MAX>, h: &Headers) -> bool {
+    let tuple = tuple_of(h);
+    long.iter().any(|l| tuple_of(&l.headers) == tuple)
 }

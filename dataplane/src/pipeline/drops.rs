@@ -64,6 +64,7 @@ reasons! {
     NoMbuf "no-mbuf" "The mempool had no mbuf for a packet to be generated.";
     TxFull "tx-full" "The transmit queue stayed full.";
     TxChain "tx-chain" "The driver sends single segments and the packet does not fit one.";
+    TransportChecksum "transport-checksum" "For the gateway itself, with a wrong TCP, UDP or ICMP checksum.";
     NotAccepted "not-accepted" "For the gateway itself, of a protocol that nothing answers.";
     Stopped "stopped" "Held for a neighbour when the gateway stopped.";
 }

@@ -17,11 +17,13 @@ use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::rules::hook::{Hook, Table};
 use crate::wire::address::Address;
+use crate::wire::vlan;
 
 impl<P: FramePool> Pipeline<P> {
     /// Takes a received IP packet through the hooks to its end.
     pub(crate) fn walk_received(&mut self, pool: &mut P, mut t: Transit<P::Frame>, at: At<'_>) {
         self.links.counters.walked.add(1);
+        take_off_tag(&mut t);
         let exit = self.received(pool, &mut t, at).unwrap_or_else(Exit::Drop);
         self.finish(pool, t, exit, at);
     }
@@ -191,6 +193,22 @@ impl<P: FramePool> Pipeline<P> {
         }
         conn.set_path(a.direction, number);
         conn.set_next_hop(a.direction, next_hop.map_or(0, |n| n.0));
+    }
+}
+
+/// A priority tag (VLAN 0) belongs to the link that the frame came by, not to the next one.
+fn take_off_tag<F: Frame>(t: &mut Transit<F>) {
+    const TAG: usize = vlan::TAG_LEN;
+    let Some(macs) = t.headers.vlan.and_then(|_| t.frame.head_mut().get_mut(..12 + TAG)) else {
+        return;
+    };
+    macs.copy_within(..12, TAG);
+    if t.frame.strip_front(TAG) {
+        let h = &mut t.headers;
+        h.vlan = None;
+        h.l3 -= TAG as u16;
+        h.l4 -= TAG as u16;
+        h.end -= TAG as u32;
     }
 }
 

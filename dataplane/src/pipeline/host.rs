@@ -6,6 +6,7 @@ use crate::pipeline::answers::IcmpError;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::route::Destination;
+use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
@@ -54,7 +55,8 @@ impl<P: FramePool> Pipeline<P> {
         self.confirm(t, at)
     }
 
-    /// What a host without any listening program does.
+    /// What a host without any listening program does. It hears nothing of a packet whose checksum
+    /// is wrong (`tcp_v4_rcv`, `__udp4_lib_rcv`, `icmp_rcv`).
     fn deliver_local(
         &mut self,
         pool: &mut P,
@@ -62,6 +64,9 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
         let h = t.headers;
+        if !received_whole(t) {
+            return Err(DropReason::TransportChecksum);
+        }
         match h.proto {
             proto::ICMP | proto::ICMPV6 if self.echo(t, at) => return Ok(Exit::Answer),
             proto::ICMP => {}
@@ -110,29 +115,40 @@ impl<P: FramePool> Pipeline<P> {
         t: &mut Transit<P::Frame>,
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
-        let first = self.route_out(t, at)?;
-        t.out_port = Some(first.0);
+        // An error about a packet whose source was translated is addressed to ourselves until its
+        // conn turns it back at OUTPUT.
+        t.out_port = self.route_out(t, at)?.map(|(port, _)| port);
         self.filter(pool, t, Table::Raw, Hook::Output, at)?;
         self.track(t, at)?;
         self.filter(pool, t, Table::Mangle, Hook::Output, at)?;
         self.translate(t, Hook::Output, Manip::Dst, at)?;
-        let (port, towards) = self.route_out(t, at)?;
+        let (port, towards) = self.route_out(t, at)?.ok_or(DropReason::NotAccepted)?;
         t.out_port = Some(port);
         self.filter(pool, t, Table::Filter, Hook::Output, at)?;
         self.postrouting(pool, t, towards, port, at)
     }
 
+    /// Where a packet of our own leaves and towards whom; `None` if it is for ourselves.
     fn route_out(
         &self,
         t: &Transit<P::Frame>,
         at: At<'_>,
-    ) -> Result<(PortId, Address), DropReason> {
+    ) -> Result<Option<(PortId, Address)>, DropReason> {
         match at.policy.routes.classify(t.headers.dst, t.out_port.map(|p| p.0)) {
             Destination::Forward(route) => {
-                Ok((PortId(route.port), route.via.unwrap_or(t.headers.dst)))
+                Ok(Some((PortId(route.port), route.via.unwrap_or(t.headers.dst))))
             }
-            Destination::Local(_) => Err(DropReason::NotAccepted),
+            Destination::Local(_) => Ok(None),
             _ => Err(DropReason::NoRoute),
         }
     }
+}
+
+/// True if the transport checksum is right. UDP may go without one, but not over IPv6 (RFC 8200,
+/// section 8.1).
+fn received_whole<F: Frame>(t: &Transit<F>) -> bool {
+    let h = &t.headers;
+    let check = t.frame.head().get(h.l4 as usize + 6..h.l4 as usize + 8);
+    let unchecked = h.is_v6() && h.proto == proto::UDP && check == Some(&[0, 0]);
+    !unchecked && checksum_ok(&t.frame, h)
 }

@@ -213,10 +213,11 @@ fn transport_segments<F: Frame>(
     end: usize,
 ) -> impl Iterator<Item = &[u8]> {
     let mut at = 0;
-    frame.segments().map_while(move |segment| {
+    // A segment may lie outside, or be empty: some drivers leave such behind.
+    frame.segments().map(move |segment| {
         let from = start.saturating_sub(at).min(segment.len());
         let to = end.saturating_sub(at).min(segment.len());
         at += segment.len();
-        (to > 0 || from > 0 || at <= start).then(|| &segment[from.min(to)..to])
+        segment.get(from..to).unwrap_or_default()
     })
 }

@@ -19,7 +19,7 @@ use crate::pipeline::transit::{Attached, Attachment, Transit};
 use crate::pipeline::{At, Pipeline, transport_segments};
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
-use crate::wire::checksum::{Accumulator, pseudo};
+use crate::wire::checksum::{self, Accumulator};
 use crate::wire::headers::Headers;
 use crate::wire::quoted;
 
@@ -73,22 +73,33 @@ fn ids(
     Tuple { src, dst, src_id, dst_id, proto: proto_number }
 }
 
-/// True if the transport checksum is right, or there is none to check.
+/// True if the transport checksum is right, or there is none to check. A UDP datagram may go
+/// without; that a receiver refuses one without over IPv6 is not for routers to judge.
+#[inline(always)]
 pub(crate) fn checksum_ok<F: Frame>(frame: &F, h: &Headers) -> bool {
     let (start, end) = (h.l4 as usize, h.end as usize);
     let head = frame.head();
-    let pseudo_header = match h.proto {
+    match h.proto {
+        proto::TCP | proto::ICMPV6 => {}
         proto::UDP if head.get(start + 6..start + 8) == Some(&[0, 0]) => return true,
-        proto::TCP | proto::UDP | proto::ICMPV6 => true,
-        proto::ICMP => false,
+        proto::UDP => {}
+        proto::ICMP => return sum_ok(frame, 0, start, end),
         _ => return true,
-    };
-    let seed = if pseudo_header { pseudo(h.src, h.dst, h.proto, h.l4_len()) } else { 0 };
-    let mut sum = Accumulator::new(seed);
-    match head.get(start..end) {
-        Some(whole) => sum.add(whole),
-        None => transport_segments(frame, start, end).for_each(|s| sum.add(s)),
     }
+    // Where the addresses lie right before the transport header they are summed with it.
+    let (fixed, addresses) = if h.is_v6() { (40, 32) } else { (20, 8) };
+    if h.l4 == h.l3 + fixed
+        && let Some(whole) = head.get(start - addresses..end)
+    {
+        return checksum::finish(checksum::sum(whole) + h.proto as u32 + h.l4_len()) == 0;
+    }
+    sum_ok(frame, checksum::pseudo(h.src, h.dst, h.proto, h.l4_len()), start, end)
+}
+
+/// True if the bytes from `start` to `end` and `seed` sum up to a right checksum.
+fn sum_ok<F: Frame>(frame: &F, seed: u32, start: usize, end: usize) -> bool {
+    let mut sum = Accumulator::new(seed);
+    transport_segments(frame, start, end).for_each(|s| sum.add(s));
     sum.finish() == 0
 }
 
@@ -175,7 +186,7 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Lets the tracker of a known conn judge one packet and writes down what follows from it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn judge(
         &mut self,
         frame: &P::Frame,
@@ -190,8 +201,9 @@ impl<P: FramePool> Pipeline<P> {
         let (timeout_secs, assured) = match h.proto {
             proto::UDP => {
                 // An assured conn is a stream already; its second line stays untouched.
-                let stream_after =
-                    if status.has(Status::ASSURED) { at.now.tick } else { stream_after(conn) };
+                let past = Tick(at.now.tick.0.wrapping_sub(1));
+                let assured = status.has(Status::ASSURED);
+                let stream_after = if assured { past } else { stream_after(conn) };
                 let verdict = udp::packet(status, stream_after, at.now.tick, &knobs.timeouts);
                 (Some(verdict.timeout_secs), verdict.assured)
             }
@@ -236,7 +248,7 @@ impl<P: FramePool> Pipeline<P> {
         Judged::Accepted(accepted)
     }
 
-    #[inline]
+    #[inline(never)]
     fn judge_tcp(
         &mut self,
         frame: &P::Frame,
@@ -492,6 +504,7 @@ pub(crate) fn ct_state(status: Status, direction: Direction) -> CtState {
 /// What every tracker checks before anything else: the header is whole and, where asked for, the
 /// checksum is right (`udp_error`, `nf_conntrack_icmpv4_error`; TCP's other checks are its
 /// tracker's). Says how the packet is to be looked up.
+#[inline(always)]
 pub(crate) fn sound<F: Frame>(
     frame: &F,
     h: &Headers,

@@ -55,16 +55,17 @@ pub const fn finish_udp(sum: u32) -> u16 {
     }
 }
 
-/// Words of `bytes` added in the machine's byte order, eight bytes at a time. Cannot overflow: a
-/// slice has fewer than 2^61 groups only in theory, and each adds less than 2^33.
+/// Words of `bytes` added in the machine's byte order, eight bytes at a time with end-around carry
+/// (which cannot carry twice).
 #[inline]
 fn native(bytes: &[u8]) -> u64 {
     let (groups, rest) = bytes.as_chunks::<8>();
-    let mut sum = 0u64;
+    let mut wide = 0u64;
     for group in groups {
-        let group = u64::from_ne_bytes(*group);
-        sum += (group >> 32) + (group & 0xffff_ffff);
+        let (sum, carry) = wide.overflowing_add(u64::from_ne_bytes(*group));
+        wide = sum + carry as u64;
     }
+    let mut sum = (wide >> 32) + (wide & 0xffff_ffff);
     // Straight loads: bytes gathered in a buffer and read back as a word would stall.
     let (quad, rest) = rest.as_chunks::<4>();
     let (pair, rest) = rest.as_chunks::<2>();

@@ -1,0 +1,12 @@
+//! Scenarios: one lcore with ports in memory and a virtual clock, from frames in to frames out.
+//!
+//! The kernel's behaviour is the yardstick throughout. One file per theme; `rig` is the gateway.
+
+mod forwarding;
+mod links;
+mod messages;
+mod nat;
+mod rig;
+mod rules;
+mod segments;
+mod tracking;
