@@ -15,9 +15,10 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// A gateway on devices that need nothing of the machine; no namespace.
 fn on_null_devices(files: Files, eal: &str) -> Gateway {
-    let ports = "\n[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"10.0.0.1/24\"]\n\
-                 \n[[port]]\nname = \"wan\"\ndevice = \"net_null1\"\naddresses = [\"10.0.1.1/24\"]\n\
-                 \n[conntrack]\nhashsize = 4096\n";
+    let ports = "\n[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n\
+                 addresses = [\"10.0.0.1/24\"]\n\
+                 \n[[port]]\nname = \"wan\"\ndevice = \"net_null1\"\n\
+                 addresses = [\"10.0.1.1/24\"]\n\n[conntrack]\nhashsize = 4096\n";
     files.write("gateway.toml", &(files.head(eal) + ports));
     Gateway::start(files, None)
 }
