@@ -75,6 +75,14 @@ struct Call {
     stdin: String,
 }
 
+/// Takes a request line apart: the command line and its standard input.
+///
+/// # Errors
+/// The line is not JSON, or not a request.
+pub fn parse_request(line: &[u8]) -> Result<(Vec<String>, String), serde_json::Error> {
+    serde_json::from_slice::<Call>(line).map(|call| (call.argv, call.stdin))
+}
+
 /// One line of an answer.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -173,9 +181,9 @@ impl Server {
         self.accept();
         let mut requests = Vec::new();
         for client in &self.clients {
-            let Some(call) = lock(client).step() else { continue };
+            let Some((argv, stdin)) = lock(client).step() else { continue };
             let reply = Reply { client: Arc::clone(client), answered: false };
-            requests.push(Request { argv: call.argv, stdin: call.stdin, reply });
+            requests.push(Request { argv, stdin, reply });
         }
         self.clients.retain(|client| !lock(client).is_over());
         requests
@@ -280,7 +288,7 @@ impl Client {
     }
 
     /// One turn; the request once it is whole.
-    fn step(&mut self) -> Option<Call> {
+    fn step(&mut self) -> Option<(Vec<String>, String)> {
         self.receive();
         self.flush();
         if self.asked || self.gone {
@@ -293,7 +301,7 @@ impl Client {
             return None;
         } else {
             let request = std::mem::take(&mut self.request);
-            match serde_json::from_slice::<Call>(&request) {
+            match parse_request(&request) {
                 Ok(call) => {
                     self.asked = true;
                     self.progress = Instant::now();

@@ -31,7 +31,8 @@ impl Files {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         crate::netns::demand_machine();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("sg-e2e-{}-{number}", std::process::id());
+        // The last letter keeps one name from being the beginning of another.
+        let prefix = format!("sg-e2e-{}-{number}g", std::process::id());
         let folder = std::env::temp_dir().join(&prefix);
         fs::create_dir_all(&folder).expect("a folder in the temporary folder");
         Files { folder, prefix }
@@ -242,12 +243,17 @@ impl Gateway {
         }
     }
 
-    /// A stop as it should be: soon, exit 0, nothing left, no complaint.
+    /// A stop as it should be: soon, exit 0, nothing left, no complaint. A gateway alone needs less
+    /// than 0.1 s; other tests and the machine's other work share two CPUs with it.
     pub fn stop_cleanly(&mut self) {
+        self.stop_within(Duration::from_secs(5));
+    }
+
+    pub fn stop_within(&mut self, limit: Duration) {
         let ending = self.stop();
         let stderr = self.files.stderr();
         assert_eq!(ending.code, Some(0), "{stderr}");
-        assert!(ending.took < Duration::from_secs(2), "the end took {:?}", ending.took);
+        assert!(ending.took < limit, "the end took {:?}", ending.took);
         assert_eq!(self.files.leftovers(), Vec::<PathBuf>::new());
         assert!(!stderr.contains("error"), "{stderr}");
     }

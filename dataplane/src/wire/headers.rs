@@ -464,6 +464,8 @@ fn ids(headers: &mut Headers, frame: &[u8]) -> Result<(), Malformed> {
                 }
             }
         }
+        // The call id lies beyond the four bytes that every GRE header has.
+        protocol::GRE if l4.len() < 8 && headers.l4_len() >= 8 => return Err(Malformed::Scattered),
         protocol::GRE => headers.dst_port = pptp_call_id(l4),
         _ => {}
     }

@@ -1,0 +1,119 @@
+//! What each fuzz target does with its bytes: a parser must neither panic nor loop, and what it
+//! accepts must hang together.
+//!
+//! Plain functions, so that the fuzzer, the corpora (`tests/corpus.rs`) and the mutations of
+//! `tests/mutations.rs` run the same thing.
+
+use std::path::Path;
+
+use dataplane::rules::hook::Family;
+use dataplane::rules::model::Ruleset;
+use dataplane::wire::{arp, headers, ndp, quoted, tcp};
+use sluicegate::config::Config;
+use sluicegate::iptables::{self, Look};
+use sluicegate::socket;
+use sluicegate::tools::conntrack_args;
+
+/// A target and its name, which is the name of its corpus too.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    ("headers", headers),
+    ("quoted", quoted),
+    ("tcp_options", tcp_options),
+    ("neighbours", neighbours),
+    ("iptables", iptables),
+    ("config", config),
+    ("conntrack_arguments", conntrack_arguments),
+    ("request", request),
+];
+
+/// A frame: one segment, the first of several, and without its link layer.
+pub fn headers(frame: &[u8]) {
+    let whole = headers::parse(frame, frame.len());
+    if let Ok(h) = whole {
+        assert!(h.l3 <= h.l4 && u32::from(h.l4) <= h.end, "{h:?}");
+        assert!(h.end as usize <= frame.len(), "{h:?}");
+        h.l4_check_ok(frame);
+        let l4 = &frame[h.l4 as usize..h.end as usize];
+        ndp::parse(&h, l4);
+        if let Some(view) = tcp::View::new(l4) {
+            view.options(l4).map(tcp_options);
+        }
+    }
+    // The same in a chain of segments whose first ends somewhere.
+    for cut in [14, 20, 34, 54, frame.len() / 2] {
+        if let Ok(h) = headers::parse(&frame[..cut.min(frame.len())], frame.len()) {
+            assert_eq!(whole, Ok(h), "the first segment says what the frame says");
+        }
+    }
+    let _ = headers::parse_ip(frame, frame.len());
+}
+
+/// What an ICMP error quotes; the first byte chooses the family.
+pub fn quoted(bytes: &[u8]) {
+    let Some((v6, quote)) = bytes.split_first() else { return };
+    if let Some(q) = quoted::parse(quote, v6 & 1 == 1) {
+        assert!(usize::from(q.l4) <= quote.len(), "{q:?}");
+    }
+}
+
+/// The options of a TCP header.
+pub fn tcp_options(bytes: &[u8]) {
+    assert!(tcp::options(bytes).count() <= bytes.len());
+    let summary = tcp::summary(bytes);
+    assert!(summary.sack_blocks().len() <= 4, "{summary:?}");
+}
+
+/// An ARP packet, and the same bytes as a neighbour discovery message.
+pub fn neighbours(bytes: &[u8]) {
+    if let Some(view) = arp::View::new(bytes) {
+        (view.operation(), view.sender(), view.target(), view.is_gratuitous());
+        (view.sender_mac(), view.target_mac());
+    }
+    let h = headers::Headers { proto: 58, ttl: 255, ..headers::Headers::default() };
+    ndp::parse(&h, bytes);
+}
+
+/// Rule text of both families: what is accepted is printed, read again and printed alike.
+pub fn iptables(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for family in [Family::V4, Family::V6] {
+        let empty = Ruleset::new(family);
+        let look = Look { counters: true, date: None, table: None };
+        match iptables::restore(&empty, text, false, true) {
+            Ok(rules) => {
+                let saved = iptables::save(&rules, look);
+                let again = iptables::restore(&empty, &saved, false, true);
+                let again = again.unwrap_or_else(|e| panic!("{e} in\n{saved}"));
+                assert_eq!(iptables::save(&again, look), saved);
+            }
+            Err(error) => assert_eq!(error.in_file("f").lines().count(), 1),
+        }
+    }
+}
+
+/// A configuration.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(error) = Config::parse(Path::new("f.toml"), text, 8 << 30) {
+        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    }
+}
+
+/// The arguments of `conntrack`, one a line.
+pub fn conntrack_arguments(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let argv: Vec<String> =
+        std::iter::once("conntrack").chain(text.lines()).map(str::to_owned).collect();
+    let _ = conntrack_args::parse(&argv);
+    let _ = conntrack_args::parse(&argv[1..]);
+}
+
+/// A line on the control socket.
+pub fn request(bytes: &[u8]) {
+    if let Ok((argv, _)) = socket::parse_request(bytes) {
+        let _ = conntrack_args::parse(&argv);
+    }
+}
