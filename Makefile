@@ -28,7 +28,8 @@ test:
 	@tests/run.sh
 
 bench:
-	@tests/packages.sh demo
+	@tests/packages.sh bench
+	cargo build --release
 	cargo run --release -p perf -- compare
 
 lint:

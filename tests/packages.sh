@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes sure that what Sluicegate needs to build (and, with `demo` or `test`, to run its demo or its
-# tests) is on this machine. Looks first, and calls apt-get only for what is missing; so a machine
+# Makes sure that what Sluicegate needs to build (and, with another word, to run its demo, tests
+# or benchmarks) is on this machine. Looks first, and calls apt-get only for what is missing; so a machine
 # that has everything is left alone and needs no network.
 #
-#   tests/packages.sh [build|demo|test]
+#   tests/packages.sh [build|demo|test|bench]
 set -euo pipefail
 
 purpose=${1:-build}
@@ -23,7 +23,7 @@ file_of '/usr/lib/llvm-*/lib/libclang*.so*' libclang-dev
 pkg-config --exists 'libdpdk >= 22.11' 2>/dev/null || missing+=(libdpdk-dev dpdk-dev)
 file_of '/usr/lib/*/librte_net_tap.a' libdpdk-dev
 
-if [[ $purpose != build ]]; then
+if [[ $purpose == demo || $purpose == test ]]; then
     command_of ip iproute2
     command_of curl curl
     command_of iperf3 iperf3
@@ -36,6 +36,11 @@ if [[ $purpose == test ]]; then
     command_of conntrack conntrack
     command_of ethtool ethtool
     command_of sysctl procps
+fi
+
+if [[ $purpose == bench ]]; then
+    command_of dpdk-testpmd dpdk-dev
+    file_of /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk openvswitch-switch-dpdk
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

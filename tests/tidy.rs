@@ -357,6 +357,9 @@ fn files_functions_and_lines_are_short() {
 
 /// True if most of the line is one string or address, which cannot be broken sensibly.
 fn is_long_word(line: &str) -> bool {
+    if line.ends_with('\\') {
+        return true;
+    }
     let strings = line.split('"').skip(1).step_by(2);
     strings.chain(line.split_whitespace()).any(|part| part.len() > COLUMNS_MAX / 2)
 }

@@ -1,5 +1,5 @@
-//! The gateway as its users have it: the binary, started on net_tap or on veth pairs between network
-//! namespaces, with the kernel's own clients and servers on both sides.
+//! The gateway as its users have it: the binary, started on net_tap or on veth pairs between
+//! network namespaces, with the kernel's own clients and servers on both sides.
 //!
 //! Needs root, iproute2, util-linux, ethtool, procps, curl and ping, and fails where they are
 //! missing. Every test has its own namespaces, file prefix, folder and control socket, so tests run
