@@ -33,9 +33,9 @@ run() {
 }
 
 # Without DPDK first: the packet logic must not need it.
-run cargo test -p dataplane
+run cargo test -p dataplane --no-fail-fast
 run cargo build --release
-run cargo test --workspace
+run cargo test --workspace --no-fail-fast
 
 # EAL once more on hugepages: reserve some where there are none, give them back in the end.
 wanted=128
