@@ -20,7 +20,8 @@ pub const SOCKET_VARIABLE: &str = "SLUICEGATE_SOCKET";
 
 /// The words of a command line.
 #[derive(Debug, Parser)]
-#[command(name = "sluicegate", version, about = "A stateful firewall and NAT gateway on DPDK")]
+#[command(name = "sluicegate", version = env!("SLUICEGATE_VERSION"))]
+#[command(about = "A stateful firewall and NAT gateway on DPDK")]
 pub struct Cli {
     /// Control socket; else the variable SLUICEGATE_SOCKET, else /run/sluicegate.sock
     #[arg(long, value_name = "PATH")]

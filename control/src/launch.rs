@@ -334,7 +334,7 @@ fn eal_args(config: &Config, free_kb: u64) -> Result<Vec<String>, LaunchError> {
             args.push(format!("--allow={}", port.device));
         }
     }
-    // Without a PCI device of ours the bus is left alone: EAL would take any NIC it has a driver for.
+    // Without a PCI device of ours the bus is left alone: EAL would take any NIC it can drive.
     let names_pci = |a: &String| {
         ["--no-pci", "-a", "--allow", "-b", "--block"]
             .iter()

@@ -7,8 +7,8 @@
 //! gateway, every [`STEP_NS`] of the capture's time but at most [`STEPS_MAX`] times, so expiry and
 //! neighbour timers happen when they would have.
 //!
-//! Everything that is drawn by lot in the daemon is fixed here: equal inputs give equal outputs, and
-//! a beginning of a capture gives a beginning of its output. A port without `mac` in the
+//! Everything that is drawn by lot in the daemon is fixed here: equal inputs give equal outputs,
+//! and a beginning of a capture gives a beginning of its output. A port without `mac` in the
 //! configuration gets 02:53:47:00:00:NN, NN being its number in the file from 0.
 
 mod capture;

@@ -1,7 +1,7 @@
 //! DPDK's own log, held back while devices come up.
 //!
-//! EAL and its drivers write several lines to stderr about one mistake, and some about none. Whoever
-//! starts them holds the lines back, and says the one thing that matters in its own words.
+//! EAL and its drivers write several lines to stderr about one mistake, and some about none.
+//! Whoever starts them holds the lines back, and says the one thing that matters in its own words.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -59,7 +59,8 @@ fn start() -> Eal {
     let args = format!(
         "--no-pci --no-telemetry --log-level=lib.*:error --lcores 0@(0-1),1@(0-1) \
          --file-prefix={prefix} {memory} --vdev net_pcap0,tx_pcap={} --vdev net_null0 \
-         --vdev net_null1,size=300,copy=1 --vdev net_null2 --vdev net_null3 --vdev net_af_packet0,iface=nosuch",
+         --vdev net_null1,size=300,copy=1 --vdev net_null2 --vdev net_null3 \
+         --vdev net_af_packet0,iface=nosuch",
         capture().display()
     );
     let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();

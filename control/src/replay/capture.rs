@@ -1,8 +1,8 @@
 //! Captures in and out: pcapng files whose interface names are port names.
 //!
-//! [`Reader`] gives frames one by one with their moment in nanoseconds since 1970, whatever unit the
-//! interface counts in. [`Writer`] writes one interface per port, in the order of the configuration,
-//! and nanoseconds. Neither keeps frames: a capture may be larger than memory.
+//! [`Reader`] gives frames one by one with their moment in nanoseconds since 1970, whatever unit
+//! the interface counts in. [`Writer`] writes one interface per port, in the order of the
+//! configuration, and nanoseconds. Neither keeps frames: a capture may be larger than memory.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,8 +1,9 @@
 //! `--explain`: what became of each frame, in one line, from what can be seen from outside.
 //!
-//! A line holds what the frame is, what left because of it, drop reasons, the conn as `conntrack -L`
-//! shows it afterwards, the rules and policies that counted, and the lines of LOG rules. It is made
-//! from counters before and after, so the rules of one frame stand in the order of
+//! A line holds what the frame is, what left because of it, drop reasons, the conn as
+//! `conntrack -L` shows it afterwards, the rules and policies that counted, and the lines of LOG
+//! rules. It is made from counters before and after, so the rules of one frame stand in the order
+//! of
 //! `iptables-save`, not in the order of the walk, and an answer of the gateway's own adds the rules
 //! that it met itself. What happens between two frames gets lines without a number.
 

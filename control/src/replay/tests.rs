@@ -1,3 +1,5 @@
+//! Captures made in memory, through the whole of the replay.
+
 use super::*;
 use dataplane::wire::build::packet::Packet;
 use dataplane::wire::ethernet::Mac;

@@ -32,10 +32,11 @@ pub fn tagged(slots: &[AtomicU64; 7], tag: u64) -> u32 {
             _mm256_set1_epi64x, _mm256_srli_epi64,
         };
         let words: *const AtomicU64 = slots.as_ptr();
-        // SAFETY: AVX2 is a feature this is compiled for. Both loads lie within the seven words, of which
-        // they share one. The words may be stored to by other threads meanwhile: an aligned 8-byte lane of a vector load
-        // is read whole on every x86-64 with AVX, so each lane is a value the word has had, which is
-        // what a relaxed load gives; the values only decide which words are read again.
+        // SAFETY: AVX2 is a feature this is compiled for. Both loads lie within the seven words, of
+        // which they share one. The words may be stored to by other threads meanwhile: an aligned
+        // 8-byte lane of a vector load is read whole on every x86-64 with AVX, so each lane is a
+        // value the word has had, which is what a relaxed load gives; the values only decide which
+        // words are read again.
         unsafe {
             let wanted = _mm256_set1_epi64x(tag as i64);
             let half = |at: usize| {

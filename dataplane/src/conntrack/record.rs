@@ -30,7 +30,8 @@
 //! destination or both are translated.
 //!
 //! A free record keeps its incarnation and lies in a free list, linked through w0 and w1 of
-//! line 0; its status and the store's byte are 0. All-zero path, next hop and generation mean "none yet".
+//! line 0; its status and the store's byte are 0. All-zero path, next hop and generation mean
+//! "none yet".
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Relaxed, Release};

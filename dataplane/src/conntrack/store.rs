@@ -204,10 +204,10 @@ impl Shared {
         }
     }
 
-    /// The live conn for a packet of a burst: `candidate` is what [`Index::candidate`] said when the
-    /// records were prefetched. It is believed if it is (still) a live conn that `matches` takes for
-    /// the packet's, which spares the second look into the index; otherwise the search starts over,
-    /// for `tuple()`.
+    /// The live conn for a packet of a burst: `candidate` is what [`Index::candidate`] said when
+    /// the records were prefetched. It is believed if it is (still) a live conn that `matches`
+    /// takes for the packet's, which spares the second look into the index; otherwise the search
+    /// starts over, for `tuple()`.
     #[inline(always)]
     pub fn find_live(
         &self,

@@ -1,4 +1,4 @@
-//! Tuples: what identifies one direction of a conn (`nf_conntrack_tuple`), their inversion and hash.
+//! Tuples: what identifies one direction of a conn (`nf_conntrack_tuple`), inversion and hash.
 //!
 //! The hash is the same for a tuple and its inversion, so a conn without NAT needs one index entry
 //! for both directions: whoever finds the record learns the direction by comparing.

@@ -16,9 +16,10 @@ pub enum Manip {
 pub struct Range {
     /// Lowest and highest address, of one family; `None` keeps the packet's own.
     pub addresses: Option<(Address, Address)>,
-    /// Lowest and highest port, or ICMP identifier; `None` leaves the choice to the kernel's classes.
+    /// Lowest and highest port, or ICMP identifier; `None` leaves it to the kernel's classes.
     pub ports: Option<(u16, u16)>,
-    /// `--to-destination a:p1-p2/base`: the port keeps its distance from `base` (`NF_NAT_RANGE_PROTO_OFFSET`).
+    /// `--to-destination a:p1-p2/base`: the port keeps its distance from `base`
+    /// (`NF_NAT_RANGE_PROTO_OFFSET`).
     pub base_port: Option<u16>,
     /// `--random` and `--random-fully`, which are the same since Linux 5.0.
     pub random: bool,

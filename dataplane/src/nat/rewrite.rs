@@ -120,8 +120,8 @@ pub fn apply_cached(frame: &mut [u8], headers: &Headers, to: &Tuple, deltas: Del
     true
 }
 
-/// The whole edit of a forwarded TCP or UDP packet over IPv4 without options and tag, in one go: MAC
-/// addresses (destination, source), TTL less one, and the translation if there is one.
+/// The whole edit of a forwarded TCP or UDP packet over IPv4 without options and tag, in one go:
+/// MAC addresses (destination, source), TTL less one, and the translation if there is one.
 #[inline(always)]
 pub fn forward_lean(
     frame: &mut [u8],

@@ -118,7 +118,7 @@ impl<P: FramePool> Pipeline<P> {
         self.scratch = Some(scratch);
     }
 
-    /// Stage 4 for one frame: sends it by its cached path or puts it on the list of those that walk.
+    /// Stage 4 for one frame: sends it by its cached path or lists it among those that walk.
     #[allow(clippy::too_many_arguments)]
     #[inline]
     fn short_way(

@@ -1,4 +1,4 @@
-//! Conntrack as a hook: find or make the conn of a packet, let its tracker judge, confirm at the end.
+//! Conntrack as a hook: find or make the conn of a packet, let its tracker judge, confirm last.
 //!
 //! Follows `nf_conntrack_in`, `resolve_normal_ct`, `init_conntrack` and `__nf_conntrack_confirm`.
 

@@ -1,8 +1,9 @@
 //! Cached paths of packets that no conn carries: those a rule marked NOTRACK.
 //!
-//! A tracked packet finds its path in its conn's record. An untracked one has no record, so the lcore
-//! remembers the paths of the last tuples it saw, one per slot of a small table; a newer tuple takes
-//! the slot. Owned by one lcore, fixed in size (256 KiB), forgotten with the paths themselves.
+//! A tracked packet finds its path in its conn's record. An untracked one has no record, so the
+//! lcore remembers the paths of the last tuples it saw, one per slot of a small table; a newer
+//! tuple takes the slot. Owned by one lcore, fixed in size (256 KiB), forgotten with the paths
+//! themselves.
 
 use crate::conntrack::tuple::KeyV4;
 use crate::pipeline::neighbour::NextHop;

@@ -8,8 +8,8 @@ use crate::wire::{icmp, icmpv6, ipv4, ipv6};
 
 /// Turns the echo request in `frame` into its reply: back to its source, from `mac` and `src` (the
 /// address asked, or the gateway's own if a group was asked), TTL 64, same TOS, data and IPv4
-/// options untouched. Only the headers need to be in `frame`. `id` is the IPv4 identification; DF is
-/// cleared.
+/// options untouched. Only the headers need to be in `frame`. `id` is the IPv4 identification; DF
+/// is cleared.
 ///
 /// False, and nothing changed, if it is no whole echo request or its IPv6 header has extensions,
 /// which a reply would not repeat.

@@ -1,0 +1,52 @@
+# Each of these installs what it needs first (Debian's packages, through apt-get) unless it is there.
+#
+#   make demo      a gateway between two network namespaces, with real clients (as root)
+#   make test      every test (as root: some make network namespaces)
+#   make bench     the benchmarks, beside what else this machine has
+#   make lint      formatting and clippy, warnings as errors
+#   make install   binary, configurations and documents under PREFIX (and DESTDIR)
+
+PREFIX ?= /usr/local
+SHELL = /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+DOCUMENTS = README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE
+
+.PHONY: all demo test bench lint install clean
+
+all:
+	tests/packages.sh build
+	cargo build --release
+
+demo:
+	@tests/packages.sh demo
+	@cargo build --release
+	@tests/demo.sh target/release/sluicegate
+
+test:
+	@tests/packages.sh test
+	@tests/run.sh
+
+bench:
+	@tests/packages.sh bench
+	cargo build --release
+	cargo run --release -p perf -- compare
+
+lint:
+	@tests/packages.sh build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p dataplane --all-targets -- -D warnings
+
+install:
+	@test -x target/release/sluicegate || { echo "first: make all"; exit 1; }
+	install -Dm 755 target/release/sluicegate $(DESTDIR)$(PREFIX)/sbin/sluicegate
+	install -d $(DESTDIR)$(PREFIX)/share/sluicegate/configs
+	install -m 644 configs/* $(DESTDIR)$(PREFIX)/share/sluicegate/configs
+	install -d $(DESTDIR)$(PREFIX)/share/doc/sluicegate/docs/adr
+	install -m 644 $(DOCUMENTS) $(DESTDIR)$(PREFIX)/share/doc/sluicegate
+	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/sluicegate/docs
+	install -m 644 docs/adr/*.md $(DESTDIR)$(PREFIX)/share/doc/sluicegate/docs/adr
+
+clean:
+	cargo clean

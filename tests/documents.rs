@@ -1,0 +1,114 @@
+//! Documents and code say the same: drop reasons, configuration keys, crates, links.
+
+#![forbid(unsafe_code)]
+#![allow(missing_docs)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dataplane::pipeline::drops::DropReason;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// What stands between backquotes in `text`.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_drop_reason_has_its_row_in_order() {
+    let text = read("docs/drop-reasons.md");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').splitn(3, '|').map(str::trim).collect())
+        .collect();
+    let names: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+    let reasons: Vec<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+    assert_eq!(names, reasons);
+    for (row, reason) in rows.iter().zip(DropReason::ALL) {
+        assert_eq!(row[1], reason.text(), "meaning of {}", reason.name());
+        assert!(row[2].ends_with('.'), "{}: what to do?", reason.name());
+    }
+}
+
+/// Keys of the commented reference, with `key = value` or `# key = value` lines.
+#[test]
+fn every_key_of_the_reference_is_explained() {
+    let text = read("docs/configuration.md");
+    let explained: BTreeSet<&str> = quoted(&text).collect();
+    let reference = read("configs/reference.toml");
+    let keys = reference.lines().filter_map(|line| {
+        let (key, _) = line.trim_start_matches("# ").split_once(" = ")?;
+        key.chars().all(|c| c.is_ascii_lowercase() || c == '_').then_some(key)
+    });
+    let missing: Vec<&str> = keys.filter(|key| !explained.contains(key)).collect();
+    assert!(missing.is_empty(), "not in docs/configuration.md: {missing:?}");
+}
+
+#[test]
+fn every_crate_has_its_reason() {
+    let text = read("docs/dependencies.md");
+    let explained: BTreeSet<&str> = quoted(&text).collect();
+    let mut used = BTreeSet::new();
+    let mut manifests = vec!["Cargo.toml".to_owned()];
+    for entry in fs::read_dir(root()).unwrap() {
+        let path = entry.unwrap().path().join("Cargo.toml");
+        if let Ok(inner) = path.strip_prefix(root())
+            && path.is_file()
+        {
+            manifests.push(inner.to_string_lossy().into_owned());
+        }
+    }
+    for manifest in manifests {
+        let mut listing = false;
+        for line in read(&manifest).lines() {
+            if line.starts_with('[') {
+                listing = line.ends_with("dependencies]");
+            } else if listing && let Some((name, what)) = line.split_once('=') {
+                let name = name.trim().trim_end_matches(".workspace");
+                if !what.contains("path =") {
+                    used.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    assert!(used.len() >= 10, "{used:?}");
+    let missing: Vec<&String> = used.iter().filter(|n| !explained.contains(n.as_str())).collect();
+    assert!(missing.is_empty(), "not in docs/dependencies.md: {missing:?}");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut broken = Vec::new();
+    let folders = ["", "docs", "docs/adr", "perf"];
+    for folder in folders {
+        let Ok(entries) = fs::read_dir(root().join(folder)) else { continue };
+        let files = entries.map(|entry| entry.unwrap().path());
+        for file in files.filter(|file| file.extension().is_some_and(|e| e == "md")) {
+            let text = fs::read_to_string(&file).unwrap();
+            for target in links(&text) {
+                let path = file.parent().unwrap_or(Path::new("")).join(target);
+                if !path.exists() {
+                    broken.push(format!("{}: {target}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Targets of links to files.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets
+        .map(|target| target.split('#').next().unwrap_or(target))
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+}

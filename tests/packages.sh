@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Makes sure that what Sluicegate needs to build (and, with another word, to run its demo, tests
+# or benchmarks) is on this machine. Looks first, and calls apt-get only for what is missing; so a machine
+# that has everything is left alone and needs no network.
+#
+#   tests/packages.sh [build|demo|test|bench]
+set -euo pipefail
+
+purpose=${1:-build}
+missing=()
+
+# Wants a command, which Debian has in a package.
+command_of() { command -v "$1" >/dev/null 2>&1 || PATH=/usr/sbin:/sbin:$PATH command -v "$1" \
+    >/dev/null 2>&1 || missing+=("$2"); }
+
+# Wants a file that matches a pattern.
+file_of() { compgen -G "$1" >/dev/null || missing+=("$2"); }
+
+command_of cc gcc
+command_of pkg-config pkg-config
+file_of '/usr/include/stdio.h' libc6-dev
+file_of '/usr/lib/llvm-*/lib/libclang*.so*' libclang-dev
+pkg-config --exists 'libdpdk >= 22.11' 2>/dev/null || missing+=(libdpdk-dev dpdk-dev)
+file_of '/usr/lib/*/librte_net_tap.a' libdpdk-dev
+
+if [[ $purpose == demo || $purpose == test ]]; then
+    command_of ip iproute2
+    command_of curl curl
+    command_of iperf3 iperf3
+    command_of ping iputils-ping
+    command_of python3 python3
+    command_of setpriv util-linux
+fi
+if [[ $purpose == test ]]; then
+    command_of iptables iptables
+    command_of conntrack conntrack
+    command_of ethtool ethtool
+    command_of sysctl procps
+fi
+
+if [[ $purpose == bench ]]; then
+    command_of dpdk-testpmd dpdk-dev
+    file_of /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk openvswitch-switch-dpdk
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "Rust is missing: install it with rustup (https://rustup.rs), then try again." >&2
+    exit 1
+fi
+[[ ${#missing[@]} -eq 0 ]] && exit 0
+
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+echo "Installing ${missing[*]}"
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "There is no apt-get here: install these Debian packages' equivalents yourself." >&2
+    exit 1
+fi
+as_root=()
+[[ $(id -u) -eq 0 ]] || as_root=(sudo)
+quietly=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0)
+"${quietly[@]}" update </dev/null
+"${quietly[@]}" install -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null
