@@ -95,7 +95,7 @@ pub struct Rig {
     pub gateway: Gateway,
     pub lan: Namespace,
     pub wan: Namespace,
-    pub middle: Namespace,
+    _middle: Namespace,
 }
 
 /// A side of the gateway as its host sees it.
@@ -142,7 +142,7 @@ impl Rig {
         }
         wan.run(&format!("ip link set wan-host mtu {}", wish.wan_mtu));
         wan.run(&format!("ip address add {BEHIND}/32 dev lo"));
-        Rig { gateway, lan, wan, middle }
+        Rig { gateway, lan, wan, _middle: middle }
     }
 
     pub fn files(&self) -> &Files {
