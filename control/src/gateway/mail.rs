@@ -19,7 +19,8 @@ pub(super) struct Inbox {
     pub(super) folding: usize,
     /// Lcores that have not adopted the current snapshot yet.
     pub(super) adopting: usize,
-    /// Empty buffers of the expiry sweep.
+    /// Empty buffers of the expiry sweep, boxed as the messages carry them.
+    #[allow(clippy::vec_box)]
     pub(super) spare: Vec<Box<Vec<ConnId>>>,
     /// Buffers of the expiry sweep under way.
     pub(super) expiring: usize,
