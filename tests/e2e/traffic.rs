@@ -217,7 +217,6 @@ fn a_host_that_does_not_answer_is_given_up_and_its_callers_are_told() {
 }
 
 #[test]
-#[ignore = "the kernel undoes the translation of such a packet; the pipeline says nothing yet"]
 fn a_translated_caller_is_told_too() {
     an_unreachable_host(RULES4, WAN_GATEWAY);
 }
