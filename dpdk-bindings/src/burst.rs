@@ -14,6 +14,7 @@ pub const BURST_MAX: usize = 64;
 /// A fixed array of mbufs with the memory layout of DPDK's `struct rte_mbuf *[]`, so that receive
 /// and send work on it in place. A slice of [`Mbuf`] by deref; dropping it frees all in one call.
 #[derive(Default)]
+#[repr(transparent)]
 pub struct Burst {
     mbufs: ArrayVec<Mbuf, BURST_MAX>,
 }
@@ -22,6 +23,14 @@ impl Burst {
     /// An empty burst.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An array of mbufs as a burst, in place: for who keeps bursts in arrays of his own.
+    #[inline]
+    pub fn wrap(mbufs: &mut ArrayVec<Mbuf, BURST_MAX>) -> &mut Burst {
+        // SAFETY: Burst is transparent over this very type and adds no condition of its own, so a
+        // pointer to one is a pointer to the other; the borrow is passed on.
+        unsafe { &mut *core::ptr::from_mut(mbufs).cast() }
     }
 
     /// How many more mbufs it can take.

@@ -1,6 +1,6 @@
 //! Small servers that run on threads of a namespace until they are dropped.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,6 +11,20 @@ use crate::netns::Namespace;
 /// Bytes that are the same every time and never repeat at a power of two.
 pub fn body(len: usize) -> Vec<u8> {
     (0..len as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+/// Binds an address that the kernel may take a moment to offer: an IPv6 one is tentative until its
+/// link is up.
+fn settled<T>(bind: impl Fn() -> std::io::Result<T>) -> T {
+    for _ in 0..250 {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound.expect("a free port"),
+        }
+    }
+    bind().expect("the address within five seconds")
 }
 
 /// Ends its threads when dropped.
@@ -28,7 +42,7 @@ impl Server {
     /// HTTP: `/N` is answered with [`body`]`(N)`, `/N/slow` with the same at about 2 MB/s.
     pub fn http(namespace: &Namespace, address: &str) -> Server {
         let address: SocketAddr = address.parse().expect("an address and port");
-        let listener = namespace.within(move || TcpListener::bind(address).expect("a free port"));
+        let listener = namespace.within(move || settled(|| TcpListener::bind(address)));
         listener.set_nonblocking(true).expect("sockets can be made non-blocking");
         let stop = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&stop);
@@ -49,7 +63,7 @@ impl Server {
     /// UDP: every datagram goes back to its sender behind the text of the sender's address.
     pub fn udp_echo(namespace: &Namespace, address: &str) -> Server {
         let address: SocketAddr = address.parse().expect("an address and port");
-        let socket = namespace.within(move || UdpSocket::bind(address).expect("a free port"));
+        let socket = namespace.within(move || settled(|| UdpSocket::bind(address)));
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout can be set");
         let stop = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&stop);

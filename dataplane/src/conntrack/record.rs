@@ -177,16 +177,16 @@ impl Records {
     /// Brings in the lines that an established packet will write: line 0, the tracker's line if
     /// `tracker`, and an IPv6 record's addresses.
     #[inline]
-    pub fn prefetch(&self, number: ConnRef, tracker: bool) {
-        if let Some(conn) = self.get(number) {
-            prefetch_write(&conn.lines[0]);
-            if tracker {
-                prefetch_write(&conn.lines[1]);
-            }
-            if let Some(addresses) = conn.addresses {
-                prefetch_write(addresses);
-            }
+    pub fn prefetch(&self, number: ConnRef, tracker: bool) -> Option<Conn<'_>> {
+        let conn = self.get(number)?;
+        prefetch_write(&conn.lines[0]);
+        if tracker {
+            prefetch_write(&conn.lines[1]);
         }
+        if let Some(addresses) = conn.addresses {
+            prefetch_write(addresses);
+        }
+        Some(conn)
     }
 }
 

@@ -209,15 +209,15 @@ impl Shared {
     /// takes for the packet's, which spares the second look into the index; otherwise the search
     /// starts over, for `tuple()`.
     #[inline(always)]
-    pub fn find_live(
-        &self,
-        candidate: Option<ConnRef>,
+    pub fn find_live<'a>(
+        &'a self,
+        candidate: Option<Conn<'a>>,
         zone: u16,
         now: Tick,
         matches: impl FnOnce(Conn<'_>) -> Option<Direction>,
         search: impl FnOnce() -> (u64, Tuple),
-    ) -> Option<(Conn<'_>, Direction)> {
-        if let Some(conn) = candidate.and_then(|number| self.records.get(number))
+    ) -> Option<(Conn<'a>, Direction)> {
+        if let Some(conn) = candidate
             && let Some(direction) = matches(conn)
             && conn.status().has(Status::CONFIRMED)
             && !conn.is_expired(now)
@@ -650,7 +650,13 @@ mod tests {
                 assert_eq!(shared.index.candidate(hash), Some(number));
                 for candidate in [None, Some(number), Some(ConnRef::new(Family::V4, 77))] {
                     let found = shared
-                        .find_live(candidate, 0, NOW, |c| c.matches(&tuple, 0), || (hash, tuple))
+                        .find_live(
+                            candidate.and_then(|n| store.conn(n)),
+                            0,
+                            NOW,
+                            |c| c.matches(&tuple, 0),
+                            || (hash, tuple),
+                        )
                         .unwrap();
                     assert_eq!((found.0.number(), found.1), (number, direction));
                 }
@@ -668,7 +674,7 @@ mod tests {
             assert!(
                 store
                     .shared()
-                    .find_live(Some(number), 0, NOW, |c| c.matches(&orig, 0), || (hash, orig))
+                    .find_live(store.conn(number), 0, NOW, |c| c.matches(&orig, 0), || (hash, orig))
                     .is_none()
             );
             // The record again, for the same tuple, not yet confirmed: a candidate is not believed.
@@ -678,7 +684,7 @@ mod tests {
             assert!(
                 store
                     .shared()
-                    .find_live(Some(number), 0, NOW, |c| c.matches(&orig, 0), || (hash, orig))
+                    .find_live(store.conn(number), 0, NOW, |c| c.matches(&orig, 0), || (hash, orig))
                     .is_none()
             );
             assert!(store.release_unconfirmed(again));

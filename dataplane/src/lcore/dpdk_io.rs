@@ -1,7 +1,7 @@
 //! The ports of one lcore on DPDK: the only file of this crate that knows it.
 //!
-//! Owns the receive and transmit queues given to the lcore and a handle of the mempool. Bursts are
-//! moved between DPDK's array and the pipeline's; each mbuf stays owned by exactly one of them.
+//! Owns the receive and transmit queues given to the lcore and a handle of the mempool. The
+//! pipeline's bursts have the layout of DPDK's, so drivers fill and empty them in place.
 
 use dpdk_bindings::{Burst as Mbufs, Mbuf, Mempool, RxQueue, TxQueue};
 
@@ -59,14 +59,12 @@ pub struct Queues {
 pub struct DpdkIo {
     ports: Vec<Queues>,
     pool: Mempool,
-    received: Mbufs,
-    sending: Mbufs,
 }
 
 impl DpdkIo {
     /// From the queues of each port, in the order of port numbers.
     pub fn new(ports: Vec<Queues>, pool: Mempool) -> DpdkIo {
-        DpdkIo { ports, pool, received: Mbufs::new(), sending: Mbufs::new() }
+        DpdkIo { ports, pool }
     }
 }
 
@@ -88,21 +86,14 @@ impl BurstIo for DpdkIo {
     #[inline]
     fn receive(&mut self, port: PortId, burst: &mut Burst<Mbuf>, max: usize) {
         let Some(queues) = self.ports.get_mut(port.0 as usize) else { return };
-        let max = max.min(burst.remaining_capacity());
-        queues.rx.burst_at_most(&mut self.received, max);
-        burst.extend(self.received.drain().take(max));
+        queues.rx.burst_at_most(Mbufs::wrap(burst), max);
     }
 
     #[inline]
     fn transmit(&mut self, port: PortId, burst: &mut Burst<Mbuf>) -> usize {
         let Some(queues) = self.ports.get_mut(port.0 as usize) else { return 0 };
         let before = queues.tx.chains_dropped();
-        for mbuf in burst.drain(..) {
-            // The burst that was just emptied had no more room than this one.
-            let _ = self.sending.push(mbuf);
-        }
-        queues.tx.burst(&mut self.sending);
-        burst.extend(self.sending.drain());
+        queues.tx.burst(Mbufs::wrap(burst));
         (queues.tx.chains_dropped() - before) as usize
     }
 }

@@ -52,8 +52,6 @@ pub(crate) struct Scratch {
     /// Of the others.
     headers: [Headers; BURST_MAX],
     hashes: [u64; BURST_MAX],
-    /// The record that the index suggests.
-    candidates: [Option<ConnRef>; BURST_MAX],
 }
 
 impl Default for Scratch {
@@ -63,7 +61,6 @@ impl Default for Scratch {
             lean: [Lean::default(); BURST_MAX],
             headers: [Headers::default(); BURST_MAX],
             hashes: [0; BURST_MAX],
-            candidates: [None; BURST_MAX],
         }
     }
 }
@@ -102,11 +99,13 @@ impl<P: FramePool> Pipeline<P> {
             counters.rx_bytes.add(bytes);
         }
         scratch.parse(frames, at);
-        scratch.find_candidates(frames.len(), at);
+        let mut candidates: [Option<Conn<'_>>; BURST_MAX] = [None; BURST_MAX];
+        scratch.find_candidates(frames.len(), &mut candidates, at);
         let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
         let our_mac = at.policy.port(port).mac;
         for (i, frame) in frames.drain(..).enumerate() {
-            self.short_way(pool, port, &our_mac, (frame, i), &scratch, &mut long, at);
+            let candidate = candidates.get(i).copied().flatten();
+            self.short_way(pool, port, &our_mac, (frame, i, candidate), &scratch, &mut long, at);
         }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         for l in long {
@@ -126,7 +125,7 @@ impl<P: FramePool> Pipeline<P> {
         pool: &mut P,
         port: PortId,
         our_mac: &[u8; 6],
-        (mut frame, i): (P::Frame, usize),
+        (mut frame, i, candidate): (P::Frame, usize, Option<Conn<'_>>),
         scratch: &Scratch,
         long: &mut ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
@@ -135,10 +134,12 @@ impl<P: FramePool> Pipeline<P> {
         let kind = scratch.kinds[i];
         let short = match kind {
             Kind::Lean if addressed => {
-                let (lean, candidate) = (&scratch.lean[i], scratch.candidates[i]);
-                self.by_lean_path(port, &mut frame, lean, candidate, long, at)
+                self.by_lean_path(port, &mut frame, &scratch.lean[i], candidate, long, at)
             }
-            Kind::Plain if addressed => self.by_path(port, &mut frame, i, scratch, long, at),
+            Kind::Plain if addressed => {
+                let (h, hash) = (&scratch.headers[i], scratch.hashes[i]);
+                self.by_path(port, &mut frame, (h, hash), candidate, long, at)
+            }
             Kind::Lean | Kind::Plain | Kind::Other => Short::WALK,
             Kind::Refused(malformed) => return self.refuse(pool, port, frame, malformed, at),
         };
@@ -166,16 +167,14 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         port: PortId,
         frame: &mut P::Frame,
-        i: usize,
-        scratch: &Scratch,
+        (h, hash): (&Headers, u64),
+        candidate: Option<Conn<'_>>,
         long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) -> Short {
-        let h = &scratch.headers[i];
         let tuple = tuple_of(h);
         let matches = |conn: Conn<'_>| conn.matches(&tuple, ZONE);
-        let search = || (scratch.hashes[i], tuple);
-        let candidate = scratch.candidates[i];
+        let search = || (hash, tuple);
         let found = at.table.find_live(candidate, ZONE, at.now.tick, matches, search);
         let Some((conn, direction)) = found else { return Short::WALK };
         let status = conn.status();
@@ -294,18 +293,21 @@ impl Scratch {
 
     /// Stage 3: the records on their way.
     #[inline]
-    fn find_candidates(&mut self, frames: usize, at: At<'_>) {
-        for i in 0..frames.min(BURST_MAX) {
+    fn find_candidates<'a>(
+        &self,
+        frames: usize,
+        candidates: &mut [Option<Conn<'a>>; BURST_MAX],
+        at: At<'a>,
+    ) {
+        for (i, candidate) in candidates.iter_mut().enumerate().take(frames) {
             let tcp = match self.kinds[i] {
                 Kind::Lean => self.lean[i].key.proto == proto::TCP,
                 Kind::Plain => self.headers[i].proto == proto::TCP,
                 Kind::Other | Kind::Refused(_) => continue,
             };
-            let candidate = at.table.index.candidate(self.hashes[i]);
-            if let Some(number) = candidate {
-                at.table.records.prefetch(number, tcp);
+            if let Some(number) = at.table.index.candidate(self.hashes[i]) {
+                *candidate = at.table.records.prefetch(number, tcp);
             }
-            self.candidates[i] = candidate;
         }
     }
 }

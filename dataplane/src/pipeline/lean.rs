@@ -5,7 +5,7 @@
 
 use arrayvec::ArrayVec;
 
-use crate::conntrack::record::{Conn, ConnRef};
+use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Status};
 use crate::conntrack::tuple::{HashSeed, KeyV4, proto};
 use crate::conntrack::view::EventKind;
@@ -114,7 +114,7 @@ impl<P: FramePool> Pipeline<P> {
         port: PortId,
         frame: &mut P::Frame,
         lean: &Lean,
-        candidate: Option<ConnRef>,
+        candidate: Option<Conn<'_>>,
         long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) -> Short {

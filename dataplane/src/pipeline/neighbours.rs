@@ -62,13 +62,27 @@ impl<F> Held<F> {
     }
 }
 
-/// Frames on their way out of one port.
+/// Frames on their way out of one port: a burst as the driver takes it, and what goes beyond.
 #[derive(Debug)]
-pub(crate) struct Output<F>(ArrayVec<F, OUTPUT_MAX>);
+pub(crate) struct Output<F> {
+    burst: Burst<F>,
+    more: ArrayVec<F, { OUTPUT_MAX - BURST_MAX }>,
+}
 
 impl<F> Default for Output<F> {
     fn default() -> Output<F> {
-        Output(ArrayVec::new())
+        Output { burst: Burst::new(), more: ArrayVec::new() }
+    }
+}
+
+impl<F> Output<F> {
+    /// Gives the frame back when there is no room.
+    #[inline]
+    fn push(&mut self, frame: F) -> Result<(), F> {
+        match self.burst.try_push(frame) {
+            Ok(()) => Ok(()),
+            Err(full) => self.more.try_push(full.element()).map_err(|full| full.element()),
+        }
     }
 }
 
@@ -188,8 +202,8 @@ impl<P: FramePool> Pipeline<P> {
     #[inline]
     pub(crate) fn put_out(&mut self, port: PortId, frame: P::Frame) {
         let output = self.outputs.get_mut(port.0 as usize);
-        if let Some(Err(full)) = output.map(|o| o.0.try_push(frame)) {
-            self.drop_frame(full.element(), DropReason::TxFull);
+        if let Some(Err(frame)) = output.map(|o| o.push(frame)) {
+            self.drop_frame(frame, DropReason::TxFull);
         }
     }
 
@@ -199,10 +213,10 @@ impl<P: FramePool> Pipeline<P> {
         let Pipeline { outputs, links, .. } = self;
         for (number, output) in outputs.iter_mut().enumerate() {
             let port = PortId(number as u8);
-            let mut frames = output.0.drain(..);
-            while frames.len() > 0 {
-                let mut burst: Burst<P::Frame> = frames.by_ref().take(BURST_MAX).collect();
-                send_burst(&links.counters, port, &mut burst, &mut send);
+            while !output.burst.is_empty() {
+                send_burst(&links.counters, port, &mut output.burst, &mut send);
+                let n = output.more.len().min(BURST_MAX);
+                output.burst.extend(output.more.drain(..n));
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use core::ops::ControlFlow;
 
-use crate::conntrack::record::ConnRef;
+use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::store::Shared;
 use crate::conntrack::tcp::TcpTrack;
@@ -79,6 +79,11 @@ impl<P: FramePool> Pipeline<P> {
         }
         if a.fresh && !conn.status().has(bits(manip).1) {
             self.decide(t, &a, hook, manip, at)?;
+        } else if manip == Manip::Src && left_elsewhere(t, conn, a.direction) {
+            if let Attached::Conn(attached) = &mut t.attached {
+                attached.delete = true;
+            }
+            return Err(DropReason::NatDrop);
         }
         self.edit(t, &a, manip, at);
         Ok(())
@@ -100,6 +105,9 @@ impl<P: FramePool> Pipeline<P> {
         let range = match walked.verdict {
             Verdict::Accept => select::null_binding(&current, manip),
             Verdict::Nat(target) => {
+                if let (NatTarget::Masquerade(_), Some(port)) = (target, t.out_port) {
+                    conn.set_flags(port.0.saturating_add(1));
+                }
                 self.range_of(t, &target, hook, &current, at).ok_or(DropReason::NatDrop)?
             }
             Verdict::Drop | Verdict::Reject(_) => return Err(DropReason::NatDrop),
@@ -198,6 +206,16 @@ impl<P: FramePool> Pipeline<P> {
             Err(DropReason::BadIcmpError)
         }
     }
+}
+
+/// True if a conn that borrows the address of a port now leaves by another one: what answers would
+/// come back to is not this conn's any more, so it has to go (`nf_nat_oif_changed`). The record's
+/// flags hold the number of that port plus one.
+fn left_elsewhere<F>(t: &Transit<F>, conn: Conn<'_>, direction: Direction) -> bool {
+    let lender = conn.flags();
+    lender != 0
+        && direction == Direction::Original
+        && t.out_port.is_some_and(|port| port.0.saturating_add(1) != lender)
 }
 
 /// The tuple of the other direction, if the conn translates this end of packets like this one.
