@@ -265,6 +265,7 @@ impl ControlCore {
             }
         }
         self.knobs = knobs;
+        self.provide_memory().map_err(|e| ReloadError::Max(e.to_string()))?;
         let now = self.tick_now();
         for old in &self.config.neighbours {
             if !config.neighbours.contains(old) {

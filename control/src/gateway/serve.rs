@@ -142,6 +142,8 @@ impl Gateway for ControlCore {
             _ => {
                 let name = key.strip_prefix("nf_conntrack_").ok_or(SysctlError::Unknown)?;
                 self.knobs.set(name, value).map_err(|_| SysctlError::Invalid)?;
+                // Before the first conn that wants it: accounting and stamps need blocks.
+                self.provide_memory().map_err(|_| SysctlError::Invalid)?;
                 self.publish_knobs();
                 Ok(())
             }

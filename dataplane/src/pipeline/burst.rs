@@ -101,6 +101,9 @@ impl<P: FramePool> Pipeline<P> {
         scratch.parse(frames, at);
         let mut candidates: [Option<Conn<'_>>; BURST_MAX] = [None; BURST_MAX];
         scratch.find_candidates(frames.len(), &mut candidates, at);
+        if self.untracked.is_used(self.generation) {
+            scratch.lean.iter().take(frames.len()).for_each(|l| self.untracked.prefetch(l.hash));
+        }
         let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
         let our_mac = at.policy.port(port).mac;
         for (i, frame) in frames.drain(..).enumerate() {

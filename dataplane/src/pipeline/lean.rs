@@ -118,12 +118,16 @@ impl<P: FramePool> Pipeline<P> {
         long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) -> Short {
+        // As raw comes before conntrack; a path is only remembered where raw's verdict is settled.
+        if self.untracked.is_used(self.generation)
+            && let Some(short) = self.untracked_path(port, frame, lean, at)
+        {
+            return short;
+        }
         let matches = |conn: Conn<'_>| conn.matches_v4(&lean.key, ZONE);
         let search = || (lean.hash, lean.key.tuple());
         let found = at.table.find_live(candidate, ZONE, at.now.tick, matches, search);
-        let Some((conn, direction)) = found else {
-            return self.untracked_path(port, frame, lean, at);
-        };
+        let Some((conn, direction)) = found else { return Short::WALK };
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
@@ -161,7 +165,7 @@ impl<P: FramePool> Pipeline<P> {
         way.end(frame, extent.end)
     }
 
-    /// The same for a packet without conn that a rule marks NOTRACK.
+    /// The same for a packet that a rule marks NOTRACK; `None` if that is not known of it.
     #[inline(never)]
     fn untracked_path(
         &mut self,
@@ -169,20 +173,18 @@ impl<P: FramePool> Pipeline<P> {
         frame: &mut P::Frame,
         lean: &Lean,
         at: At<'_>,
-    ) -> Short {
-        let found = self.untracked.find(&lean.key, lean.hash, port, self.generation);
-        let Some((number, next_hop)) = found else { return Short::WALK };
+    ) -> Option<Short> {
+        let (number, next_hop) =
+            self.untracked.find(&lean.key, lean.hash, port, self.generation)?;
         let extent = lean.extent();
         let size = (lean.ttl, extent.ip_len());
-        let Some(way) = self.way(port, number, CtState::Untracked, next_hop, size, at) else {
-            return Short::WALK;
-        };
+        let way = self.way(port, number, CtState::Untracked, next_hop, size, at)?;
         self.paths.count(number, extent.ip_len());
         self.took_path += 1;
         if let Way::Out { macs, .. } = &way {
             rewrite::forward_lean(frame.head_mut(), macs, extent.proto, None);
         }
-        way.end(frame, extent.end)
+        Some(way.end(frame, extent.end))
     }
 }
 
