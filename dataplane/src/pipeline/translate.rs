@@ -25,12 +25,12 @@ use crate::time::Tick;
 use crate::wire::address::Address;
 
 /// The conntrack table as the choice of a tuple sees it.
-struct Claimed<'a> {
+struct TuplesInUse<'a> {
     shared: &'a Shared,
     now: Tick,
 }
 
-impl Claims for Claimed<'_> {
+impl Claims for TuplesInUse<'_> {
     type Record = ConnRef;
 
     fn holder(&self, reply: &Tuple) -> Option<Holder<ConnRef>> {
@@ -79,6 +79,9 @@ impl<P: FramePool> Pipeline<P> {
         }
         if a.fresh && !conn.status().has(bits(manip).1) {
             self.decide(t, &a, hook, manip, at)?;
+        } else if hook == Hook::Postrouting && leaves_elsewhere(t, &a, at) {
+            t.attached = Attached::Conn(Attachment { delete: true, ..a });
+            return Err(DropReason::NatDrop);
         }
         self.edit(t, &a, manip, at);
         Ok(())
@@ -115,7 +118,7 @@ impl<P: FramePool> Pipeline<P> {
             syn_end,
             gre_child: false,
         };
-        let claims = Claimed { shared: at.table, now: at.now.tick };
+        let claims = TuplesInUse { shared: at.table, now: at.now.tick };
         let random = &mut self.random;
         let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
         self.links.counters.conntrack.found.add(selected.found as u64);
@@ -125,6 +128,9 @@ impl<P: FramePool> Pipeline<P> {
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         let (translated, decided) = bits(manip);
         conn.add_status(decided);
+        if let (Verdict::Nat(NatTarget::Masquerade(_)), Some(port)) = (walked.verdict, t.out_port) {
+            conn.set_masqueraded_by(port.0);
+        }
         if selected.tuple != current
             && let Some(reply) = selected.tuple.inverted()
         {
@@ -161,7 +167,10 @@ impl<P: FramePool> Pipeline<P> {
                 lend(range, loopback)
             }
             NatTarget::Redirect(range) => {
-                lend(range, at.policy.port(t.in_port?).source_for(current.src)?)
+                let port = at.policy.port(t.in_port?);
+                let own =
+                    if current.is_v6() { port.source_for(current.src) } else { port.primary_v4() };
+                lend(range, own?)
             }
         })
     }
@@ -198,6 +207,14 @@ impl<P: FramePool> Pipeline<P> {
             Err(DropReason::BadIcmpError)
         }
     }
+}
+
+/// True for a packet that leaves by another port than the one whose address its conn was lent: the
+/// conn is over, as nobody would answer to that address there (`nf_nat_oif_changed`).
+fn leaves_elsewhere<F>(t: &Transit<F>, a: &Attachment, at: At<'_>) -> bool {
+    let lender = at.table.records.get(a.conn).and_then(|conn| conn.masqueraded_by());
+    let original = a.direction == Direction::Original && !a.lent;
+    original && lender.is_some_and(|port| t.out_port.is_some_and(|out| out.0 != port))
 }
 
 /// The tuple of the other direction, if the conn translates this end of packets like this one.

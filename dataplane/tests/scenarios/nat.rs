@@ -4,7 +4,7 @@ use dataplane::conntrack::state::Status;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::rules::hook::Table::{Filter, Mangle, Nat};
 use dataplane::rules::matches::StateMask;
-use dataplane::rules::targets::Target;
+use dataplane::rules::targets::{NatOptions, Target};
 use dataplane::wire::build::packet::Packet;
 use dataplane::wire::tcp::flags::{ACK, RST, SYN};
 
@@ -45,6 +45,31 @@ fn masquerade_keeps_the_port_and_turns_answers_back() {
     for conn in rig.list() {
         assert!(conn.status.has(Status::SRC_NAT) && !conn.status.has(Status::DST_NAT));
     }
+}
+
+#[test]
+fn a_masqueraded_conn_ends_when_it_would_leave_by_another_port() {
+    let everywhere = on(Target::Masquerade(NatOptions::default()));
+    let mut rig = Setup::default().both(Nat, "POSTROUTING", everywhere).start();
+    for _ in 0..3 {
+        assert_eq!(flow(&mut rig, LAN, udp(CLIENT, SERVER)), format!("{WAN4} > {SERVER}"));
+        rig.pass(WAN, udp(SERVER, WAN4));
+    }
+    rig.setup.routes.push(route("198.51.100.0", 24, Some("192.168.1.3"), LAN));
+    rig.publish();
+    rig.dropped(LAN, udp(CLIENT, SERVER), DropReason::NatDrop);
+    assert_eq!(rig.list().len(), 0);
+    let anew = flow(&mut rig, LAN, udp(CLIENT, SERVER));
+    assert_eq!(anew, format!("192.168.1.1:4000 > {SERVER}"));
+}
+
+#[test]
+fn redirect_leads_to_the_ports_first_address_whoever_asks() {
+    let mut setup = Setup::default().both(Nat, "PREROUTING", redirect(Some(53)).proto(17));
+    setup.own.push((0, "10.9.0.1", 24));
+    let mut rig = setup.start();
+    rig.send(LAN, udp("10.9.0.7:4000", SERVER));
+    assert_eq!(rig.conn().reply.src, address("192.168.1.1"));
 }
 
 #[test]
