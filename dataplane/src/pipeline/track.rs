@@ -66,7 +66,8 @@ fn ids(
     (kind, code, id): (u8, u8, u16),
 ) -> Tuple {
     let (src_id, dst_id) = match proto_number {
-        proto::TCP | proto::UDP => ports,
+        // The two without a tracker of their own too: NAT writes the ports that the tuple names.
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => ports,
         proto::ICMP | proto::ICMPV6 => (id, u16::from_be_bytes([kind, code])),
         _ => (0, 0),
     };

@@ -180,6 +180,7 @@ impl<P: FramePool> Pipeline<P> {
         if let Some(other) = translated_by(a, manip, at)
             && let Some(target) = other.inverted()
         {
+            let target = with_call_id(target, t.headers.dst_port);
             rewrite::apply(t.frame.head_mut(), &mut t.headers, manip, &target);
         }
     }
@@ -201,12 +202,18 @@ impl<P: FramePool> Pipeline<P> {
         let Some(inner) = icmp::inner_tuple(t.frame.head(), &t.headers) else {
             return Err(DropReason::BadIcmpError);
         };
+        let other = with_call_id(other, inner.tuple.dst_id);
         if icmp::rewrite_error(t.frame.head_mut(), &mut t.headers, &inner, manip, &other) {
             Ok(())
         } else {
             Err(DropReason::BadIcmpError)
         }
     }
+}
+
+/// GRE is tracked by addresses alone: the call id that an enhanced header has stays as it is.
+fn with_call_id(to: Tuple, present: u16) -> Tuple {
+    if to.proto == proto::GRE { Tuple { dst_id: present, ..to } } else { to }
 }
 
 /// True for a packet that leaves by another port than the one whose address its conn was lent: the
