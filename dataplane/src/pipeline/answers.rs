@@ -125,8 +125,8 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// Resets the TCP conn that a packet belongs to (`nf_send_reset`). With `lent` it is REJECT that
-    /// resets, and the conn is closed here, as tracking does not judge the answer.
+    /// Resets the TCP conn that a packet belongs to (`nf_send_reset`). With `lent` it is REJECT
+    /// that resets, and the conn is closed here, as tracking does not judge the answer.
     pub(crate) fn answer_reset(
         &mut self,
         pool: &mut P,

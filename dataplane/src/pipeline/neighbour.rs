@@ -25,8 +25,9 @@
 //! When they are full the slot that is worth least is taken: failed, then unanswered for a second,
 //! then stale, the oldest of each; never a permanent or a fresh one. A slot keeps its owner, even
 //! failed, until it is taken. Taking one that was ever known (its MAC address stays in the word)
-//! raises [`NeighbourTable::epoch`]: numbers remembered from before must be resolved again; a worker that compares epochs once per burst can at worst send
-//! the rest of that burst to the new owner. Memory: 40 bytes a slot.
+//! raises [`NeighbourTable::epoch`]: numbers remembered from before must be resolved again; a
+//! worker that compares epochs once per burst can at worst send the rest of that burst to the new
+//! owner. Memory: 40 bytes a slot.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};

@@ -157,7 +157,8 @@ pub(crate) fn view_of(conn: Conn<'_>, at: At<'_>) -> ConnView {
             .then(|| TcpTrack::state_of_word(words[TcpTrack::STATE_WORD]).name()),
         gre_timeouts_secs: None,
         mark: conn.mark(),
-        // A conn that counts has counted its first packet; the block may be there for the time alone.
+        // A conn that counts has counted its first packet; another has its block for the time
+        // stamp alone.
         counters: extension
             .filter(|e| e.counted(Direction::Original).0 > 0)
             .map(|_| [counted(Direction::Original), counted(Direction::Reply)]),
