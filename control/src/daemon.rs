@@ -97,8 +97,12 @@ fn work(
     let (burst, idle) = (config.eal.burst.into(), config.eal.idle);
     let now = Box::new(move || clock.now());
     let mut core = ControlCore::new(config, macs, rulesets, random_seed()?, now)?;
-    core.set_pause(Box::new(|| std::thread::sleep(Duration::from_micros(50))));
     let mut workers = Workers::default();
+    let ended = Arc::clone(&workers.ended);
+    core.set_pause(Box::new(move || {
+        std::thread::sleep(Duration::from_micros(50));
+        !ended.load(Relaxed)
+    }));
     for (number, io) in std::mem::take(&mut launched.io).into_iter().enumerate() {
         let parts = core.worker_parts(number);
         let pipeline = Pipeline::new(number, parts.store, parts.snapshot, parts.links, parts.seed);
@@ -108,7 +112,11 @@ fn work(
             Idle::Poll => WorkerIdle::Poll,
             Idle::Sleep => WorkerIdle::Sleep,
         };
-        let started = launched.start(number, move || worker.run(|| clock.now(), &stop, idle))?;
+        let end = End(Arc::clone(&workers.ended));
+        let started = launched.start(number, move || {
+            let _end = end;
+            worker.run(|| clock.now(), &stop, idle);
+        })?;
         workers.running.push(started);
     }
     say("ready");
@@ -127,14 +135,27 @@ fn work(
     for worker in workers.running.drain(..) {
         worker.join()?;
     }
+    // Whoever still listens to events hears that they end.
+    drop(core);
     server.drain(FAREWELL);
     Ok(())
+}
+
+/// Says that a worker has ended, also by a panic, so that nobody waits for its answers.
+struct End(Arc<AtomicBool>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// The poll loops. They are told to end when this is dropped, whatever went wrong meanwhile.
 #[derive(Default)]
 struct Workers {
     stop: Arc<AtomicBool>,
+    /// One of them has ended.
+    ended: Arc<AtomicBool>,
     running: Vec<LcoreHandle<()>>,
 }
 

@@ -232,6 +232,7 @@ impl Bench {
         let (polled, at) = (Rc::clone(&worker), Rc::clone(&clock));
         core.set_pause(Box::new(move || {
             polled.borrow_mut().poll(at.get());
+            true
         }));
         let (origin_ns, sent) = (None, Vec::new());
         Ok(Bench { core, worker, clock, origin_ns, sent, mailbox, counters, snapshot, table })

@@ -32,7 +32,7 @@ use dataplane::conntrack::tuple::HashSeed;
 use dataplane::lcore::mailbox::Mailbox;
 use dataplane::pipeline::Links;
 use dataplane::pipeline::counters::LcoreCounters;
-use dataplane::pipeline::neighbour::NeighbourTable;
+use dataplane::pipeline::neighbour::{NeighbourTable, NextHop};
 use dataplane::pipeline::snapshot::Snapshot;
 use dataplane::time::{Now, Tick};
 
@@ -94,8 +94,8 @@ impl From<SetupError> for CoreError {
     }
 }
 
-/// Lets the workers go on for a moment.
-pub type Pause = Box<dyn FnMut()>;
+/// Lets the workers go on for a moment; false once there is none to wait for.
+pub type Pause = Box<dyn FnMut() -> bool>;
 
 /// The control core.
 pub struct ControlCore {
@@ -164,7 +164,10 @@ impl ControlCore {
             subscriptions: Vec::new(),
             upkeep: upkeep::Upkeep::default(),
             clock,
-            pause: Box::new(std::thread::yield_now),
+            pause: Box::new(|| {
+                std::thread::yield_now();
+                true
+            }),
             log_lines: Vec::new(),
             keep_log_lines: false,
             config,
@@ -230,16 +233,17 @@ impl ControlCore {
         self.end_subscriptions();
     }
 
-    /// Gives the lcores a moment, and half a minute at most to do what `done` waits for.
+    /// Gives the lcores a moment, and half a minute at most to do what `done` waits for. False at
+    /// once where there is no lcore any more.
     fn wait(&mut self, mut done: impl FnMut(&mut ControlCore) -> bool) -> bool {
         let start = Instant::now();
         loop {
-            (self.pause)();
+            let running = (self.pause)();
             self.read_mail();
             if done(self) {
                 return true;
             }
-            if start.elapsed().as_secs() >= 30 {
+            if !running || start.elapsed().as_secs() >= 30 {
                 return false;
             }
         }
@@ -255,13 +259,16 @@ impl ControlCore {
         Ok(())
     }
 
-    fn set_neighbours(&mut self) {
+    /// Enters the configured neighbours into the table and says under which numbers.
+    fn set_neighbours(&mut self) -> Vec<NextHop> {
         let now = self.tick_now();
-        for n in &self.config.neighbours {
+        let set = self.config.neighbours.iter().filter_map(|n| {
             let set = self.neighbours.set_permanent(n.port as u8, n.address, n.mac, now);
             if set.is_none() {
                 log::warn!("neighbour {}: the table has no room for it", n.address);
             }
-        }
+            set
+        });
+        set.collect()
     }
 }

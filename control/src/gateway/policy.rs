@@ -228,9 +228,10 @@ impl ControlCore {
 
     /// The same rules with other knobs. Cached paths stay good.
     pub(super) fn publish_knobs(&mut self) {
+        // First, or what is counted now would be missing in the copy that comes into force.
+        self.count_rules();
         let (config, macs, rulesets) =
             (self.config.clone(), self.macs.clone(), self.rulesets.clone());
-        self.count_rules();
         let generation = self.snapshot.generation;
         let lcores = self.lcores.len();
         let built = publish::snapshot(&config, &macs, &rulesets, self.knobs, generation, lcores);
@@ -273,20 +274,31 @@ impl ControlCore {
             }
         }
         self.config = config;
-        self.set_neighbours();
+        let set = self.set_neighbours();
         self.adopt(Snapshot { knobs, ..snapshot }, rulesets);
+        // Packets may wait for one that was asked for until now, and nobody asks for it any more.
+        for next_hop in set {
+            for lcore in 0..self.lcores.len() {
+                self.send(lcore, ToLcore::Neighbour(next_hop));
+            }
+        }
         Ok(())
     }
 
     /// Changes the limit on conns; nothing is deleted when it shrinks.
     pub(super) fn set_max(&mut self, max: u32) -> Result<(), String> {
+        let largest = self.shared.largest_max();
+        let most = if max == 0 { largest } else { max };
+        // Memory first: a limit that cannot be served changes nothing.
+        if most <= largest {
+            self.shared
+                .records
+                .ensure_chunks(Records::V4, most)
+                .map_err(|e| format!("no memory for {max} conns: {e}"))?;
+        }
         self.shared.set_max(max).map_err(|e| e.to_string())?;
         self.max = max;
-        let most = if max == 0 { self.shared.largest_max() } else { max };
-        self.shared
-            .records
-            .ensure_chunks(Records::V4, most)
-            .map_err(|e| format!("no memory for {max} conns: {e}"))
+        Ok(())
     }
 }
 
@@ -315,6 +327,9 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
     }
     if old.socket != new.socket {
         return Some("the control socket");
+    }
+    if old.log_level != new.log_level {
+        return Some("[log] level");
     }
     (old.conntrack.hashsize != new.conntrack.hashsize).then_some("hashsize")
 }

@@ -17,7 +17,7 @@
 //!    w7   | extension number + 1            | incarnation     | owner  | store |
 //! line 1
 //!    w0-w6  the tracker's words (TCP windows of both directions)
-//!    w7     spare
+//!    w7     port of MASQUERADE, counted from 1
 //! line 2, IPv6 only
 //!    w0-w1  original source        w4-w5  reply source
 //!    w2-w3  original destination   w6-w7  reply destination      (upper half first)
@@ -566,6 +566,18 @@ impl<'a> Conn<'a> {
                 slot.store(word, Relaxed);
             }
         }
+    }
+
+    /// The port whose address MASQUERADE lent to the conn (`masq_index`).
+    #[inline]
+    pub fn masqueraded_by(self) -> Option<u8> {
+        (self.lines[1].0[7].load(Relaxed) as u16).checked_sub(1).map(|port| port as u8)
+    }
+
+    /// Notes the port whose address MASQUERADE lent to the conn.
+    #[inline]
+    pub fn set_masqueraded_by(self, port: u8) {
+        self.lines[1].0[7].store(port as u64 + 1, Relaxed);
     }
 
     /// True from allocation until the record is freed.

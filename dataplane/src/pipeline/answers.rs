@@ -125,7 +125,8 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// Resets the TCP conn that a packet belongs to (`nf_send_reset`).
+    /// Resets the TCP conn that a packet belongs to (`nf_send_reset`). With `lent` it is REJECT
+    /// that resets, and the conn is closed here, as tracking does not judge the answer.
     pub(crate) fn answer_reset(
         &mut self,
         pool: &mut P,
@@ -141,6 +142,9 @@ impl<P: FramePool> Pipeline<P> {
         match reset::write(frame.head_mut(), &NO_LINK, h, t.frame.head(), build::TTL) {
             Some(len) => {
                 frame.truncate(len);
+                if let Some(a) = lent {
+                    self.set_closing(a.conn, at);
+                }
                 self.originate(pool, frame, lent, t.in_port, at);
             }
             None => self.drop_frame(frame, DropReason::NoMbuf),

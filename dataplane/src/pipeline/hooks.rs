@@ -56,12 +56,12 @@ impl Sink for Witness<'_> {
 }
 
 /// A record as rules look at it.
-struct Attached_<'a> {
+struct ConnAt<'a> {
     conn: Conn<'a>,
     now: Tick,
 }
 
-impl facts::Conn for Attached_<'_> {
+impl facts::Conn for ConnAt<'_> {
     fn status(&self) -> Status {
         self.conn.status()
     }
@@ -119,7 +119,7 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Walked {
         let family = at.policy.family(t.is_v6());
         let conn = t.attachment().and_then(|a| at.table.records.get(a.conn));
-        let conn = conn.map(|conn| Attached_ { conn, now: at.now.tick });
+        let conn = conn.map(|conn| ConnAt { conn, now: at.now.tick });
         let facts = facts_of(t, conn.as_ref().map(|c| c as &dyn facts::Conn));
         let mut witness = Witness {
             counters: &family.counters[self.lcore],

@@ -24,9 +24,10 @@
 //! Bounds: capacity is fixed, [`WAYS`] slots can hold an address, so all searches are that long.
 //! When they are full the slot that is worth least is taken: failed, then unanswered for a second,
 //! then stale, the oldest of each; never a permanent or a fresh one. A slot keeps its owner, even
-//! failed, until it is taken. Taking one raises [`NeighbourTable::epoch`]: numbers remembered from
-//! before must be resolved again; a worker that compares epochs once per burst can at worst send
-//! the rest of that burst to the new owner. Memory: 40 bytes a slot.
+//! failed, until it is taken. Taking one that was ever known (its MAC address stays in the word)
+//! raises [`NeighbourTable::epoch`]: numbers remembered from before must be resolved again; a
+//! worker that compares epochs once per burst can at worst send the rest of that burst to the new
+//! owner. Memory: 40 bytes a slot.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -452,9 +453,9 @@ impl NeighbourTable {
     /// Forgets a neighbour: its number stays its own and the next packet asks anew. False if there
     /// was none.
     pub fn forget(&self, port: u8, address: Address, now: Tick) -> bool {
-        (0..WAYS).map_while(|_| self.find(port, address)).any(|found| {
-            found.change(Word::new(State::Failed, 0, 0, found.word.incarnation()), now)
-        })
+        (0..WAYS)
+            .map_while(|_| self.find(port, address))
+            .any(|found| found.change(found.word.with(State::Failed, 0), now))
     }
 
     /// Every neighbour, for the control core: at most `capacity` of them.
@@ -556,7 +557,9 @@ impl NeighbourTable {
         {
             return None;
         }
-        if owner & 3 == LIVE {
+        // The number of a slot without a MAC address was never given out as known, so nobody
+        // remembers it: a scan of a subnet must not cost every lcore its cached paths.
+        if owner & 3 == LIVE && Word(slot.state.load(Acquire)).mac_bits() != 0 {
             self.epoch.fetch_add(1, Release);
         }
         let probes = (state == State::Incomplete) as u8;
@@ -622,6 +625,22 @@ mod tests {
         };
         assert_eq!(table.learn(PORT, HOST, answer(), at(0)), Some(next_hop));
         next_hop
+    }
+
+    #[test]
+    fn a_scan_of_silent_addresses_keeps_the_epoch_and_a_known_neighbour_lost_raises_it() {
+        let table = NeighbourTable::new(WAYS, SEED);
+        reachable(&table);
+        for host in 0..100 {
+            table.resolve(PORT, Address::v4(0x0a00_0100 + host), at(2 * host));
+        }
+        assert_eq!(table.epoch(), 0);
+        // Forgotten, it still is the one that others may remember.
+        assert!(table.forget(PORT, HOST, at(300)));
+        for host in 0..WAYS as u32 {
+            table.resolve(PORT, Address::v4(0x0a00_0200 + host), at(300));
+        }
+        assert_eq!(table.epoch(), 1);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(crate) struct Held<F>(Vec<Waiting<F>>);
 #[derive(Debug)]
 struct Waiting<F> {
     next_hop: NextHop,
+    /// Whose number that was: a slot that is short of room goes to another neighbour.
+    towards: Address,
     port: PortId,
     frame: F,
 }
@@ -134,18 +136,18 @@ impl<P: FramePool> Pipeline<P> {
                         ask(at.policy.port(port), towards, None, buffer)
                     });
                 }
-                self.hold(frame, port, next_hop);
+                self.hold(frame, port, (next_hop, towards));
             }
         }
     }
 
-    fn hold(&mut self, frame: P::Frame, port: PortId, next_hop: NextHop) {
+    fn hold(&mut self, frame: P::Frame, port: PortId, (next_hop, towards): (NextHop, Address)) {
         let waiting = self.held.0.iter().filter(|w| w.next_hop == next_hop).count();
         if waiting >= HELD_PER_NEIGHBOUR || self.held.0.len() == HELD_MAX {
             return self.drop_frame(frame, DropReason::NeighbourQueueFull);
         }
         self.links.counters.held.add(1);
-        self.held.0.push(Waiting { next_hop, port, frame });
+        self.held.0.push(Waiting { next_hop, towards, port, frame });
     }
 
     /// A next hop was resolved or given up: sends what waited for it, or tells the senders.
@@ -162,7 +164,8 @@ impl<P: FramePool> Pipeline<P> {
             }
             let waiting = self.held.0.remove(i);
             self.links.counters.held.sub(1);
-            match mac {
+            let owner = self.links.neighbours.neighbour(next_hop).map(|n| (n.port, n.address));
+            match mac.filter(|_| owner == Some((waiting.port.0, waiting.towards))) {
                 Some(mac) => self.send_to(waiting.frame, waiting.port, mac, at),
                 None => self.unreachable(pool, waiting.frame, waiting.port, at),
             }

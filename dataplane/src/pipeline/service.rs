@@ -157,7 +157,11 @@ pub(crate) fn view_of(conn: Conn<'_>, at: At<'_>) -> ConnView {
             .then(|| TcpTrack::state_of_word(words[TcpTrack::STATE_WORD]).name()),
         gre_timeouts_secs: None,
         mark: conn.mark(),
-        counters: extension.map(|_| [counted(Direction::Original), counted(Direction::Reply)]),
+        // A conn that counts has counted its first packet; another has its block for the time
+        // stamp alone.
+        counters: extension
+            .filter(|e| e.counted(Direction::Original).0 > 0)
+            .map(|_| [counted(Direction::Original), counted(Direction::Reply)]),
         start_unix_ns: (started != 0).then_some(started),
         stop_unix_ns: None,
         helper: None,

@@ -50,6 +50,12 @@ pub struct PortSettings {
 }
 
 impl PortSettings {
+    /// The first IPv4 address, which is what REDIRECT leads to whoever asks
+    /// (`nf_nat_redirect_ipv4`).
+    pub fn primary_v4(&self) -> Option<Address> {
+        self.addresses.iter().map(|a| a.address).find(|a| a.is_v4())
+    }
+
     /// The address we speak from towards `peer` (`inet_select_addr`): the first of the subnet
     /// `peer` lies in, else the first of the family; link-local only where nothing else is there.
     pub fn source_for(&self, peer: Address) -> Option<Address> {

@@ -66,7 +66,8 @@ fn ids(
     (kind, code, id): (u8, u8, u16),
 ) -> Tuple {
     let (src_id, dst_id) = match proto_number {
-        proto::TCP | proto::UDP => ports,
+        // The two without a tracker of their own too: NAT writes the ports that the tuple names.
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => ports,
         proto::ICMP | proto::ICMPV6 => (id, u16::from_be_bytes([kind, code])),
         _ => (0, 0),
     };
@@ -418,6 +419,26 @@ impl<P: FramePool> Pipeline<P> {
         Ok(())
     }
 
+    /// `nf_conntrack_tcp_set_closing`: the gateway itself has reset the conn of a packet.
+    pub(crate) fn set_closing(&mut self, number: ConnRef, at: At<'_>) {
+        let Some(conn) = at.table.records.get(number) else { return };
+        if conn.orig().proto != proto::TCP {
+            return;
+        }
+        let mut track = TcpTrack::from_words(conn.tracker_words());
+        let closing = track.set_closing(&at.policy.knobs);
+        conn.set_tracker_words(&track.to_words());
+        let status = conn.status();
+        // An unconfirmed conn has no deadline yet, and will not live to get one.
+        if let Some(secs) = closing
+            && status.has(Status::CONFIRMED)
+            && !status.has(Status::FIXED_TIMEOUT)
+        {
+            self.refresh(conn, secs, at);
+            self.report(EventKind::Update, number, at);
+        }
+    }
+
     /// Takes a confirmed conn out of the table.
     pub(crate) fn delete_conn(&mut self, number: ConnRef, at: At<'_>) {
         self.report(EventKind::Destroy, number, at);
@@ -462,7 +483,9 @@ fn first<F: Frame>(frame: &F, h: &Headers, at: At<'_>) -> Result<(u32, [u64; 7])
 
 /// The tuple of the packet that an ICMP error quotes.
 fn quoted_tuple<F: Frame>(frame: &F, h: &Headers) -> Option<Tuple> {
-    let message = frame.head().get(h.l4 as usize..)?;
+    // What follows the packet is padding, not a quote.
+    let head = frame.head();
+    let message = head.get(h.l4 as usize..head.len().min(h.end as usize))?;
     let skip = if h.is_v6() && icmp::kind_v6(h.icmp_type) == icmp::Kind::Redirect {
         let link_local = h.src.bits() >> 118 == 0xfe80 >> 6;
         icmp::redirect_option(message, h.ttl, link_local).ok().flatten()?

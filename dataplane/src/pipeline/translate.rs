@@ -5,7 +5,7 @@
 
 use core::ops::ControlFlow;
 
-use crate::conntrack::record::{Conn, ConnRef};
+use crate::conntrack::record::ConnRef;
 use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::store::Shared;
 use crate::conntrack::tcp::TcpTrack;
@@ -25,12 +25,12 @@ use crate::time::Tick;
 use crate::wire::address::Address;
 
 /// The conntrack table as the choice of a tuple sees it.
-struct Claimed<'a> {
+struct TuplesInUse<'a> {
     shared: &'a Shared,
     now: Tick,
 }
 
-impl Claims for Claimed<'_> {
+impl Claims for TuplesInUse<'_> {
     type Record = ConnRef;
 
     fn holder(&self, reply: &Tuple) -> Option<Holder<ConnRef>> {
@@ -79,10 +79,8 @@ impl<P: FramePool> Pipeline<P> {
         }
         if a.fresh && !conn.status().has(bits(manip).1) {
             self.decide(t, &a, hook, manip, at)?;
-        } else if manip == Manip::Src && left_elsewhere(t, conn, a.direction) {
-            if let Attached::Conn(attached) = &mut t.attached {
-                attached.delete = true;
-            }
+        } else if hook == Hook::Postrouting && leaves_elsewhere(t, &a, at) {
+            t.attached = Attached::Conn(Attachment { delete: true, ..a });
             return Err(DropReason::NatDrop);
         }
         self.edit(t, &a, manip, at);
@@ -105,9 +103,6 @@ impl<P: FramePool> Pipeline<P> {
         let range = match walked.verdict {
             Verdict::Accept => select::null_binding(&current, manip),
             Verdict::Nat(target) => {
-                if let (NatTarget::Masquerade(_), Some(port)) = (target, t.out_port) {
-                    conn.set_flags(port.0.saturating_add(1));
-                }
                 self.range_of(t, &target, hook, &current, at).ok_or(DropReason::NatDrop)?
             }
             Verdict::Drop | Verdict::Reject(_) => return Err(DropReason::NatDrop),
@@ -123,7 +118,7 @@ impl<P: FramePool> Pipeline<P> {
             syn_end,
             gre_child: false,
         };
-        let claims = Claimed { shared: at.table, now: at.now.tick };
+        let claims = TuplesInUse { shared: at.table, now: at.now.tick };
         let random = &mut self.random;
         let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
         self.links.counters.conntrack.found.add(selected.found as u64);
@@ -133,6 +128,9 @@ impl<P: FramePool> Pipeline<P> {
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         let (translated, decided) = bits(manip);
         conn.add_status(decided);
+        if let (Verdict::Nat(NatTarget::Masquerade(_)), Some(port)) = (walked.verdict, t.out_port) {
+            conn.set_masqueraded_by(port.0);
+        }
         if selected.tuple != current
             && let Some(reply) = selected.tuple.inverted()
         {
@@ -169,7 +167,10 @@ impl<P: FramePool> Pipeline<P> {
                 lend(range, loopback)
             }
             NatTarget::Redirect(range) => {
-                lend(range, at.policy.port(t.in_port?).source_for(current.src)?)
+                let port = at.policy.port(t.in_port?);
+                let own =
+                    if current.is_v6() { port.source_for(current.src) } else { port.primary_v4() };
+                lend(range, own?)
             }
         })
     }
@@ -179,6 +180,7 @@ impl<P: FramePool> Pipeline<P> {
         if let Some(other) = translated_by(a, manip, at)
             && let Some(target) = other.inverted()
         {
+            let target = with_call_id(target, t.headers.dst_port);
             rewrite::apply(t.frame.head_mut(), &mut t.headers, manip, &target);
         }
     }
@@ -200,6 +202,7 @@ impl<P: FramePool> Pipeline<P> {
         let Some(inner) = icmp::inner_tuple(t.frame.head(), &t.headers) else {
             return Err(DropReason::BadIcmpError);
         };
+        let other = with_call_id(other, inner.tuple.dst_id);
         if icmp::rewrite_error(t.frame.head_mut(), &mut t.headers, &inner, manip, &other) {
             Ok(())
         } else {
@@ -208,14 +211,17 @@ impl<P: FramePool> Pipeline<P> {
     }
 }
 
-/// True if a conn that borrows the address of a port now leaves by another one: what answers would
-/// come back to is not this conn's any more, so it has to go (`nf_nat_oif_changed`). The record's
-/// flags hold the number of that port plus one.
-fn left_elsewhere<F>(t: &Transit<F>, conn: Conn<'_>, direction: Direction) -> bool {
-    let lender = conn.flags();
-    lender != 0
-        && direction == Direction::Original
-        && t.out_port.is_some_and(|port| port.0.saturating_add(1) != lender)
+/// GRE is tracked by addresses alone: the call id that an enhanced header has stays as it is.
+fn with_call_id(to: Tuple, present: u16) -> Tuple {
+    if to.proto == proto::GRE { Tuple { dst_id: present, ..to } } else { to }
+}
+
+/// True for a packet that leaves by another port than the one whose address its conn was lent: the
+/// conn is over, as nobody would answer to that address there (`nf_nat_oif_changed`).
+fn leaves_elsewhere<F>(t: &Transit<F>, a: &Attachment, at: At<'_>) -> bool {
+    let lender = at.table.records.get(a.conn).and_then(|conn| conn.masqueraded_by());
+    let original = a.direction == Direction::Original && !a.lent;
+    original && lender.is_some_and(|port| t.out_port.is_some_and(|out| out.0 != port))
 }
 
 /// The tuple of the other direction, if the conn translates this end of packets like this one.

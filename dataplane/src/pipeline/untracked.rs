@@ -70,9 +70,8 @@ impl Untracked {
         generation: u32,
     ) -> Option<(u16, NextHop)> {
         let line = self.lines.get(hash as usize % LINES)?;
-        let same = |e: &&Entry| {
-            e.key == *key && e.generation == generation && e.in_port == in_port.0
-        };
+        let same =
+            |e: &&Entry| e.key == *key && e.generation == generation && e.in_port == in_port.0;
         line.0.iter().find(same).map(|e| (e.path, NextHop(e.next_hop)))
     }
 

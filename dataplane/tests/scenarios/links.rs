@@ -113,6 +113,23 @@ fn solicitations_are_answered() {
 }
 
 #[test]
+fn what_waits_for_one_neighbour_never_goes_to_the_next_owner_of_its_slot() {
+    let mut rig = Setup { neighbours: 8, ..Setup::default() }.start();
+    for host in 50..58 {
+        rig.send(LAN, udp(CLIENT, &format!("192.168.1.{host}:7")));
+    }
+    assert_eq!(rig.counters.held.get(), 8);
+    rig.wait(2);
+    rig.send(LAN, udp(CLIENT, "192.168.1.60:7"));
+    assert_eq!(rig.counters.held.get(), 9);
+    let sent = rig.send_bytes(LAN, reply("192.168.1.60", NEW_MAC, LAN));
+    let there: Vec<String> =
+        sent.iter().filter(|s| s.dst_mac() == NEW_MAC).map(Sent::flow).collect();
+    assert_eq!(there, [format!("{CLIENT} > 192.168.1.60:7")]);
+    assert_eq!(rig.drop_count(DropReason::NeighbourFailed), 1);
+}
+
+#[test]
 fn nonsense_is_refused() {
     let mut rig = Setup::default().start();
     let good = request("192.168.1.77", "192.168.1.1");

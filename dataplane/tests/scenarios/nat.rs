@@ -4,7 +4,7 @@ use dataplane::conntrack::state::Status;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::rules::hook::Table::{Filter, Mangle, Nat};
 use dataplane::rules::matches::StateMask;
-use dataplane::rules::targets::Target;
+use dataplane::rules::targets::{NatOptions, Target};
 use dataplane::wire::build::packet::Packet;
 use dataplane::wire::tcp::flags::{ACK, RST, SYN};
 
@@ -45,6 +45,52 @@ fn masquerade_keeps_the_port_and_turns_answers_back() {
     for conn in rig.list() {
         assert!(conn.status.has(Status::SRC_NAT) && !conn.status.has(Status::DST_NAT));
     }
+}
+
+#[test]
+fn a_masqueraded_conn_ends_when_it_would_leave_by_another_port() {
+    let everywhere = on(Target::Masquerade(NatOptions::default()));
+    let mut rig = Setup::default().both(Nat, "POSTROUTING", everywhere).start();
+    for _ in 0..3 {
+        assert_eq!(flow(&mut rig, LAN, udp(CLIENT, SERVER)), format!("{WAN4} > {SERVER}"));
+        rig.pass(WAN, udp(SERVER, WAN4));
+    }
+    rig.setup.routes.push(route("198.51.100.0", 24, Some("192.168.1.3"), LAN));
+    rig.publish();
+    rig.dropped(LAN, udp(CLIENT, SERVER), DropReason::NatDrop);
+    assert_eq!(rig.list().len(), 0);
+    let anew = flow(&mut rig, LAN, udp(CLIENT, SERVER));
+    assert_eq!(anew, format!("192.168.1.1:4000 > {SERVER}"));
+}
+
+#[test]
+fn protocols_without_a_tracker_keep_what_names_them_through_masquerade() {
+    let mut rig = masquerading().start();
+    let l4 = |sent: &Sent| {
+        let h = sent.headers();
+        sent.bytes[h.l4 as usize..h.end as usize].to_vec()
+    };
+    let (client, server, wan) = ("192.168.1.2", "198.51.100.7", "203.0.113.1");
+    // SCTP from port 4000 to 5000 and back, with its checksum; enhanced GRE with call id 7.
+    let there: [u8; 16] = [15, 160, 19, 136, 0, 0, 0, 1, 0xaa, 0xbb, 0xcc, 0xdd, 1, 0, 0, 4];
+    let back: [u8; 16] = [19, 136, 15, 160, 0, 0, 0, 1, 0xaa, 0xbb, 0xcc, 0xdd, 2, 0, 0, 4];
+    let call: [u8; 12] = [0x30, 1, 0x88, 0x0b, 0, 0, 0, 7, 0, 0, 0, 1];
+    for (number, there, back) in [(132, &there[..], &back[..]), (47, &call[..], &call[..])] {
+        let sent = rig.pass(LAN, Packet::raw(ip(client), ip(server), number).payload(there));
+        assert_eq!((sent.headers().src, &l4(&sent)[..]), (address(wan), there));
+        let sent = rig.pass(WAN, Packet::raw(ip(server), ip(wan), number).payload(back));
+        assert_eq!((sent.headers().dst, &l4(&sent)[..]), (address(client), back));
+    }
+    assert_eq!(rig.list().len(), 2);
+}
+
+#[test]
+fn redirect_leads_to_the_ports_first_address_whoever_asks() {
+    let mut setup = Setup::default().both(Nat, "PREROUTING", redirect(Some(53)).proto(17));
+    setup.own.push((0, "10.9.0.1", 24));
+    let mut rig = setup.start();
+    rig.send(LAN, udp("10.9.0.7:4000", SERVER));
+    assert_eq!(rig.conn().reply.src, address("192.168.1.1"));
 }
 
 #[test]

@@ -81,6 +81,29 @@ fn a_reset_by_reject_ends_the_attempt() {
     rig.dropped(LAN, tcp(CLIENT, SERVER, RST, 7, 0), DropReason::Rejected);
 }
 
+#[test]
+fn a_reset_by_reject_closes_a_live_conn() {
+    let mut rig = Setup::default().start();
+    rig.pass(LAN, tcp(CLIENT, SERVER, SYN, 100, 0));
+    rig.pass(WAN, tcp(SERVER, CLIENT, SYN | ACK, 500, 101));
+    rig.pass(LAN, tcp(CLIENT, SERVER, ACK, 101, 501));
+    assert_eq!(rig.conn().state, Some("ESTABLISHED"));
+    rig.setup = std::mem::take(&mut rig.setup).both(Filter, "FORWARD", reset());
+    rig.publish();
+    rig.answered(LAN, tcp(CLIENT, SERVER, ACK, 101, 501), DropReason::Rejected);
+    let conn = rig.conn();
+    assert_eq!((conn.state, conn.remaining_secs), (Some("CLOSE"), 10));
+    // An error of another kind leaves the conn alone.
+    rig.wait(11);
+    rig.setup = Setup::default();
+    rig.publish();
+    rig.pass(LAN, tcp(CLIENT, SERVER, SYN, 100, 0));
+    rig.setup = Setup::default().both(Filter, "FORWARD", reject(3));
+    rig.publish();
+    rig.answered(WAN, tcp(SERVER, CLIENT, SYN | ACK, 500, 101), DropReason::Rejected);
+    assert_eq!(rig.conn().state, Some("SYN_RECV"));
+}
+
 /// A gateway that counts what PREROUTING sees in each state.
 fn counting_states() -> Setup {
     let mut setup = Setup::default();
