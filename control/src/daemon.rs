@@ -98,10 +98,11 @@ fn work(
     let now = Box::new(move || clock.now());
     let mut core = ControlCore::new(config, macs, rulesets, random_seed()?, now)?;
     let mut workers = Workers::default();
-    let ended = Arc::clone(&workers.ended);
+    // Nobody waits for a worker that has ended, nor for anything once the process is to stop.
+    let (ended, stopping) = (Arc::clone(&workers.ended), Arc::clone(&signals.stop));
     core.set_pause(Box::new(move || {
         std::thread::sleep(Duration::from_micros(50));
-        !ended.load(Relaxed)
+        !ended.load(Relaxed) && !stopping.load(Relaxed)
     }));
     for (number, io) in std::mem::take(&mut launched.io).into_iter().enumerate() {
         let parts = core.worker_parts(number);

@@ -12,8 +12,8 @@ use super::reader::{ConfigError, Section, Value};
 /// The longest port name: a Linux interface name (`IFNAMSIZ` less the final zero).
 pub const PORT_NAME_MAX: usize = 15;
 
-/// The most ports.
-pub const PORTS_MAX: usize = 64;
+/// The most ports: what DPDK is built for (`RTE_MAX_ETHPORTS`).
+pub const PORTS_MAX: usize = 32;
 
 /// The MTU of a port that names none.
 pub const MTU_DEFAULT: u16 = 1500;

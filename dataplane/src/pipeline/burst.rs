@@ -228,15 +228,19 @@ impl<P: FramePool> Pipeline<P> {
         if path.in_port != port || path.state != state {
             return None;
         }
-        match path.end {
-            PathEnd::Drop(reason) => Some(Way::Nowhere(reason)),
-            PathEnd::Forward(out) => {
-                let settings = at.policy.port(out);
-                let dst = self.links.neighbours.mac(next_hop)?;
-                let fits = ttl > 1 && ip_len <= settings.mtu;
-                fits.then_some(Way::Out { port: out, macs: [dst, settings.mac] })
-            }
+        let (PathEnd::Forward(out) | PathEnd::Drop(_, Some(out))) = path.end else {
+            let PathEnd::Drop(reason, None) = path.end else { return None };
+            return Some(Way::Nowhere(reason));
+        };
+        let settings = at.policy.port(out);
+        if ttl <= 1 || ip_len > settings.mtu {
+            return None;
         }
+        if let PathEnd::Drop(reason, _) = path.end {
+            return Some(Way::Nowhere(reason));
+        }
+        let dst = self.links.neighbours.mac(next_hop)?;
+        Some(Way::Out { port: out, macs: [dst, settings.mac] })
     }
 
     /// Frames that are no IP packet, or a broken one.

@@ -168,7 +168,7 @@ impl<P: FramePool> Pipeline<P> {
             }
             Exit::Drop(reason) => {
                 if matches!(reason, DropReason::MangleDrop | DropReason::FilterDrop) {
-                    self.remember_path(&t, PathEnd::Drop(reason), None, at);
+                    self.remember_path(&t, PathEnd::Drop(reason, t.out_port), None, at);
                 }
                 self.drop_frame(t.frame, reason);
             }

@@ -31,9 +31,9 @@ const HELD_MAX: usize = 512;
 /// Frames held for one (`unres_qlen`).
 const HELD_PER_NEIGHBOUR: usize = 101;
 
-/// Frames one port's output takes between two flushes: a burst, an answer to each, and what waited
-/// for one neighbour.
-const OUTPUT_MAX: usize = 2 * BURST_MAX + HELD_PER_NEIGHBOUR;
+/// Frames one port's output takes between two flushes: a burst, an answer to each, and all that
+/// waited for neighbours.
+const OUTPUT_MAX: usize = 2 * BURST_MAX + HELD_MAX;
 
 /// How often a full transmit queue is tried again before the rest is dropped.
 const TX_TRIES: usize = 8;

@@ -29,8 +29,8 @@ pub type Hits = ArrayVec<CounterId, HITS_MAX>;
 pub enum PathEnd {
     /// Sent out of a port.
     Forward(PortId),
-    /// Dropped.
-    Drop(DropReason),
+    /// Dropped; behind a route if there is a port: TTL and size are judged before rules are there.
+    Drop(DropReason, Option<PortId>),
 }
 
 /// What identifies a path.
@@ -141,7 +141,9 @@ impl Paths {
 fn hash(route: &Route) -> u64 {
     let end = match route.end {
         PathEnd::Forward(port) => port.0 as u64,
-        PathEnd::Drop(reason) => 0x100 | reason as u64,
+        PathEnd::Drop(reason, port) => {
+            0x100 | reason as u64 | port.map_or(0, |p| (p.0 as u64 + 1) << 9)
+        }
     };
     let mut h = end << 32 | (route.in_port.0 as u64) << 16 | (route.state as u64) << 1;
     h |= route.v6 as u64;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::conntrack::record::{Conn, ConnId, ConnRef};
-use crate::conntrack::state::Direction;
+use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::tcp::TcpTrack;
 use crate::conntrack::tuple::proto;
 use crate::conntrack::view::{ConnView, Counters, EventKind, EventView};
@@ -106,6 +106,8 @@ impl<P: FramePool> Pipeline<P> {
     pub(crate) fn report(&mut self, kind: EventKind, number: ConnRef, at: At<'_>) {
         if self.listened()
             && let Some(conn) = at.table.records.get(number)
+            // What the packet's own answer has ended meanwhile has been reported as such.
+            && conn.status().has(Status::CONFIRMED)
         {
             self.report_view(kind, view_of(conn, at), at);
         }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use dataplane::conntrack::invalid::InvalidReason;
 use dataplane::conntrack::record::ConnId;
 use dataplane::conntrack::view::EventKind;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::messages::{FromLcore, ToLcore};
 use dataplane::pipeline::service::id_of_key;
-use dataplane::rules::hook::Table::{Filter, Mangle};
+use dataplane::rules::hook::Table::{Filter, Mangle, Raw};
+use dataplane::rules::matches::StateMask;
+use dataplane::rules::targets::Target;
 use dataplane::wire::tcp::flags::{ACK, FIN, RST, SYN};
 
 use super::rig::*;
@@ -105,6 +108,9 @@ fn the_next_packet_obeys_a_new_policy_and_the_old_counters_are_final() {
         rig.dropped(LAN, tcp(CLIENT, SERVER, ACK, 101, 501), DropReason::FilterDrop);
     }
     assert!(rig.fast() > 5, "a verdict DROP is cached as well");
+    // Routers judge the TTL before FORWARD: a cached drop must not hide them from traceroute.
+    let last = tcp(CLIENT, SERVER, ACK, 101, 501).ttl(1);
+    assert_eq!(rig.answered(LAN, last, DropReason::TtlExceeded).icmp().0, 11);
     assert_eq!(rig.count(V4, Filter, "FORWARD", Some(1)), (4, 160));
     rig.setup.v4.table_mut(Filter).chain_mut("FORWARD").unwrap().rules.clear();
     rig.publish();
@@ -269,4 +275,44 @@ fn syn_and_the_rest_in_one_burst_keep_their_order() {
     assert_eq!(flags, [ACK, FIN | ACK, ACK, RST]);
     let state = rig.list().into_iter().find_map(|c| c.state);
     assert_eq!(state, Some("CLOSE"));
+}
+
+#[test]
+fn untracked_packets_have_cached_paths_that_count_and_obey() {
+    let notrack = on(Target::Notrack).proto(17).dport(53);
+    let mut rig = Setup::default()
+        .both(Raw, "PREROUTING", notrack)
+        .both(Filter, "FORWARD", count().state(StateMask::UNTRACKED))
+        .start();
+    for _ in 0..10 {
+        let sent = rig.pass(LAN, udp(CLIENT, "198.51.100.7:53"));
+        assert_eq!(sent.headers().ttl, 63);
+    }
+    assert_eq!(rig.fast(), 9);
+    assert_eq!(rig.list().len(), 0);
+    assert_eq!(rig.count(V4, Raw, "PREROUTING", Some(0)).0, 10);
+    assert_eq!(rig.count(V4, Filter, "FORWARD", Some(0)).0, 10);
+    // The same tuple from elsewhere, another tuple, and one without hops left walk.
+    rig.answered(LAN, udp(CLIENT, "198.51.100.7:53").ttl(1), DropReason::TtlExceeded);
+    rig.pass(LAN, udp(CLIENT, "198.51.100.8:53"));
+    assert_eq!(rig.fast(), 9);
+    rig.setup.v4.table_mut(Raw).chain_mut("PREROUTING").unwrap().rules.clear();
+    rig.publish();
+    rig.pass(LAN, udp(CLIENT, "198.51.100.7:53"));
+    assert_eq!(rig.list().len(), 1, "tracked from the next packet on");
+}
+
+#[test]
+fn log_invalid_names_the_packet_and_the_reason() {
+    let mut rig = Setup::default().knob("log_invalid", 17).start();
+    rig.pass(LAN, tcp(CLIENT, SERVER, SYN | FIN, 1, 0));
+    assert!(!rig.told.iter().any(|m| matches!(m, FromLcore::Log(_))), "only UDP is asked for");
+    rig.setup = std::mem::take(&mut rig.setup).knob("log_invalid", 255);
+    rig.publish();
+    rig.pass(LAN, tcp(CLIENT, SERVER, SYN | FIN, 1, 0));
+    let said = rig.told.iter().find_map(|m| match m {
+        FromLcore::Log(line) => line.invalid,
+        _ => None,
+    });
+    assert_eq!(said, Some((6, InvalidReason::TcpFlags)));
 }
