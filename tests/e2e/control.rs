@@ -52,9 +52,9 @@ fn events_tell_the_life_of_a_conn() {
     assert_eq!(status.code(), Some(0));
     reader.join().expect("the reader does not panic");
     let seen = seen.lock().unwrap();
-    let kinds: Vec<&str> = seen.iter().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(kinds[0], "[NEW]", "{seen:#?}");
-    assert!(kinds.contains(&"[UPDATE]"), "{seen:#?}");
+    // The listener may have come in the middle of a conn: the life of the next one is whole.
+    let from = seen.iter().position(|line| line.contains("[NEW]")).unwrap();
+    let seen = &seen[from..];
     for (word, of) in [("SYN_SENT", "[NEW]"), ("ESTABLISHED", "[UPDATE]"), ("FIN_WAIT", "[UPDATE]")]
     {
         assert!(seen.iter().any(|l| l.contains(word) && l.contains(of)), "{word}: {seen:#?}");
