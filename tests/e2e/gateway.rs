@@ -246,7 +246,7 @@ impl Gateway {
     /// A stop as it should be: soon, exit 0, nothing left, no complaint. A gateway alone needs less
     /// than 0.1 s; other tests and the machine's other work share two CPUs with it.
     pub fn stop_cleanly(&mut self) {
-        self.stop_within(Duration::from_secs(5));
+        self.stop_within(Duration::from_secs(2));
     }
 
     pub fn stop_within(&mut self, limit: Duration) {

@@ -129,8 +129,9 @@ impl ControlCore {
                     let mut buffer = [0; neighbours::LINK_MESSAGE_MAX];
                     let len = neighbours::ask(settings, address, unicast, &mut buffer);
                     if let Some(bytes) = len.and_then(|len| buffer.get(..len)) {
-                        let frame: ArrayVec<u8, 128> = bytes.iter().copied().collect();
-                        let message = ToLcore::Transmit(PortId(port), Box::new(frame));
+                        let frame: ArrayVec<u8, { neighbours::LINK_MESSAGE_MAX }> =
+                            bytes.iter().copied().collect();
+                        let message = ToLcore::Transmit(PortId(port), frame);
                         // Asked again in a second if the mailbox is full.
                         let _ = self.try_send(0, message);
                     }

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //!    w0  packets original     w2  packets reply     w4  start (ns since 1970)
-//!    w1  bytes original       w3  bytes reply       w5  end (ns since 1970)
-//!    w6  label, upper half    w7  label, lower half
+//!    w1  bytes original       w3  bytes reply       w5 to w7  free
 //! ```
 //!
 //! A block has the owner of its conn as its only writer. The pool is exhausted when its numbers
@@ -104,26 +103,5 @@ impl Extension<'_> {
     /// Notes when the conn was confirmed.
     pub fn set_started_ns(self, unix_ns: u64) {
         self.set(4, unix_ns);
-    }
-
-    /// When the conn ended, ns since 1970; 0 while it lives.
-    pub fn stopped_ns(self) -> u64 {
-        self.word(5)
-    }
-
-    /// Notes when the conn ended.
-    pub fn set_stopped_ns(self, unix_ns: u64) {
-        self.set(5, unix_ns);
-    }
-
-    /// The label's 128 bits (`nf_conn_labels`).
-    pub fn labels(self) -> u128 {
-        (self.word(6) as u128) << 64 | self.word(7) as u128
-    }
-
-    /// Replaces the label.
-    pub fn set_labels(self, labels: u128) {
-        self.set(6, (labels >> 64) as u64);
-        self.set(7, labels as u64);
     }
 }

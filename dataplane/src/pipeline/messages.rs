@@ -11,6 +11,7 @@ use crate::conntrack::invalid::InvalidReason;
 use crate::conntrack::record::{ConnId, Family};
 use crate::conntrack::view::{ConnView, EventView};
 use crate::pipeline::neighbour::NextHop;
+use crate::pipeline::neighbours::LINK_MESSAGE_MAX;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rules::facts::PortId;
 
@@ -75,7 +76,7 @@ pub enum ToLcore {
     /// A next hop does not answer: drop what waits for it and tell the senders.
     Neighbour(NextHop),
     /// Send this frame (ARP and neighbour solicitations).
-    Transmit(PortId, Box<ArrayVec<u8, 128>>),
+    Transmit(PortId, ArrayVec<u8, LINK_MESSAGE_MAX>),
 }
 
 /// To the control core.

@@ -397,7 +397,7 @@ impl Rig {
                     let settings = self.snapshot.port(PortId(port));
                     let len = neighbours::ask(settings, address, unicast, &mut buffer).unwrap();
                     let frame = buffer[..len].iter().copied().collect();
-                    ToLcore::Transmit(PortId(port), Box::new(frame))
+                    ToLcore::Transmit(PortId(port), frame)
                 }
                 Event::Failed { next_hop } => ToLcore::Neighbour(next_hop),
             };

@@ -271,7 +271,7 @@ fn messages_about_nothing_do_nothing() {
     let mut rig = Setup::default().start();
     let frame = [2u8; 60].iter().copied().collect();
     rig.strict = false;
-    rig.ask(ToLcore::Transmit(WAN, Box::new(frame)));
+    rig.ask(ToLcore::Transmit(WAN, frame));
     assert_eq!(rig.poll().len(), 1);
     rig.ask(ToLcore::Expire(Box::default()));
     rig.ask(ToLcore::Delete(Box::default()));
