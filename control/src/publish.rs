@@ -4,7 +4,9 @@ use std::fmt;
 
 use dataplane::conntrack::knobs::Knobs;
 use dataplane::pipeline::route::{PortAddress, RouteError, RouteKind, Routes, StaticRoute};
-use dataplane::pipeline::snapshot::{FamilyRules, InterfaceAddress, PortSettings, Snapshot};
+use dataplane::pipeline::snapshot::{
+    FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
+};
 use dataplane::rules::check::CheckError;
 use dataplane::rules::compiled::Compiled;
 use dataplane::rules::model::Ruleset;
@@ -78,6 +80,8 @@ fn settings(port: &Port, mac: [u8; 6]) -> PortSettings {
         mac,
         mtu: port.mtu.into(),
         addresses: addresses.chain(has_v6.then_some(link_local)).collect(),
+        kind: PortKind::Device,
+        host_tap: None,
     }
 }
 

@@ -36,6 +36,27 @@ impl InterfaceAddress {
     }
 }
 
+/// What stands behind a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortKind {
+    /// A device of its own.
+    #[default]
+    Device,
+    /// Frames of another port's device that carry this VLAN id (802.1Q, 1 to 4094).
+    Vlan {
+        /// Whose device it is.
+        parent: PortId,
+        /// The id.
+        id: u16,
+    },
+    /// A kernel interface by which the box's own programs send and receive on another port. It has
+    /// a number of its own behind all others and is known to no rule.
+    HostTap {
+        /// The port whose traffic it carries.
+        of: PortId,
+    },
+}
+
 /// One port as the policy sees it.
 #[derive(Clone, Debug)]
 pub struct PortSettings {
@@ -47,6 +68,10 @@ pub struct PortSettings {
     pub mtu: u32,
     /// Our addresses there; the first of a subnet is its primary.
     pub addresses: Box<[InterfaceAddress]>,
+    /// What stands behind it.
+    pub kind: PortKind,
+    /// Where what is for the box itself goes, if the kernel has an interface for it.
+    pub host_tap: Option<PortId>,
 }
 
 impl PortSettings {
@@ -169,6 +194,8 @@ mod tests {
                 entry("198.51.100.1", 24),
                 entry("2001:db8::1", 64),
             ]),
+            kind: PortKind::Device,
+            host_tap: None,
         };
         let source = |peer| port.source_for(address(peer)).unwrap().to_string();
         assert_eq!(source("203.0.113.99"), "203.0.113.1");

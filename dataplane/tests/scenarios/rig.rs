@@ -29,7 +29,9 @@ use dataplane::pipeline::messages::{BATCH_MAX, FromLcore, Slice, ToLcore};
 use dataplane::pipeline::neighbour::{Event, NeighbourTable, Timers};
 use dataplane::pipeline::neighbours;
 use dataplane::pipeline::route::{PortAddress, RouteKind, Routes, StaticRoute};
-use dataplane::pipeline::snapshot::{FamilyRules, InterfaceAddress, PortSettings, Snapshot};
+use dataplane::pipeline::snapshot::{
+    FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
+};
 use dataplane::pipeline::{Links, Pipeline};
 use dataplane::rules::compiled::{Compiled, CounterId};
 use dataplane::rules::facts::PortId;
@@ -176,6 +178,8 @@ impl Setup {
                 .filter(|(port, ..)| *port as usize == number)
                 .map(|&(_, address, prefix)| InterfaceAddress { address, prefix })
                 .collect(),
+            kind: PortKind::Device,
+            host_tap: None,
         };
         let own: Vec<PortAddress> = addresses
             .iter()
