@@ -20,6 +20,7 @@ use crate::gateway::{ControlCore, Served, load_rules};
 use crate::launch::{self, Launched, LcoreHandle};
 use crate::publish::{self, Rulesets};
 use crate::socket::Server;
+use crate::watchdog::Watchdog;
 
 /// How long the control core rests between rounds.
 const REST: Duration = Duration::from_millis(1);
@@ -114,12 +115,16 @@ fn work(
             Idle::Sleep => WorkerIdle::Sleep,
         };
         let end = End(Arc::clone(&workers.ended));
+        let stalls = core.worker_stalls(number);
         let started = launched.start(number, move || {
             let _end = end;
+            stalls.enter();
             worker.run(|| clock.now(), &stop, idle);
         })?;
         workers.running.push(started);
     }
+    // Declared after the workers, so that it ends first: a worker that has ended is no stall.
+    let watchdog = Watchdog::start(core.watched())?;
     say("ready");
     while !signals.stop.load(Relaxed) && !workers.running.iter().any(LcoreHandle::is_finished) {
         if signals.reload.swap(false, Relaxed) {
@@ -132,6 +137,7 @@ fn work(
         core.round();
         std::thread::sleep(REST);
     }
+    drop(watchdog);
     workers.stop.store(true, Relaxed);
     for worker in workers.running.drain(..) {
         worker.join()?;

@@ -8,6 +8,7 @@
 //! | [`gateway`] | the control core at work: policy, expiry, tools |
 //! | [`tools`] | `conntrack`, `sysctl`, `/proc` and `stats` as text |
 //! | [`launch`], [`daemon`] | DPDK started, workers launched, signals obeyed |
+//! | [`watchdog`] | which thread stands still, said in the log and in `stats` |
 //! | [`replay`] | the same pipeline over a capture file |
 #![forbid(unsafe_code)]
 
@@ -23,3 +24,4 @@ pub mod publish;
 pub mod replay;
 pub mod socket;
 pub mod tools;
+pub mod watchdog;

@@ -17,3 +17,4 @@ mod reload;
 mod rig;
 mod servers;
 mod traffic;
+mod watchdog;

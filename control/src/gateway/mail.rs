@@ -1,6 +1,7 @@
 //! Messages from the lcores, and questions that wait for an answer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use dataplane::conntrack::record::ConnId;
 use dataplane::pipeline::messages::{FromLcore, Slice, ToLcore};
@@ -29,6 +30,7 @@ pub(super) struct Inbox {
 impl ControlCore {
     /// Takes in whatever the lcores have sent.
     pub(super) fn read_mail(&mut self) {
+        self.rounds.fetch_add(1, Relaxed);
         for number in 0..self.lcores.len() {
             let mailbox = Arc::clone(&self.lcores[number].mailbox);
             while let Some(message) = mailbox.from_lcore.pop() {

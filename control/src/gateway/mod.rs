@@ -22,8 +22,8 @@ mod upkeep;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
 
 use dataplane::conntrack::knobs::Knobs;
 use dataplane::conntrack::record::Family;
@@ -40,6 +40,7 @@ use crate::config::Config;
 use crate::publish::{self, PublishError, Rulesets};
 use crate::socket::Reply;
 use crate::tools::conntrack::Subscription;
+use crate::watchdog::{Stalls, Watched, Who};
 
 pub use commands::Served;
 pub use policy::{ReloadError, RulesError, load_rules};
@@ -47,11 +48,17 @@ pub use policy::{ReloadError, RulesError, load_rules};
 /// Neighbours of all ports together.
 const NEIGHBOURS: usize = 4096;
 
+/// How long an answer of the lcores is waited for, and when the wait is complained of. Commands,
+/// expiry and reloads stand still meanwhile; packets do not.
+const PATIENCE: Duration = Duration::from_secs(30);
+const COMPLAINT: Duration = Duration::from_secs(3);
+
 /// One lcore as the control core sees it.
 struct Lcore {
     mailbox: Arc<Mailbox>,
     counters: Arc<LcoreCounters>,
     cpu: u32,
+    stalls: Arc<Stalls>,
 }
 
 /// What a worker is made from.
@@ -116,6 +123,9 @@ pub struct ControlCore {
     upkeep: upkeep::Upkeep,
     clock: Box<dyn Fn() -> Now>,
     pause: Pause,
+    /// Times it has read its mail: the heartbeat that the watchdog looks at.
+    rounds: Arc<AtomicU64>,
+    stalls: Arc<Stalls>,
     /// What LOG rules wrote, for those who ask (`replay`); the daemon writes it to its own log.
     log_lines: Vec<String>,
     keep_log_lines: bool,
@@ -147,6 +157,7 @@ impl ControlCore {
             mailbox: Arc::new(Mailbox::default()),
             counters: Arc::new(LcoreCounters::new(config.ports.len())),
             cpu,
+            stalls: Arc::default(),
         });
         let mut core = ControlCore {
             macs,
@@ -168,6 +179,8 @@ impl ControlCore {
                 std::thread::yield_now();
                 true
             }),
+            rounds: Arc::default(),
+            stalls: Arc::default(),
             log_lines: Vec::new(),
             keep_log_lines: false,
             config,
@@ -196,6 +209,24 @@ impl ControlCore {
             mailbox: Arc::clone(&lcore.mailbox),
             seed: self.seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
         }
+    }
+
+    /// Where the stalls of worker `number` are written down; its thread enters itself there.
+    pub fn worker_stalls(&self, number: usize) -> Arc<Stalls> {
+        Arc::clone(&self.lcores[number].stalls)
+    }
+
+    /// What a watchdog has to look at: every worker, and the control core, which is the caller's
+    /// thread.
+    pub fn watched(&self) -> Vec<Watched> {
+        self.stalls.enter();
+        let cpu = self.config.eal.control_core;
+        let own = Watched::control_core(cpu, Arc::clone(&self.rounds), Arc::clone(&self.stalls));
+        let worker = |(number, lcore): (usize, &Lcore)| {
+            let (counters, stalls) = (Arc::clone(&lcore.counters), Arc::clone(&lcore.stalls));
+            Watched::worker(number as u32 + 1, lcore.cpu, counters, stalls)
+        };
+        self.lcores.iter().enumerate().map(worker).chain([own]).collect()
     }
 
     /// The configuration in force.
@@ -234,18 +265,43 @@ impl ControlCore {
     }
 
     /// Gives the lcores a moment, and half a minute at most to do what `done` waits for. False at
-    /// once where there is no lcore any more.
+    /// once where there is no lcore any more. Whoever keeps it waiting is named in the log.
     fn wait(&mut self, mut done: impl FnMut(&mut ControlCore) -> bool) -> bool {
         let start = Instant::now();
+        let mut complained = false;
         loop {
             let running = (self.pause)();
             self.read_mail();
             if done(self) {
                 return true;
             }
-            if !running || start.elapsed().as_secs() >= 30 {
+            let waited = start.elapsed();
+            if !running || waited >= PATIENCE {
                 return false;
             }
+            if waited >= COMPLAINT && !complained {
+                complained = true;
+                self.name_silent_lcores(waited);
+            }
+        }
+    }
+
+    /// Says which lcores do not answer: those with unread mail, and those that stand still.
+    fn name_silent_lcores(&self, waited: Duration) {
+        let (waited, limit) = (waited.as_secs_f64(), PATIENCE.as_secs());
+        let mut named = false;
+        for (number, lcore) in self.lcores.iter().enumerate() {
+            if !lcore.mailbox.to_lcore.is_empty() || lcore.stalls.is_stalled() {
+                named = true;
+                let who = Who::Worker { lcore: number as u32 + 1, cpu: lcore.cpu };
+                log::error!(
+                    "{who} has not answered for {waited:.1} s; the control core waits up to \
+                     {limit} s for it"
+                );
+            }
+        }
+        if !named {
+            log::error!("an answer of the workers has been due for {waited:.1} s");
         }
     }
 

@@ -10,7 +10,7 @@ use dataplane::pipeline::service::id_of_key;
 
 use super::ControlCore;
 use crate::tools::conntrack_args::Family;
-use crate::tools::stats::{LcoreStats, PortStats, Stats, TableStats, Totals};
+use crate::tools::stats::{ControlCoreStats, LcoreStats, PortStats, Stats, TableStats, Totals};
 use crate::tools::{Gateway, SysctlError};
 
 /// Record numbers per question.
@@ -188,6 +188,7 @@ impl Gateway for ControlCore {
                 idle_polls,
                 rx,
                 handed_over: 0,
+                stalls: lcore.stalls.stats(),
             });
         }
         let conntrack = TableStats {
@@ -196,6 +197,8 @@ impl Gateway for ControlCore {
             buckets: self.config.conntrack.hashsize,
             expect_count: 0,
         };
-        Stats { ports, lcores, drops, totals, conntrack }
+        let control_core =
+            ControlCoreStats { cpu: self.config.eal.control_core, stalls: self.stalls.stats() };
+        Stats { ports, lcores, control_core, drops, totals, conntrack }
     }
 }

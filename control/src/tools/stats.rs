@@ -16,6 +16,8 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// In the order of their numbers.
     pub lcores: Vec<LcoreStats>,
+    /// The control core.
+    pub control_core: ControlCoreStats,
     /// Every reason with its count, zeros included, in the order of the code.
     pub drops: Vec<(&'static str, u64)>,
     /// The balance of packets.
@@ -54,6 +56,30 @@ pub struct LcoreStats {
     pub rx: u64,
     /// Packets passed to another lcore.
     pub handed_over: u64,
+    /// Times it did not poll.
+    #[serde(flatten)]
+    pub stalls: StallStats,
+}
+
+/// The control core's thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ControlCoreStats {
+    /// The CPU it runs on.
+    pub cpu: u32,
+    /// Times it did not come round.
+    #[serde(flatten)]
+    pub stalls: StallStats,
+}
+
+/// What the watchdog found out about one thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StallStats {
+    /// Stalls so far, the present one included.
+    pub stalls: u64,
+    /// Whether it stands still now.
+    pub stalled: bool,
+    /// Milliseconds of the longest stall, the present one included.
+    pub stalled_ms: u64,
 }
 
 /// The balance: `rx + generated = tx + to_host + dropped + held`.
@@ -110,6 +136,7 @@ pub fn json(stats: &Stats) -> Value {
     json!({
         "ports": ports.collect::<Map<String, Value>>(),
         "lcores": stats.lcores,
+        "control_core": stats.control_core,
         "drops": drops.collect::<Map<String, Value>>(),
         "totals": stats.totals,
         "conntrack": stats.conntrack,
@@ -137,6 +164,7 @@ pub fn text(stats: &Stats) -> String {
             format_args!("{:>15} {:>18} {:>18}\n", l.polls, l.idle_polls, l.handed_over),
         );
     }
+    put_stalls(&mut text, stats);
     let t = &stats.totals;
     put(&mut text, format_args!("\nrx {} + generated {} = tx {}", t.rx, t.generated, t.tx));
     put(
@@ -152,6 +180,21 @@ pub fn text(stats: &Stats) -> String {
     text
 }
 
+/// A line for every thread that ever stood still.
+fn put_stalls(text: &mut String, stats: &Stats) {
+    let lcores = stats.lcores.iter();
+    let threads = lcores.map(|l| (format!("lcore {} (CPU {})", l.lcore, l.cpu), l.stalls));
+    let core = &stats.control_core;
+    let own = (format!("control core (CPU {})", core.cpu), core.stalls);
+    for (name, s) in threads.chain([own]).filter(|(_, s)| s.stalls != 0) {
+        let times = if s.stalls == 1 { "once" } else { "times" };
+        let count = if s.stalls == 1 { String::new() } else { format!("{} ", s.stalls) };
+        let longest = s.stalled_ms as f64 / 1000.0;
+        let now = if s.stalled { ", and does now" } else { "" };
+        put(text, format_args!("{name} stalled {count}{times}, {longest:.1} s at most{now}\n"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::stand_in::StandIn;
@@ -162,6 +205,7 @@ mod tests {
         Stats {
             ports: vec![port],
             lcores: vec![LcoreStats { lcore: 1, cpu: 3, polls: 9, ..LcoreStats::default() }],
+            control_core: ControlCoreStats { cpu: 2, ..ControlCoreStats::default() },
             drops: vec![("no_route", 2), ("bad_version", 0)],
             totals: Totals { rx: 7, tx: 5, dropped: 2, ..Totals::default() },
             conntrack: TableStats { count: 1, max: 262_144, buckets: 65_536, expect_count: 0 },
@@ -175,7 +219,9 @@ mod tests {
             json!({
                 "ports": {"lan": {"rx_packets": 7, "tx_packets": 0, "rx_bytes": 0, "tx_bytes": 0}},
                 "lcores": [{"lcore": 1, "cpu": 3, "polls": 9, "idle_polls": 0, "rx": 0,
-                            "handed_over": 0}],
+                            "handed_over": 0, "stalls": 0, "stalled": false,
+                            "stalled_ms": 0}],
+                "control_core": {"cpu": 2, "stalls": 0, "stalled": false, "stalled_ms": 0},
                 "drops": {"no_route": 2, "bad_version": 0},
                 "totals": {"rx": 7, "generated": 0, "tx": 5, "to_host": 0, "dropped": 2, "held": 0},
                 "conntrack": {"count": 1, "max": 262_144, "buckets": 65_536, "expect_count": 0},
@@ -189,6 +235,18 @@ mod tests {
         assert!(text.contains("rx 7 + generated 0 = tx 5 + to host 0 + dropped 2 + held 0\n"));
         assert!(text.contains("no_route") && !text.contains("bad_version"));
         assert!(text.contains("conns 1 of 262144, buckets 65536, expectations 0\n"));
+    }
+
+    #[test]
+    fn text_names_whoever_stalled_and_nobody_else() {
+        let mut stats = stats();
+        assert!(!text(&stats).contains("stalled"));
+        stats.control_core.stalls = StallStats { stalls: 1, stalled: false, stalled_ms: 2510 };
+        let line = "control core (CPU 2) stalled once, 2.5 s at most\n";
+        assert!(text(&stats).contains(line) && !text(&stats).contains("lcore 1 (CPU 3)"));
+        stats.lcores[0].stalls = StallStats { stalls: 3, stalled: true, stalled_ms: 61_000 };
+        let line = "\nlcore 1 (CPU 3) stalled 3 times, 61.0 s at most, and does now\n";
+        assert!(text(&stats).contains(line), "{}", text(&stats));
     }
 
     #[test]
