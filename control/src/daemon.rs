@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use dataplane::lcore::rings;
 use dataplane::lcore::worker::{Idle as WorkerIdle, Worker};
 use dataplane::pipeline::Pipeline;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,7 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::clock::Clock;
 use crate::config::sizes::{self, TableCost};
 use crate::config::{Config, Idle};
-use crate::gateway::{ControlCore, Served, load_rules};
+use crate::gateway::{ControlCore, Served, WorkerParts, load_rules};
 use crate::launch::{self, Launched, LcoreHandle};
 use crate::publish::{self, Rulesets};
 use crate::socket::Server;
@@ -94,10 +95,10 @@ fn work(
     launched: &mut Launched,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let clock = Clock::start();
-    let macs = launched.macs.clone();
+    let wires = (launched.macs.clone(), launched.layout.clone());
     let (burst, idle) = (config.eal.burst.into(), config.eal.idle);
     let now = Box::new(move || clock.now());
-    let mut core = ControlCore::new(config, macs, rulesets, random_seed()?, now)?;
+    let mut core = ControlCore::new(config, wires, rulesets, random_seed()?, now)?;
     let mut workers = Workers::default();
     // Nobody waits for a worker that has ended, nor for anything once the process is to stop.
     let (ended, stopping) = (Arc::clone(&workers.ended), Arc::clone(&signals.stop));
@@ -105,10 +106,13 @@ fn work(
         std::thread::sleep(Duration::from_micros(50));
         !ended.load(Relaxed) && !stopping.load(Relaxed)
     }));
-    for (number, io) in std::mem::take(&mut launched.io).into_iter().enumerate() {
-        let parts = core.worker_parts(number);
-        let pipeline = Pipeline::new(number, parts.store, parts.snapshot, parts.links, parts.seed);
-        let mut worker = Worker::new(io, pipeline, parts.mailbox, burst);
+    let io = std::mem::take(&mut launched.io);
+    let rings = rings::mesh(io.len());
+    for (number, (io, rings)) in io.into_iter().zip(rings).enumerate() {
+        let Some(parts) = core.worker_parts(number) else { continue };
+        let WorkerParts { place, store, snapshot, links, mailbox, seed } = parts;
+        let pipeline = Pipeline::new(place, store, snapshot, links, seed);
+        let mut worker = Worker::new(io, pipeline, mailbox, rings, burst);
         let stop = Arc::clone(&workers.stop);
         let idle = match idle {
             Idle::Poll => WorkerIdle::Poll,

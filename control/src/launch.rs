@@ -9,11 +9,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use dataplane::lcore::dpdk_io::{DpdkIo, Queues};
+use dataplane::lcore::dpdk_io::DpdkIo;
+use dataplane::lcore::rings;
+use dataplane::pipeline::place::{Layout, Queues};
+use dataplane::rules::facts::PortId;
 pub use dpdk_bindings::LcoreHandle;
 use dpdk_bindings::{
     BURST_MAX, Eal, EalError, HeldLog, LcoreError, LcoreId, Mempool, PoolError, Port, PortConfig,
-    PortError,
+    PortError, PortInfo, RxQueue, TxQueue,
 };
 
 use crate::config::{Config, Hugepages, sizes};
@@ -161,7 +164,9 @@ pub struct Launched {
     pool: Mempool,
     /// MAC addresses by port number.
     pub macs: Vec<[u8; 6]>,
-    /// Per worker, the queues of each port.
+    /// Which queues are whose.
+    pub layout: Layout,
+    /// Per worker, its queues.
     pub io: Vec<DpdkIo>,
 }
 
@@ -184,15 +189,18 @@ pub fn launch(config: &Config) -> Result<Launched, LaunchError> {
 fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Launched, LaunchError> {
     let failed = |error| LaunchError::Eal { error, reason: Reason::of(log) };
     let eal = Eal::init(args).map_err(failed)?;
-    let mbufs = config.eal.mbufs.unwrap_or_else(|| mbufs_needed(config));
+    let workers = config.eal.worker_cores.len() as u16;
+    let queues: Vec<Queues> = config.ports.iter().map(|port| queues_of(port, workers)).collect();
+    let mbufs = config.eal.mbufs.unwrap_or_else(|| mbufs_needed(config, &queues));
     let memory_mb = config.eal.memory_mb;
     let pool = Mempool::create("sluicegate", mbufs, POOL_CACHE, DATA_ROOM, None)
         .map_err(|error| LaunchError::Pool { error, memory_mb })?;
-    let (mut ports, mut macs, mut queues) = (Vec::new(), Vec::new(), Vec::new());
-    for port in &config.ports {
+    let (mut ports, mut macs) = (Vec::new(), Vec::new());
+    let mut wires = Wires::default();
+    for (port, queues) in config.ports.iter().zip(queues) {
         let settings = PortConfig {
-            rx_queues: 1,
-            tx_queues: 1,
+            rx_queues: queues.rx,
+            tx_queues: queues.tx,
             rx_desc: port.rx_descriptors,
             tx_desc: port.tx_descriptors,
             mtu: port.mtu,
@@ -212,11 +220,64 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
         // A driver that cannot set the address still sends and receives with ours.
         let mac = port.mac.or_else(|| up.mac());
         macs.push(mac.ok_or_else(|| LaunchError::NoMac(port.name.clone()))?);
-        queues.extend(rx.into_iter().zip(tx).map(|(rx, tx)| Queues { rx, tx }));
+        wires.push(queues, rx, tx);
         ports.push(up);
     }
-    let io = vec![DpdkIo::new(queues, pool.clone())];
-    Ok(Launched { eal, ports, pool, macs, io })
+    let (layout, io) = wires.share_out(workers as u8, &pool);
+    Ok(Launched { eal, ports, pool, macs, layout, io })
+}
+
+/// Drivers whose number of queues is agreed upon with a peer: more than one has to be asked for.
+const ONE_QUEUE: &[&str] = &["net_memif"];
+
+/// The queues that a port gets: as configured, else one for each worker where the device has them.
+/// A device that is not there, or has fewer than asked for, is refused when it is configured.
+fn queues_of(port: &crate::config::Port, workers: u16) -> Queues {
+    let (most_rx, most_tx) = match PortInfo::of(&port.device) {
+        Ok(info) if ONE_QUEUE.contains(&info.driver.as_str()) => (1, 1),
+        Ok(info) => (info.max_rx_queues, info.max_tx_queues),
+        Err(_) => (1, 1),
+    };
+    let given = |asked: Option<u16>, most: u16| asked.unwrap_or(workers.min(most.max(1)));
+    Queues { rx: given(port.rx_queues, most_rx), tx: given(port.tx_queues, most_tx) }
+}
+
+/// All queues, by port.
+#[derive(Default)]
+struct Wires {
+    queues: Vec<Queues>,
+    rx: Vec<Vec<RxQueue>>,
+    tx: Vec<Vec<TxQueue>>,
+}
+
+impl Wires {
+    fn push(&mut self, queues: Queues, rx: Vec<RxQueue>, tx: Vec<TxQueue>) {
+        self.queues.push(queues);
+        self.rx.push(rx);
+        self.tx.push(tx);
+    }
+
+    /// Gives each worker its queues.
+    fn share_out(self, workers: u8, pool: &Mempool) -> (Layout, Vec<DpdkIo>) {
+        let layout = Layout { lcores: workers, queues: self.queues.into_boxed_slice() };
+        let mut rx: Vec<Vec<(PortId, RxQueue)>> = (0..workers).map(|_| Vec::new()).collect();
+        for (port, queues) in (0..).map(PortId).zip(self.rx) {
+            for (number, queue) in (0..).zip(queues) {
+                rx[usize::from(layout.receiver(port, number))].push((port, queue));
+            }
+        }
+        let mut tx: Vec<Vec<Option<TxQueue>>> = (0..workers).map(|_| Vec::new()).collect();
+        for (port, queues) in (0..).map(PortId).zip(self.tx) {
+            let mut queues: Vec<Option<TxQueue>> = queues.into_iter().map(Some).collect();
+            for (worker, tx) in (0..).zip(&mut tx) {
+                let number = layout.transmit_queue(port, worker);
+                tx.push(number.and_then(|n| queues.get_mut(usize::from(n))?.take()));
+            }
+        }
+        let io = rx.into_iter().zip(tx).map(|(rx, tx)| DpdkIo::new(rx, tx, pool.clone()));
+        let io = io.collect();
+        (layout, io)
+    }
 }
 
 impl Launched {
@@ -287,16 +348,20 @@ fn demand_machine(config: &Config) -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// Mbufs for all descriptors, what is held and cached, and bursts under way.
-fn mbufs_needed(config: &Config) -> u32 {
-    let rings: u32 = config
-        .ports
-        .iter()
-        .map(|p| u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors))
-        .sum();
+/// Mbufs for all descriptors, what is held, handed over and cached, and bursts under way. `queues`
+/// are those of each port.
+fn mbufs_needed(config: &Config, queues: &[Queues]) -> u32 {
+    let descriptors = config.ports.iter().zip(queues).map(|(port, queues)| {
+        let of = |queues: u16, each: u16| u32::from(queues) * u32::from(each);
+        of(queues.rx, port.rx_descriptors) + of(queues.tx, port.tx_descriptors)
+    });
+    let workers = config.eal.worker_cores.len() as u32;
     let under_way = (BURST_MAX as u32 * 4 + 512) * config.ports.len() as u32;
+    // Every lcore's rings are rarely full at once; one of them may well be.
+    let handed_over = (workers - 1) * rings::RING_MAX as u32;
+    let each = under_way + handed_over + POOL_CACHE * 4;
     // A mempool uses its memory best with one less than a power of two.
-    (rings * 2 + under_way + POOL_CACHE * 4).max(8192).next_power_of_two() - 1
+    (descriptors.sum::<u32>() * 2 + each * workers).max(8192).next_power_of_two() - 1
 }
 
 /// The command line EAL gets. A worker has an lcore number of its own, so that it may share the

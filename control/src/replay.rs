@@ -1,7 +1,8 @@
 //! `sluicegate replay`: a capture through the same pipeline, offline and with the capture's clock.
 //!
-//! One thread holds the control core and one worker with ports in memory. For every frame the clock
-//! moves to the frame's time stamp, the worker takes it to its end, and what came out is written
+//! One thread holds the control core and the workers with ports in memory, as many workers as the
+//! configuration names and one queue to a port where it names no more. For every frame the clock
+//! moves to the frame's time stamp, the workers take it to its end, and what came out is written
 //! with the same time stamp. Time never runs backwards: a frame stamped earlier than the one before
 //! it counts as arriving with it. Across a gap the control core gets its rounds as in a running
 //! gateway, every [`STEP_NS`] of the capture's time but at most [`STEPS_MAX`] times, so expiry and
@@ -23,21 +24,21 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 
-use dataplane::conntrack::store::Shared;
-use dataplane::lcore::mailbox::Mailbox;
 use dataplane::lcore::memory::{MemoryFrame, MemoryIo};
+use dataplane::lcore::rings;
 use dataplane::lcore::worker::Worker;
 use dataplane::pipeline::Pipeline;
-use dataplane::pipeline::counters::LcoreCounters;
-use dataplane::pipeline::snapshot::Snapshot;
+use dataplane::pipeline::counters::PortCounters;
+use dataplane::pipeline::place::{Layout, Queues};
 use dataplane::rules::facts::PortId;
 use dataplane::time::{Now, TICKS_PER_SEC, Tick};
+use dataplane::wire::address::Address;
+use dataplane::wire::headers;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Port};
 use crate::daemon;
-use crate::gateway::{ControlCore, CoreError, RulesError, load_rules};
+use crate::gateway::{ControlCore, CoreError, RulesError, WorkerParts, load_rules};
 use crate::publish::Rulesets;
 use crate::tools::conntrack::{self, Outcome};
 pub use capture::CaptureError;
@@ -197,45 +198,51 @@ impl Asked<'_> {
 /// A frame that was sent: port, nanoseconds since 1970, bytes.
 type Sent = (PortId, u64, Vec<u8>);
 
-/// The control core and its one worker.
+/// The control core and its workers.
 struct Bench {
     core: ControlCore,
-    worker: Rc<RefCell<Worker<MemoryIo>>>,
+    workers: Rc<RefCell<Vec<Worker<MemoryIo>>>>,
+    layout: Layout,
     clock: Rc<Cell<Now>>,
     /// The time stamp of the first frame, where ticks begin.
     origin_ns: Option<u64>,
     sent: Vec<Sent>,
-    mailbox: Arc<Mailbox>,
-    counters: Arc<LcoreCounters>,
-    snapshot: Arc<Snapshot>,
-    table: Arc<Shared>,
 }
 
 impl Bench {
     fn new(config: Config, rulesets: Rulesets, keep_log: bool) -> Result<Bench, CoreError> {
         let (ports, burst) = (config.ports.len(), config.eal.burst.into());
+        let workers = config.eal.worker_cores.len();
+        let queues = |port: &Port| Queues {
+            rx: port.rx_queues.unwrap_or(1),
+            tx: port.tx_queues.unwrap_or(1),
+        };
+        let queues = config.ports.iter().map(queues).collect();
+        let layout = Layout { lcores: workers as u8, queues };
         let macs = (0u8..).zip(&config.ports);
         let macs = macs.map(|(n, port)| port.mac.unwrap_or([0x02, 0x53, 0x47, 0, 0, n])).collect();
         let clock = Rc::new(Cell::new(Now::default()));
         let read = Rc::clone(&clock);
+        let wires = (macs, layout.clone());
         let mut core =
-            ControlCore::new(config, macs, rulesets, SEED, Box::new(move || read.get()))?;
+            ControlCore::new(config, wires, rulesets, SEED, Box::new(move || read.get()))?;
         if keep_log {
             core.keep_log_lines();
         }
-        let parts = core.worker_parts(0);
-        let (mailbox, counters) = (parts.mailbox.clone(), parts.links.counters.clone());
-        let (snapshot, table) = (parts.snapshot.clone(), parts.store.shared().clone());
-        let pipeline = Pipeline::new(0, parts.store, parts.snapshot, parts.links, parts.seed);
-        let worker = Worker::new(MemoryIo::new(ports), pipeline, parts.mailbox, burst);
-        let worker = Rc::new(RefCell::new(worker));
-        let (polled, at) = (Rc::clone(&worker), Rc::clone(&clock));
+        let mut made = Vec::new();
+        for (number, rings) in rings::mesh(workers).into_iter().enumerate() {
+            let Some(parts) = core.worker_parts(number) else { continue };
+            let WorkerParts { place, store, snapshot, links, mailbox, seed } = parts;
+            let pipeline = Pipeline::new(place, store, snapshot, links, seed);
+            made.push(Worker::new(MemoryIo::new(ports), pipeline, mailbox, rings, burst));
+        }
+        let workers = Rc::new(RefCell::new(made));
+        let (polled, at) = (Rc::clone(&workers), Rc::clone(&clock));
         core.set_pause(Box::new(move || {
-            polled.borrow_mut().poll(at.get());
+            poll(&mut polled.borrow_mut(), at.get());
             true
         }));
-        let (origin_ns, sent) = (None, Vec::new());
-        Ok(Bench { core, worker, clock, origin_ns, sent, mailbox, counters, snapshot, table })
+        Ok(Bench { core, workers, layout, clock, origin_ns: None, sent: Vec::new() })
     }
 
     /// How far apart the control core's rounds are on the way to `unix_ns`.
@@ -266,23 +273,28 @@ impl Bench {
     /// Lets a frame arrive.
     fn take(&mut self, captured: &Captured) {
         let frame = MemoryFrame::new(captured.bytes.clone());
-        self.worker.borrow_mut().io().push(captured.port, frame);
+        let queues = self.layout.queues.get(usize::from(captured.port.0)).map_or(1, |q| q.rx);
+        let receiver = self.layout.receiver(captured.port, queue_of(&captured.bytes, queues));
+        if let Some(worker) = self.workers.borrow_mut().get_mut(usize::from(receiver)) {
+            worker.io().push(captured.port, frame);
+        }
         self.settle();
     }
 
-    /// Until worker and control core have nothing to do at this moment.
+    /// Until workers and control core have nothing to do at this moment.
     fn settle(&mut self) {
         let now = self.clock.get();
         loop {
-            while self.worker.borrow_mut().poll(now) > 0 {}
+            while poll(&mut self.workers.borrow_mut(), now) > 0 {}
             self.core.round();
-            if self.mailbox.to_lcore.is_empty() {
+            if self.core.is_read() {
                 break;
             }
         }
-        let mut worker = self.worker.borrow_mut();
-        while let Some((port, frame)) = worker.io().pop_sent() {
-            self.sent.push((port, now.unix_ns, frame.bytes()));
+        for worker in self.workers.borrow_mut().iter_mut() {
+            while let Some((port, frame)) = worker.io().pop_sent() {
+                self.sent.push((port, now.unix_ns, frame.bytes()));
+            }
         }
     }
 
@@ -296,20 +308,39 @@ impl Bench {
     }
 
     fn check_balance(&self) -> Result<(), ReplayError> {
-        let c = &self.counters;
-        if c.balanced() {
-            return Ok(());
+        for (number, c) in self.core.counters().enumerate() {
+            if c.balanced() {
+                continue;
+            }
+            let sum = |of: fn(&PortCounters) -> u64| c.ports.iter().map(of).sum::<u64>();
+            return Err(ReplayError::Unbalanced(format!(
+                "worker {number}: rx {}, generated {}, taken over {}, tx {}, to host {}, \
+                 dropped {}, held {}, handed over {}",
+                sum(|p| p.rx_packets.get()),
+                c.generated.get(),
+                c.taken_over.get(),
+                sum(|p| p.tx_packets.get()),
+                c.to_host.get(),
+                c.dropped(),
+                c.held.get(),
+                c.handed_over.get()
+            )));
         }
-        let (mut rx, mut tx) = (0, 0);
-        for port in &c.ports {
-            (rx, tx) = (rx + port.rx_packets.get(), tx + port.tx_packets.get());
-        }
-        Err(ReplayError::Unbalanced(format!(
-            "rx {rx}, generated {}, tx {tx}, to host {}, dropped {}, held {}",
-            c.generated.get(),
-            c.to_host.get(),
-            c.dropped(),
-            c.held.get()
-        )))
+        Ok(())
     }
+}
+
+/// One round of every worker; what they did.
+fn poll(workers: &mut [Worker<MemoryIo>], now: Now) -> usize {
+    workers.iter_mut().map(|worker| worker.poll(now)).sum()
+}
+
+/// The queue of a port with `queues` queues that a frame comes in by: the same for both directions
+/// of a conn, as with a NIC whose hash is symmetric.
+fn queue_of(bytes: &[u8], queues: u16) -> u16 {
+    let Ok(h) = headers::parse(bytes, bytes.len()) else { return 0 };
+    let ends = |address: Address, id: u16| address.bits() ^ u128::from(id);
+    let both = ends(h.src, h.src_port) ^ ends(h.dst, h.dst_port);
+    let folded = (both >> 64) as u64 ^ both as u64;
+    ((folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) % u64::from(queues.max(1))) as u16
 }

@@ -60,12 +60,15 @@ pub enum Idle {
     Sleep,
 }
 
+/// The most workers: DPDK counts 128 lcores (`RTE_MAX_LCORE`), one of them the control core.
+pub const WORKERS_MAX: usize = 127;
+
 /// How DPDK is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eal {
     /// The CPU of the control core.
     pub control_core: u32,
-    /// The CPUs of the workers; exactly one in this version.
+    /// The CPUs of the workers, 1 to [`WORKERS_MAX`]; they may share a CPU.
     pub worker_cores: Vec<u32>,
     /// Huge pages or not.
     pub hugepages: Hugepages,
@@ -79,7 +82,7 @@ pub struct Eal {
     pub args: Vec<String>,
     /// Packets taken from a queue at once, 1 to 64.
     pub burst: u16,
-    /// Sleeping is the default where a worker shares its CPU with the control core.
+    /// Sleeping is the default where a worker shares its CPU with the control core or another one.
     pub idle: Idle,
 }
 
@@ -166,13 +169,14 @@ fn eal(section: &Section<'_>) -> Result<Eal, ConfigError> {
         }
     }
     if let Some(value) = section.value("worker_cores")
-        && worker_cores.len() != 1
+        && !(1..=WORKERS_MAX).contains(&worker_cores.len())
     {
-        let what = "a number of workers other than one is not supported in this version";
+        let what = format!("must name 1 to {WORKERS_MAX} CPUs");
         return Err(section.wrong("worker_cores", value, what));
     }
     let worker_cores = if worker_cores.is_empty() { vec![1] } else { worker_cores };
-    let shared = worker_cores.contains(&control_core);
+    let twice = |(i, cpu)| worker_cores[..i].contains(cpu);
+    let shared = worker_cores.contains(&control_core) || worker_cores.iter().enumerate().any(twice);
     let words = [("poll", Idle::Poll), ("sleep", Idle::Sleep)];
     let default_idle = if shared { Idle::Sleep } else { Idle::Poll };
     let args = section.texts("args")?;

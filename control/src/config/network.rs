@@ -51,9 +51,13 @@ pub struct Port {
     pub addresses: Vec<Prefixed>,
     /// In bytes, without the Ethernet header.
     pub mtu: u16,
-    /// Descriptors of its receive queue.
+    /// Receive queues; `None` for one per worker, as far as the device has them.
+    pub rx_queues: Option<u16>,
+    /// Transmit queues; likewise.
+    pub tx_queues: Option<u16>,
+    /// Descriptors of each receive queue.
     pub rx_descriptors: u16,
-    /// Descriptors of its transmit queue.
+    /// Descriptors of each transmit queue.
     pub tx_descriptors: u16,
     /// Whether it takes frames for other MAC addresses.
     pub promiscuous: bool,
@@ -120,14 +124,7 @@ fn port(section: &Section<'_>, others: &[Port]) -> Result<Port, ConfigError> {
     // RFC 8200, section 5: every link of IPv6 carries 1280 bytes.
     let mtu_min = if has_v6 { 1280 } else { 68 };
     let mtu = section.number("mtu", mtu_min, 9600)?.map_or(MTU_DEFAULT, |(n, _)| n as u16);
-    for key in ["rx_queues", "tx_queues"] {
-        if let Some((number, value)) = section.number(key, 1, 256)?
-            && number != 1
-        {
-            let what = "more than one queue is not supported in this version";
-            return Err(section.wrong(key, value, what));
-        }
-    }
+    let queues = |key| Ok(section.number(key, 1, 256)?.map(|(number, _)| number as u16));
     let descriptors =
         |key| Ok(section.number(key, 64, 32_768)?.map_or(1024, |(number, _)| number as u16));
     let port = Port {
@@ -136,6 +133,8 @@ fn port(section: &Section<'_>, others: &[Port]) -> Result<Port, ConfigError> {
         mac,
         addresses,
         mtu,
+        rx_queues: queues("rx_queues")?,
+        tx_queues: queues("tx_queues")?,
         rx_descriptors: descriptors("rx_descriptors")?,
         tx_descriptors: descriptors("tx_descriptors")?,
         promiscuous: section.flag("promiscuous", false)?,

@@ -176,7 +176,7 @@ fn mistakes_in_ports() {
         ("02:00:00:00:10:01", "02:00:00:00:10", "must be like 02:00:00:00:10:01"),
         ("mtu = 1300", "mtu = 1300\nhost_tap = \"x\"", "host_tap is not supported in this version"),
         ("mtu = 1300", "vlan = 3", "vlan is not supported in this version"),
-        ("mtu = 1300", "rx_queues = 2", "more than one queue is not supported in this version"),
+        ("mtu = 1300", "rx_queues = 257", "must be a number from 1 to 256"),
         ("mtu = 1300", "rx_descriptors = 1", "must be a number from 64 to 32768"),
         ("mtu = 1300", "promiscuous = 2", "must be true, false, 0 or 1"),
         ("\"fd00:10::1/64\"]", "\"fd00:10::1/64\"]\nmtu = 1279", "from 1280 to 9600"),
@@ -198,8 +198,8 @@ fn mistakes_in_ports() {
 #[test]
 fn mistakes_elsewhere() {
     for (more, message) in [
-        ("[eal]\nworker_cores = [1, 2]", "other than one is not supported in this version"),
-        ("[eal]\nworker_cores = []", "other than one is not supported in this version"),
+        ("[eal]\nworker_cores = [1, 1024]", "must be CPU numbers"),
+        ("[eal]\nworker_cores = []", "must name 1 to 127 CPUs"),
         ("[eal]\nworker_cores = [\"a\"]", "must be CPU numbers"),
         ("[eal]\nburst = 65", "must be a number from 1 to 64"),
         ("[eal]\nhugepages = \"no\"", "must be \"auto\", true or false"),
@@ -239,6 +239,8 @@ fn mistakes_elsewhere() {
 fn a_shared_cpu_sleeps_by_default() {
     let idle = |eal: &str| parse(&format!("{GOOD}[eal]\n{eal}")).unwrap().eal.idle;
     assert_eq!(idle("worker_cores = [0]"), Idle::Sleep);
+    assert_eq!(idle("worker_cores = [1, 2]"), Idle::Poll);
+    assert_eq!(idle("worker_cores = [1, 2, 1]"), Idle::Sleep);
     assert_eq!(idle("worker_cores = [0]\nidle = \"poll\""), Idle::Poll);
     assert_eq!(idle("control_core = 2"), Idle::Poll);
 }

@@ -13,13 +13,14 @@ use crate::log_line;
 /// Answers that somebody waits for.
 #[derive(Default)]
 pub(super) struct Inbox {
-    pub(super) listed: Vec<Slice>,
-    pub(super) deleted: Vec<ConnId>,
+    /// The number of the question asked last: an answer to an earlier one, which nobody waited for
+    /// to the end, is not mistaken for one to this.
+    pub(super) question: u32,
+    pub(super) listed: Option<Slice>,
+    /// Conns deleted, and questions for deletion without an answer.
+    pub(super) deleted: usize,
     pub(super) deleting: usize,
     pub(super) retired: Vec<Arc<Snapshot>>,
-    pub(super) folding: usize,
-    /// Lcores that have not adopted the current snapshot yet.
-    pub(super) adopting: usize,
     /// Empty buffers of the expiry sweep, boxed as the messages carry them.
     #[allow(clippy::vec_box)]
     pub(super) spare: Vec<Box<Vec<ConnId>>>,
@@ -32,29 +33,41 @@ impl ControlCore {
     pub(super) fn read_mail(&mut self) {
         self.rounds.fetch_add(1, Relaxed);
         for number in 0..self.lcores.len() {
-            let mailbox = Arc::clone(&self.lcores[number].mailbox);
-            while let Some(message) = mailbox.from_lcore.pop() {
-                self.take(message);
+            while let Some(message) = self.lcores[number].mailbox.receive() {
+                self.take(number, message);
             }
         }
     }
 
-    fn take(&mut self, message: FromLcore) {
+    fn take(&mut self, from: usize, message: FromLcore) {
         match message {
             FromLcore::Retired(snapshot) => {
-                self.inbox.adopting = self.inbox.adopting.saturating_sub(1);
+                self.lcores[from].adopting -= 1;
                 self.inbox.retired.push(snapshot);
             }
             FromLcore::Expired(buffer) => {
                 self.inbox.expiring = self.inbox.expiring.saturating_sub(1);
                 self.inbox.spare.push(buffer);
             }
-            FromLcore::Deleted(conns) => {
-                self.inbox.deleting = self.inbox.deleting.saturating_sub(1);
-                self.inbox.deleted.extend(*conns);
+            FromLcore::Deleted(question, conns) => {
+                if question == self.inbox.question {
+                    self.inbox.deleting -= 1;
+                    self.inbox.deleted += conns.len();
+                }
             }
-            FromLcore::Listed(slice) => self.inbox.listed.push(*slice),
-            FromLcore::Folded => self.inbox.folding = self.inbox.folding.saturating_sub(1),
+            FromLcore::Listed(question, slice) => {
+                if question == self.inbox.question {
+                    self.inbox.listed = Some(*slice);
+                }
+            }
+            FromLcore::Folded => self.lcores[from].folding -= 1,
+            FromLcore::Evict(id) => {
+                let conn = self.shared.records.get(id.conn);
+                if let Some(owner) = conn.map(|c| usize::from(c.owner())) {
+                    // A full mailbox costs the next SYN another second.
+                    let _ = self.try_send(owner, ToLcore::Evict(id));
+                }
+            }
             FromLcore::Event(event) => {
                 for (subscription, reply) in &mut self.subscriptions {
                     if let Some(text) = subscription.text(&event) {
@@ -81,20 +94,21 @@ impl ControlCore {
 
     /// Puts a message into an lcore's mailbox, waiting for room if need be.
     pub(super) fn send(&mut self, lcore: usize, message: ToLcore) -> bool {
-        let mut message = Some(message);
-        let mailbox = Arc::clone(&self.lcores[lcore].mailbox);
-        let mut put = move || match message.take().map(|m| mailbox.to_lcore.push(m)) {
-            Some(Err(back)) => {
-                message = Some(back);
-                false
-            }
-            _ => true,
-        };
-        put() || self.wait(|_| put())
+        let mut left = self.try_send(lcore, message).err();
+        left.is_none()
+            || self.wait(|core| {
+                left = left.take().and_then(|message| core.try_send(lcore, message).err());
+                left.is_none()
+            })
     }
 
     /// Puts a message into an lcore's mailbox if there is room now.
-    pub(super) fn try_send(&self, lcore: usize, message: ToLcore) -> Result<(), ToLcore> {
-        self.lcores[lcore].mailbox.to_lcore.push(message)
+    // What finds no room comes back whole.
+    #[allow(clippy::result_large_err)]
+    pub(super) fn try_send(&mut self, lcore: usize, message: ToLcore) -> Result<(), ToLcore> {
+        match self.lcores.get_mut(lcore) {
+            Some(lcore) => lcore.mailbox.send(message),
+            None => Err(message),
+        }
     }
 }

@@ -29,10 +29,13 @@ use dataplane::conntrack::knobs::Knobs;
 use dataplane::conntrack::record::Family;
 use dataplane::conntrack::store::{SetupError, Shared, Sizes, Store};
 use dataplane::conntrack::tuple::HashSeed;
-use dataplane::lcore::mailbox::Mailbox;
+use dataplane::lcore::mailbox::{ControlEnd, LcoreEnd, mailbox};
 use dataplane::pipeline::Links;
+use dataplane::pipeline::budget::ErrorBudget;
 use dataplane::pipeline::counters::LcoreCounters;
-use dataplane::pipeline::neighbour::{NeighbourTable, NextHop};
+use dataplane::pipeline::messages::ToLcore;
+use dataplane::pipeline::neighbour::NeighbourTable;
+use dataplane::pipeline::place::{Layout, Place};
 use dataplane::pipeline::snapshot::Snapshot;
 use dataplane::time::{Now, Tick};
 
@@ -55,7 +58,12 @@ const COMPLAINT: Duration = Duration::from_secs(3);
 
 /// One lcore as the control core sees it.
 struct Lcore {
-    mailbox: Arc<Mailbox>,
+    mailbox: ControlEnd,
+    /// The other end, until the worker is made.
+    worker_end: Option<LcoreEnd>,
+    /// Snapshots sent and not yet adopted, and counters asked for.
+    adopting: usize,
+    folding: usize,
     counters: Arc<LcoreCounters>,
     cpu: u32,
     stalls: Arc<Stalls>,
@@ -69,8 +77,10 @@ pub struct WorkerParts {
     pub snapshot: Arc<Snapshot>,
     /// What it shares with the control core.
     pub links: Links,
+    /// Where it stands among the others.
+    pub place: Place,
     /// Its mailbox.
-    pub mailbox: Arc<Mailbox>,
+    pub mailbox: LcoreEnd,
     /// For its choice of ports.
     pub seed: u64,
 }
@@ -117,6 +127,8 @@ pub struct ControlCore {
     snapshot: Arc<Snapshot>,
     tally: policy::Tally,
     lcores: Vec<Lcore>,
+    layout: Layout,
+    errors: Arc<ErrorBudget>,
     seed: u64,
     inbox: mail::Inbox,
     subscriptions: Vec<(Box<Subscription>, Reply)>,
@@ -132,14 +144,14 @@ pub struct ControlCore {
 }
 
 impl ControlCore {
-    /// For a configuration whose ports have `macs`. `seed` makes every choice repeatable; the
-    /// daemon draws it, `replay` fixes it.
+    /// For a configuration whose ports have `macs` and queues as in `layout`. `seed` makes every
+    /// choice repeatable; the daemon draws it, `replay` fixes it.
     ///
     /// # Errors
     /// See [`CoreError`].
     pub fn new(
         config: Config,
-        macs: Vec<[u8; 6]>,
+        (macs, layout): (Vec<[u8; 6]>, Layout),
         rulesets: Rulesets,
         seed: [u64; 6],
         clock: Box<dyn Fn() -> Now>,
@@ -153,12 +165,18 @@ impl ControlCore {
         let knobs = config.conntrack.knobs;
         let snapshot = publish::snapshot(&config, &macs, &rulesets, knobs, 1, cpus.len())
             .map_err(CoreError::Publish)?;
-        let lcores = cpus.iter().map(|&cpu| Lcore {
-            mailbox: Arc::new(Mailbox::default()),
-            counters: Arc::new(LcoreCounters::new(config.ports.len())),
-            cpu,
-            stalls: Arc::default(),
-        });
+        let lcore = |cpu| {
+            let (mailbox, worker_end) = mailbox();
+            Lcore {
+                mailbox,
+                worker_end: Some(worker_end),
+                adopting: 0,
+                folding: 0,
+                counters: Arc::new(LcoreCounters::new(config.ports.len())),
+                cpu,
+                stalls: Arc::default(),
+            }
+        };
         let mut core = ControlCore {
             macs,
             rulesets,
@@ -169,7 +187,9 @@ impl ControlCore {
             listeners: Arc::new(AtomicBool::new(false)),
             tally: policy::Tally::of(&snapshot),
             snapshot: Arc::new(snapshot),
-            lcores: lcores.collect(),
+            lcores: cpus.into_iter().map(lcore).collect(),
+            layout,
+            errors: Arc::default(),
             seed: ports_seed,
             inbox: mail::Inbox::default(),
             subscriptions: Vec::new(),
@@ -195,20 +215,47 @@ impl ControlCore {
         self.pause = pause;
     }
 
-    /// The parts of worker `number`. Each may be taken once.
-    pub fn worker_parts(&self, number: usize) -> WorkerParts {
-        let lcore = &self.lcores[number];
-        WorkerParts {
+    /// The parts of worker `number`; `None` if they have been taken.
+    pub fn worker_parts(&mut self, number: usize) -> Option<WorkerParts> {
+        let lcore = self.lcores.get_mut(number)?;
+        Some(WorkerParts {
+            place: self.layout.place(number as u8),
             store: Store::new(Arc::clone(&self.shared), number as u8),
             snapshot: Arc::clone(&self.snapshot),
             links: Links {
                 counters: Arc::clone(&lcore.counters),
                 neighbours: Arc::clone(&self.neighbours),
                 listeners: Arc::clone(&self.listeners),
+                errors: Arc::clone(&self.errors),
             },
-            mailbox: Arc::clone(&lcore.mailbox),
+            mailbox: lcore.worker_end.take()?,
             seed: self.seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        })
+    }
+
+    /// True if every lcore has read all its messages.
+    pub fn is_read(&self) -> bool {
+        self.lcores.iter().all(|lcore| lcore.mailbox.is_read())
+    }
+
+    /// Asks every lcore to fold the sums of its cached paths into the rule counters.
+    pub fn ask_for_counts(&mut self) {
+        for lcore in 0..self.lcores.len() {
+            self.lcores[lcore].folding += 1;
+            if !self.send(lcore, ToLcore::Fold) {
+                self.lcores[lcore].folding -= 1;
+            }
         }
+    }
+
+    /// The table, for tests and replay.
+    pub fn table(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The policy in force.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
     }
 
     /// Where the stalls of worker `number` are written down; its thread enters itself there.
@@ -291,7 +338,7 @@ impl ControlCore {
         let (waited, limit) = (waited.as_secs_f64(), PATIENCE.as_secs());
         let mut named = false;
         for (number, lcore) in self.lcores.iter().enumerate() {
-            if !lcore.mailbox.to_lcore.is_empty() || lcore.stalls.is_stalled() {
+            if !lcore.mailbox.is_read() || lcore.stalls.is_stalled() {
                 named = true;
                 let who = Who::Worker { lcore: number as u32 + 1, cpu: lcore.cpu };
                 log::error!(
@@ -315,16 +362,13 @@ impl ControlCore {
         Ok(())
     }
 
-    /// Enters the configured neighbours into the table and says under which numbers.
-    fn set_neighbours(&mut self) -> Vec<NextHop> {
+    /// Enters the configured neighbours into the table.
+    fn set_neighbours(&mut self) {
         let now = self.tick_now();
-        let set = self.config.neighbours.iter().filter_map(|n| {
-            let set = self.neighbours.set_permanent(n.port as u8, n.address, n.mac, now);
-            if set.is_none() {
+        for n in &self.config.neighbours {
+            if self.neighbours.set_permanent(n.port as u8, n.address, n.mac, now).is_none() {
                 log::warn!("neighbour {}: the table has no room for it", n.address);
             }
-            set
-        });
-        set.collect()
+        }
     }
 }

@@ -153,12 +153,8 @@ fn carry(before: &Ruleset, now: &mut Ruleset, news: &[Counters]) {
 impl ControlCore {
     /// Brings the counters of the model up to date.
     pub(super) fn count_rules(&mut self) {
-        self.inbox.folding = 0;
-        for lcore in 0..self.lcores.len() {
-            self.inbox.folding += 1;
-            self.send(lcore, ToLcore::Fold);
-        }
-        self.wait(|core| core.inbox.folding == 0);
+        self.ask_for_counts();
+        self.wait(|core| core.lcores.iter().all(|lcore| lcore.folding == 0));
         let snapshot = Arc::clone(&self.snapshot);
         add(&mut self.rulesets.v4, &news(&snapshot.v4, &mut self.tally.v4));
         add(&mut self.rulesets.v6, &news(&snapshot.v6, &mut self.tally.v6));
@@ -211,11 +207,12 @@ impl ControlCore {
     fn adopt(&mut self, snapshot: Snapshot, rulesets: Rulesets) {
         let snapshot = Arc::new(snapshot);
         self.inbox.retired.clear();
-        self.inbox.adopting = self.lcores.len();
         for lcore in 0..self.lcores.len() {
-            self.send(lcore, ToLcore::Adopt(Arc::clone(&snapshot)));
+            if self.send(lcore, ToLcore::Adopt(Arc::clone(&snapshot))) {
+                self.lcores[lcore].adopting += 1;
+            }
         }
-        if !self.wait(|core| core.inbox.adopting == 0) {
+        if !self.wait(|core| core.lcores.iter().all(|lcore| lcore.adopting == 0)) {
             log::error!("an lcore has not adopted the new policy for half a minute");
         }
         let old = std::mem::replace(&mut self.snapshot, snapshot);
@@ -274,14 +271,8 @@ impl ControlCore {
             }
         }
         self.config = config;
-        let set = self.set_neighbours();
+        self.set_neighbours();
         self.adopt(Snapshot { knobs, ..snapshot }, rulesets);
-        // Packets may wait for one that was asked for until now, and nobody asks for it any more.
-        for next_hop in set {
-            for lcore in 0..self.lcores.len() {
-                self.send(lcore, ToLcore::Neighbour(next_hop));
-            }
-        }
         Ok(())
     }
 
@@ -315,12 +306,13 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
     let ports = |c: &Config| {
         let key = |p: &crate::config::Port| {
             let sizes = (p.mtu, p.rx_descriptors, p.tx_descriptors, p.promiscuous);
-            (p.name.clone(), p.device.clone(), p.mac, sizes)
+            let queues = (p.rx_queues, p.tx_queues);
+            (p.name.clone(), p.device.clone(), p.mac, sizes, queues)
         };
         c.ports.iter().map(key).collect::<Vec<_>>()
     };
     if ports(old) != ports(new) {
-        return Some("ports, their devices, MAC addresses and MTUs");
+        return Some("ports, their devices, MAC addresses, MTUs and queues");
     }
     if old.eal != new.eal {
         return Some("[eal]");

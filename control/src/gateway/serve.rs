@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use dataplane::conntrack::record::Family as Records;
+use dataplane::conntrack::record::{ConnId, Family as Records};
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::messages::{BATCH_MAX, Slice, ToLcore};
@@ -28,13 +28,14 @@ impl ControlCore {
                 conns: Vec::with_capacity(SLICE as usize),
             };
             while !slice.end {
-                if !self.send(lcore, ToLcore::List(Box::new(slice))) {
+                let question = self.ask();
+                if !self.send(lcore, ToLcore::List(question, Box::new(slice))) {
                     return;
                 }
-                if !self.wait(|core| !core.inbox.listed.is_empty()) {
+                if !self.wait(|core| core.inbox.listed.is_some()) {
                     return;
                 }
-                let Some(answer) = self.inbox.listed.pop() else { return };
+                let Some(answer) = self.inbox.listed.take() else { return };
                 slice = answer;
                 let conns = std::mem::replace(&mut slice.conns, Vec::with_capacity(SLICE as usize));
                 if !conns.is_empty() {
@@ -46,17 +47,32 @@ impl ControlCore {
 
     /// Deletes conns by key; returns how many were still there.
     fn delete_keys(&mut self, keys: impl Iterator<Item = u64>) -> usize {
-        self.inbox.deleted.clear();
-        let ids: Vec<_> = keys.map(id_of_key).collect();
-        for batch in ids.chunks(BATCH_MAX) {
-            for lcore in 0..self.lcores.len() {
-                // Only the owner acts on a conn, so everybody may be asked.
+        let question = self.ask();
+        let mut by_owner: Vec<Vec<ConnId>> = vec![Vec::new(); self.lcores.len()];
+        for id in keys.map(id_of_key) {
+            // If the owner changes meanwhile it is another conn, and nobody takes it for this one.
+            let owner = self.shared.records.get(id.conn).map(|conn| usize::from(conn.owner()));
+            if let Some(ids) = owner.and_then(|owner| by_owner.get_mut(owner)) {
+                ids.push(id);
+            }
+        }
+        for (lcore, ids) in by_owner.iter().enumerate() {
+            for batch in ids.chunks(BATCH_MAX) {
                 self.inbox.deleting += 1;
-                self.send(lcore, ToLcore::Delete(Box::new(batch.to_vec())));
+                if !self.send(lcore, ToLcore::Delete(question, Box::new(batch.to_vec()))) {
+                    return self.inbox.deleted;
+                }
             }
         }
         self.wait(|core| core.inbox.deleting == 0);
-        self.inbox.deleted.len()
+        self.inbox.deleted
+    }
+
+    /// Begins a question to the lcores: what answers an earlier one is not heard any more.
+    fn ask(&mut self) -> u32 {
+        self.inbox.question = self.inbox.question.wrapping_add(1);
+        (self.inbox.listed, self.inbox.deleted, self.inbox.deleting) = (None, 0, 0);
+        self.inbox.question
     }
 
     pub(super) fn end_subscriptions(&mut self) {
@@ -113,6 +129,7 @@ impl Gateway for ControlCore {
                 drop: c.drop.get(),
                 early_drop: c.early_drop.get(),
                 icmp_error: c.error.get(),
+                clash_resolve: c.clash_resolve.get(),
                 ..CpuStatistics::default()
             }
         };
@@ -161,6 +178,7 @@ impl Gateway for ControlCore {
         let mut drops: Vec<(&'static str, u64)> =
             DropReason::ALL.iter().map(|r| (r.name(), 0)).collect();
         let mut lcores = Vec::new();
+        let (mut over, mut taken) = (0, 0);
         for (number, lcore) in self.lcores.iter().enumerate() {
             let c = &lcore.counters;
             let mut rx = 0;
@@ -180,6 +198,8 @@ impl Gateway for ControlCore {
             totals.generated += c.generated.get();
             totals.to_host += c.to_host.get();
             totals.held += c.held.get();
+            over += c.handed_over.get();
+            taken += c.taken_over.get();
             let (busy, idle_polls) = (c.busy_polls.get(), c.idle_polls.get());
             lcores.push(LcoreStats {
                 lcore: number as u32 + 1,
@@ -187,10 +207,12 @@ impl Gateway for ControlCore {
                 polls: busy + idle_polls,
                 idle_polls,
                 rx,
-                handed_over: 0,
+                handed_over: c.handed_over.get(),
                 stalls: lcore.stalls.stats(),
             });
         }
+        // In a ring between two lcores.
+        totals.held += u64::saturating_sub(over, taken);
         let conntrack = TableStats {
             count: self.shared.capacity.count(),
             max: self.max,

@@ -136,11 +136,8 @@ impl ControlCore {
                         let _ = self.try_send(0, message);
                     }
                 }
-                Event::Failed { next_hop } => {
-                    for lcore in 0..self.lcores.len() {
-                        self.send(lcore, ToLcore::Neighbour(next_hop));
-                    }
-                }
+                // Who holds packets for it hears of it by the table's news.
+                Event::Failed { .. } => {}
             }
         }
     }

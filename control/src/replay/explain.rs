@@ -17,7 +17,6 @@ use dataplane::conntrack::tuple::{Tuple, proto};
 use dataplane::conntrack::view::ConnView;
 use dataplane::pipeline::counters::LcoreCounters;
 use dataplane::pipeline::drops::DropReason;
-use dataplane::pipeline::messages::ToLcore;
 use dataplane::rules::compiled::CounterId;
 use dataplane::rules::model::{Policy, Ruleset};
 use dataplane::time::Now;
@@ -25,6 +24,7 @@ use dataplane::wire::headers::{self, Headers, Malformed};
 use dataplane::wire::{arp, ethernet, icmp, icmpv6, quoted, tcp};
 
 use super::{Bench, Captured, Sent};
+use crate::gateway::ControlCore;
 use crate::publish::Rulesets;
 use crate::tools::conntrack_format::{Output, Shape, conn_line};
 
@@ -72,13 +72,12 @@ impl Explainer {
         captured: Option<&Captured>,
         sent: &[Sent],
     ) -> String {
-        // A full mailbox is impossible: it was read to its end.
-        let _ = bench.mailbox.to_lcore.push(ToLcore::Fold);
+        bench.core.ask_for_counts();
         bench.settle();
         let headers = captured.map(|c| headers::parse(&c.bytes, c.bytes.len()));
         let what = captured.map(|c| describe(&c.bytes));
         let mut parts: Vec<String> = sent.iter().map(|s| self.sent(s, what.as_deref())).collect();
-        parts.extend(self.outcomes(&bench.counters));
+        parts.extend(self.outcomes(&bench.core));
         if let Some(Ok(headers)) = &headers
             && let Some(conn) = conn_of(bench, captured.map_or(&[], |c| &c.bytes), headers)
         {
@@ -116,18 +115,18 @@ impl Explainer {
     }
 
     /// Whatever ended otherwise than on a wire.
-    fn outcomes(&mut self, counters: &LcoreCounters) -> Vec<String> {
+    fn outcomes(&mut self, core: &ControlCore) -> Vec<String> {
         let mut parts = Vec::new();
-        for ((reason, counter), seen) in
-            DropReason::ALL.iter().zip(&counters.drops).zip(&mut self.seen.drops)
-        {
-            if let Some(text) = more(&format!("dropped {}", reason.name()), seen, counter.get()) {
+        let sum = |of: &dyn Fn(&LcoreCounters) -> u64| core.counters().map(of).sum::<u64>();
+        for (reason, seen) in DropReason::ALL.iter().zip(&mut self.seen.drops) {
+            let dropped = sum(&|c| c.drops[*reason as usize].get());
+            if let Some(text) = more(&format!("dropped {}", reason.name()), seen, dropped) {
                 parts.push(text);
             }
         }
-        parts.extend(more("to the gateway", &mut self.seen.to_host, counters.to_host.get()));
-        parts.extend(more("made here", &mut self.seen.generated, counters.generated.get()));
-        let (held, before) = (counters.held.get(), self.seen.held);
+        parts.extend(more("to the gateway", &mut self.seen.to_host, sum(&|c| c.to_host.get())));
+        parts.extend(more("made here", &mut self.seen.generated, sum(&|c| c.generated.get())));
+        let (held, before) = (sum(&|c| c.held.get()), self.seen.held);
         self.seen.held = held;
         if held > before {
             parts.push("held until the next hop's address is known".to_owned());
@@ -141,7 +140,7 @@ impl Explainer {
     fn rules(&mut self, bench: &Bench) -> Option<String> {
         let mut hits = Vec::new();
         for (number, v6) in [false, true].into_iter().enumerate() {
-            let counters = &bench.snapshot.family(v6).counters;
+            let counters = &bench.core.snapshot().family(v6).counters;
             let seen = self.seen.rules[number].iter_mut().zip(&self.labels[number]);
             for (id, (seen, label)) in (0..).map(CounterId).zip(seen) {
                 let packets = counters.iter().map(|lcore| lcore.get(id).0).sum();
@@ -267,7 +266,7 @@ fn conn_of(bench: &Bench, bytes: &[u8], h: &Headers) -> Option<String> {
         _ => (0, 0),
     };
     let tuple = Tuple { src, dst, src_id, dst_id, proto: number };
-    let (now, table) = (bench.clock.get(), &bench.table);
+    let (now, table) = (bench.clock.get(), bench.core.table());
     let found = table.find(table.hash(&tuple, ZONE), &tuple, ZONE, now.tick);
     found.filter(|found| !found.expired).map(|found| shown(found.conn, now))
 }

@@ -403,6 +403,13 @@ impl<'a> Conn<'a> {
         Status((self.word(3) >> 48) as u16)
     }
 
+    /// True if packets of this direction are to find the conn: all but the original ones of a conn
+    /// that came second to its tuple.
+    #[inline(always)]
+    pub fn shows(self, direction: Direction) -> bool {
+        direction == Direction::Reply || !self.status().has(Status::NAT_CLASH)
+    }
+
     /// Replaces all status bits.
     #[inline]
     pub fn set_status(self, status: Status) {

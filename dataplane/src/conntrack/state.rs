@@ -70,6 +70,8 @@ impl Status {
     pub const DYING: Status = Status(1 << 9);
     /// The timeout is fixed and no packet refreshes it.
     pub const FIXED_TIMEOUT: Status = Status(1 << 10);
+    /// Entered under its reply tuple alone, as its original one was taken when it was confirmed.
+    pub const NAT_CLASH: Status = Status(1 << 12);
 
     /// True if every bit of `other` is set here.
     #[inline]

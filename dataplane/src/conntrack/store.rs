@@ -193,7 +193,8 @@ impl Shared {
     pub fn find(&self, hash: u64, tuple: &Tuple, zone: u16, now: Tick) -> Option<Found<'_>> {
         let (found, more) = self.index.lookup_home(hash, |number| {
             let conn = self.records.get(number)?;
-            conn.matches(tuple, zone).map(|direction| (conn, direction))
+            let direction = conn.matches(tuple, zone)?;
+            conn.shows(direction).then_some((conn, direction))
         });
         match found {
             Some((conn, direction)) if !conn.is_expired(now) => {
@@ -219,7 +220,7 @@ impl Shared {
     ) -> Option<(Conn<'a>, Direction)> {
         if let Some(conn) = candidate
             && let Some(direction) = matches(conn)
-            && conn.status().has(Status::CONFIRMED)
+            && conn.status().0 & (Status::CONFIRMED.0 | Status::NAT_CLASH.0) == Status::CONFIRMED.0
             && !conn.is_expired(now)
         {
             return Some((conn, direction));
@@ -249,7 +250,7 @@ impl Shared {
         let mut stale = None;
         let live = self.index.lookup(hash, |number, _| {
             let conn = self.records.get(number)?;
-            let direction = conn.matches(tuple, zone)?;
+            let direction = conn.matches(tuple, zone).filter(|&d| conn.shows(d))?;
             let expired = conn.is_expired(now);
             let found = Found { conn, direction, expired };
             if expired {
@@ -277,9 +278,10 @@ impl Shared {
     }
 
     fn holds(&self, number: ConnRef, tuple: &Tuple, zone: u16, now: Tick) -> bool {
-        self.records
-            .get(number)
-            .is_some_and(|conn| conn.matches(tuple, zone).is_some() && !conn.is_expired(now))
+        let holds = |conn: Conn<'_>| {
+            conn.matches(tuple, zone).is_some_and(|d| conn.shows(d)) && !conn.is_expired(now)
+        };
+        self.records.get(number).is_some_and(holds)
     }
 
     /// Offers the conns whose original source is that of `tuple` (address, id and protocol) and
@@ -332,9 +334,15 @@ impl Shared {
         self.extensions.get(conn.extension()?)
     }
 
+    /// The hashes that the conn's entries are found by: first that of the entry with its due time,
+    /// then that of its reply tuple. A conn with one entry has the same twice.
     fn hashes(&self, conn: Conn<'_>) -> (u64, u64) {
-        let (original, reply) = (Direction::Original, Direction::Reply);
-        (self.hash(&conn.orig(), conn.zone(original)), self.hash(&conn.reply(), conn.zone(reply)))
+        let reply = self.hash(&conn.reply(), conn.zone(Direction::Reply));
+        if conn.shows(Direction::Original) {
+            (self.hash(&conn.orig(), conn.zone(Direction::Original)), reply)
+        } else {
+            (reply, reply)
+        }
     }
 }
 
@@ -454,6 +462,23 @@ impl Store {
         Ok(())
     }
 
+    /// Enters an unconfirmed conn whose original tuple is taken under its reply tuple alone, for
+    /// one second, seen only by its answers (`nf_ct_resolve_clash_harder`).
+    pub fn confirm_reply_alone(&mut self, number: ConnRef, now: Tick) -> Result<(), Refused> {
+        let shared = &*self.shared;
+        let Some(conn) = self.owned(number, false) else { return Err(Refused::NoRoom) };
+        let deadline = now.plus_secs(1);
+        conn.set_deadline(deadline);
+        conn.add_status(Status::NAT_CLASH.with(Status::FIXED_TIMEOUT));
+        let (reply, zone) = (conn.reply(), conn.zone(Direction::Reply));
+        let hash = shared.hash(&reply, zone);
+        shared.index.confirm_pair(hash, hash, number, Due::of(deadline, now), |_, other| {
+            shared.holds(other, &reply, zone, now)
+        })?;
+        conn.add_status(Status::CONFIRMED);
+        Ok(())
+    }
+
     /// Gives an unconfirmed conn back, with its extension block and its credit. False if it is
     /// not one of this lcore's.
     pub fn release_unconfirmed(&mut self, number: ConnRef) -> bool {
@@ -548,11 +573,27 @@ impl Store {
         0
     }
 
+    /// The owner of a conn that an early drop for this index hash would take if it were ours
+    /// ([`Store::early_drop`]).
+    pub fn droppable_elsewhere(&self, hash: u64, now: Tick) -> Option<u8> {
+        let droppable = |number| {
+            let conn = self.shared.records.get(number)?;
+            let status = conn.status();
+            let live = status.has(Status::CONFIRMED) && !conn.is_expired(now);
+            let theirs = conn.owner() != self.lcore;
+            (live && theirs && !status.has(Status::ASSURED)).then(|| conn.owner())
+        };
+        (0..EARLY_DROP_BUCKETS)
+            .find_map(|i| self.shared.index.neighbours(hash, i).into_iter().find_map(droppable))
+    }
+
     /// The confirmed conns of this lcore among the `count` numbers from `from` on; for walks in
     /// slices, up to [`Records::numbers`].
     pub fn slice(&self, family: Family, from: u32, count: u32) -> impl Iterator<Item = Conn<'_>> {
         let to = from.saturating_add(count).min(self.shared.records.numbers(family));
-        (from..to).filter_map(move |number| self.owned(ConnRef::new(family, number), true))
+        let own = move |number| self.owned(ConnRef::new(family, number), true);
+        // Who is not to be found by its original tuple is not listed either, as in the kernel.
+        (from..to).filter_map(own).filter(|conn| conn.shows(Direction::Original))
     }
 }
 

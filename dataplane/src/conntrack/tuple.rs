@@ -13,6 +13,8 @@ pub mod proto {
     pub const TCP: u8 = 6;
     /// UDP (RFC 768).
     pub const UDP: u8 = 17;
+    /// DCCP (RFC 4340).
+    pub const DCCP: u8 = 33;
     /// GRE (RFC 2784).
     pub const GRE: u8 = 47;
     /// ICMPv6 (RFC 4443).

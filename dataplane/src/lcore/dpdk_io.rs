@@ -47,24 +47,19 @@ impl Frame for Mbuf {
     }
 }
 
-/// The queues of one port that belong to one lcore.
-pub struct Queues {
-    /// Where frames come from.
-    pub rx: RxQueue,
-    /// Where frames go.
-    pub tx: TxQueue,
-}
-
-/// The ports of one lcore, in the order of their numbers.
+/// The queues of one lcore.
 pub struct DpdkIo {
-    ports: Vec<Queues>,
+    /// Where frames come from, of all ports together.
+    rx: Vec<(PortId, RxQueue)>,
+    /// Where frames go, by port number; `None` where another lcore sends.
+    tx: Vec<Option<TxQueue>>,
     pool: Mempool,
 }
 
 impl DpdkIo {
-    /// From the queues of each port, in the order of port numbers.
-    pub fn new(ports: Vec<Queues>, pool: Mempool) -> DpdkIo {
-        DpdkIo { ports, pool }
+    /// Receive queues in any order, transmit queues by port number.
+    pub fn new(rx: Vec<(PortId, RxQueue)>, tx: Vec<Option<TxQueue>>, pool: Mempool) -> DpdkIo {
+        DpdkIo { rx, tx, pool }
     }
 }
 
@@ -79,21 +74,22 @@ impl FramePool for DpdkIo {
 }
 
 impl BurstIo for DpdkIo {
-    fn ports(&self) -> usize {
-        self.ports.len()
+    fn queues(&self) -> usize {
+        self.rx.len()
     }
 
     #[inline]
-    fn receive(&mut self, port: PortId, burst: &mut Burst<Mbuf>, max: usize) {
-        let Some(queues) = self.ports.get_mut(port.0 as usize) else { return };
-        queues.rx.burst_at_most(Mbufs::wrap(burst), max);
+    fn receive(&mut self, queue: usize, burst: &mut Burst<Mbuf>, max: usize) -> PortId {
+        let Some((port, rx)) = self.rx.get_mut(queue) else { return PortId(0) };
+        rx.burst_at_most(Mbufs::wrap(burst), max);
+        *port
     }
 
     #[inline]
     fn transmit(&mut self, port: PortId, burst: &mut Burst<Mbuf>) -> usize {
-        let Some(queues) = self.ports.get_mut(port.0 as usize) else { return 0 };
-        let before = queues.tx.chains_dropped();
-        queues.tx.burst(Mbufs::wrap(burst));
-        (queues.tx.chains_dropped() - before) as usize
+        let Some(Some(tx)) = self.tx.get_mut(port.0 as usize) else { return 0 };
+        let before = tx.chains_dropped();
+        tx.burst(Mbufs::wrap(burst));
+        (tx.chains_dropped() - before) as usize
     }
 }

@@ -81,7 +81,7 @@ impl Frame for MemoryFrame {
     fn prefetch(&self) {}
 }
 
-/// Ports whose two ends are queues.
+/// Ports whose two ends are queues, one receive queue of this lcore for each.
 #[derive(Debug, Default)]
 pub struct MemoryIo {
     received: Vec<VecDeque<MemoryFrame>>,
@@ -125,14 +125,16 @@ impl FramePool for MemoryIo {
 }
 
 impl BurstIo for MemoryIo {
-    fn ports(&self) -> usize {
+    fn queues(&self) -> usize {
         self.received.len()
     }
 
-    fn receive(&mut self, port: PortId, burst: &mut Burst<MemoryFrame>, max: usize) {
-        let Some(queue) = self.received.get_mut(port.0 as usize) else { return };
-        let n = queue.len().min(BURST_MAX - burst.len()).min(max);
-        burst.extend(queue.drain(..n));
+    fn receive(&mut self, queue: usize, burst: &mut Burst<MemoryFrame>, max: usize) -> PortId {
+        if let Some(frames) = self.received.get_mut(queue) {
+            let n = frames.len().min(BURST_MAX - burst.len()).min(max);
+            burst.extend(frames.drain(..n));
+        }
+        PortId(queue as u8)
     }
 
     fn transmit(&mut self, port: PortId, burst: &mut Burst<MemoryFrame>) -> usize {

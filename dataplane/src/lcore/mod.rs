@@ -1,8 +1,10 @@
-//! The poll loop of one lcore, and the borders it works between: devices and the control core.
+//! The poll loop of one lcore, and the borders it works between: devices, the control core and the
+//! other lcores.
 
 #[cfg(feature = "dpdk")]
 pub mod dpdk_io;
 pub mod io;
 pub mod mailbox;
 pub mod memory;
+pub mod rings;
 pub mod worker;

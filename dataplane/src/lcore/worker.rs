@@ -1,18 +1,19 @@
-//! The poll loop: receive a burst, take it through the pipeline, send, read the mailbox.
+//! The poll loop: receive a burst, take it through the pipeline, send, hand over, read the mailbox.
 //!
 //! Run to completion: a worker never waits for anything, and reads the clock once per round. One
-//! that shares its CPU with the control core sleeps a little when there was nothing to do, so that
-//! the control core gets its turn.
+//! that shares its CPU with the control core or another worker sleeps a little when there was
+//! nothing to do, so that the other gets its turn.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
+
 use crate::lcore::io::BurstIo;
-use crate::lcore::mailbox::Mailbox;
+use crate::lcore::mailbox::LcoreEnd;
+use crate::lcore::rings::Rings;
 use crate::pipeline::Pipeline;
 use crate::pipeline::frame::{BURST_MAX, Burst};
-use crate::rules::facts::PortId;
 use crate::time::Now;
 
 /// Messages served per round, so that a flood of them cannot starve the ports.
@@ -38,7 +39,8 @@ pub enum Idle {
 pub struct Worker<Io: BurstIo> {
     io: Io,
     pipeline: Pipeline<Io>,
-    mailbox: Arc<Mailbox>,
+    mailbox: LcoreEnd,
+    rings: Rings<Io::Frame>,
     burst_max: usize,
 }
 
@@ -47,10 +49,11 @@ impl<Io: BurstIo> Worker<Io> {
     pub fn new(
         io: Io,
         pipeline: Pipeline<Io>,
-        mailbox: Arc<Mailbox>,
+        mailbox: LcoreEnd,
+        rings: Rings<Io::Frame>,
         burst_max: usize,
     ) -> Worker<Io> {
-        Worker { io, pipeline, mailbox, burst_max: burst_max.clamp(1, BURST_MAX) }
+        Worker { io, pipeline, mailbox, rings, burst_max: burst_max.clamp(1, BURST_MAX) }
     }
 
     /// The ports, for tests and replay.
@@ -58,34 +61,52 @@ impl<Io: BurstIo> Worker<Io> {
         &mut self.io
     }
 
-    /// One round over all ports and the mailbox. Returns how many frames and messages there were.
+    /// One round over all queues, rings and the mailbox. Returns how many frames and messages there
+    /// were.
     // A message that finds the mailbox full comes back whole.
     #[allow(clippy::result_large_err)]
     pub fn poll(&mut self, now: Now) -> usize {
         let mut done = 0;
-        for number in 0..self.io.ports() {
-            let port = PortId(number as u8);
+        for queue in 0..self.io.queues() {
             let mut burst = Burst::new();
-            self.io.receive(port, &mut burst, self.burst_max);
+            let port = self.io.receive(queue, &mut burst, self.burst_max);
             if burst.is_empty() {
                 continue;
             }
             done += burst.len();
             self.pipeline.burst(&mut self.io, port, &mut burst, now);
-            let io = &mut self.io;
-            self.pipeline.flush(|port, burst| io.transmit(port, burst));
+            self.flush();
+        }
+        for sender in 0..self.rings.senders() {
+            let mut handed = ArrayVec::new();
+            self.rings.take(sender, &mut handed);
+            if handed.is_empty() {
+                continue;
+            }
+            done += handed.len();
+            self.pipeline.take_over(&mut self.io, &mut handed, now);
+            self.flush();
         }
         for _ in 0..MESSAGES_PER_ROUND {
-            let Some(message) = self.mailbox.to_lcore.pop() else { break };
+            let Some(message) = self.mailbox.receive() else { break };
             done += 1;
             self.pipeline.serve(&mut self.io, message, now);
-            let io = &mut self.io;
-            self.pipeline.flush(|port, burst| io.transmit(port, burst));
+            self.flush();
         }
-        let queue = &self.mailbox.from_lcore;
-        self.pipeline.deliver(|message| queue.push(message));
+        if self.pipeline.settle(&mut self.io, now) {
+            self.flush();
+        }
+        let mailbox = &mut self.mailbox;
+        self.pipeline.deliver(|message| mailbox.send(message));
         self.pipeline.count_poll(done > 0);
         done
+    }
+
+    /// Sends and hands over what the pipeline has left.
+    fn flush(&mut self) {
+        let Worker { io, pipeline, rings, .. } = self;
+        pipeline.flush(|port, burst| io.transmit(port, burst));
+        pipeline.flush_outbound(|lcore, handed| rings.give(lcore, handed));
     }
 
     /// Polls until `stop`, then frees what is held.
@@ -105,11 +126,19 @@ impl<Io: BurstIo> Worker<Io> {
                 _ => core::hint::spin_loop(),
             }
         }
-        self.pipeline.stop();
+        self.stop();
     }
 
-    /// Frees what is held; for a worker that is polled from outside.
+    /// Frees what is held or was handed over; for a worker that is polled from outside.
     pub fn stop(&mut self) {
+        for sender in 0..self.rings.senders() {
+            let mut handed = ArrayVec::new();
+            self.rings.take(sender, &mut handed);
+            while !handed.is_empty() {
+                self.pipeline.refuse_handed(&mut handed);
+                self.rings.take(sender, &mut handed);
+            }
+        }
         self.pipeline.stop();
     }
 }

@@ -7,22 +7,17 @@ use arrayvec::ArrayVec;
 
 use crate::conntrack::state::CtState;
 use crate::pipeline::drops::DropReason;
-use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
+use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::route::{Destination, Martian};
 use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attachment, Transit};
 use crate::pipeline::{At, Pipeline, transport_segments};
 use crate::rules::facts::PortId;
 use crate::rules::targets::RejectWith;
-use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
 use crate::wire::build::icmp_error::{self, Problem};
 use crate::wire::build::{self, Link, reset};
 use crate::wire::ethernet::Mac;
-
-/// Errors per second and at once (`icmp_msgs_per_sec`, `icmp_msgs_burst`).
-const ERRORS_PER_SEC: u32 = 1000;
-const ERRORS_BURST: u32 = 50;
 
 /// An error that forwarding or delivery runs into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,32 +58,6 @@ impl IcmpError {
     }
 }
 
-/// A token bucket, refilled by the tick.
-#[derive(Debug)]
-pub(crate) struct ErrorBudget {
-    left: u32,
-    at: Tick,
-}
-
-impl Default for ErrorBudget {
-    fn default() -> ErrorBudget {
-        ErrorBudget { left: ERRORS_BURST, at: Tick(0) }
-    }
-}
-
-impl ErrorBudget {
-    fn take(&mut self, now: Tick) -> bool {
-        let gained = now.0.wrapping_sub(self.at.0).saturating_mul(ERRORS_PER_SEC / TICKS_PER_SEC);
-        if gained > 0 {
-            self.left = self.left.saturating_add(gained).min(ERRORS_BURST);
-            self.at = now;
-        }
-        let granted = self.left > 0;
-        self.left -= granted as u32;
-        granted
-    }
-}
-
 impl<P: FramePool> Pipeline<P> {
     /// Sends an ICMP error about a packet back to its source, if one may be sent. The packet's own
     /// conn is lent to the answer, confirmed or not (`nf_ct_attach`), so that rules see it as
@@ -102,7 +71,7 @@ impl<P: FramePool> Pipeline<P> {
     ) {
         let lent = lend(t).map(|a| Attachment { error: true, ..a });
         let h = &t.headers;
-        if !may_be_answered(t, error, at) || !self.errors.take(at.now.tick) {
+        if !may_be_answered(t, error, at) || !self.links.errors.take(at.now.tick) {
             return;
         }
         let Some(source) = source_of_answer(t, at) else { return };
@@ -221,32 +190,3 @@ fn source_of_answer<F>(t: &Transit<F>, at: At<'_>) -> Option<Address> {
 
 /// The link layer of our own packets is written when they are sent.
 pub(crate) const NO_LINK: Link = Link { dst: Mac([0; 6]), src: Mac([0; 6]), tci: None };
-
-const _: () = assert!(BURST_MAX as u32 >= ERRORS_BURST, "one burst may use the whole budget");
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_budget_allows_a_burst_and_then_a_thousand_a_second() {
-        let mut budget = ErrorBudget::default();
-        let mut granted = 0;
-        for _ in 0..200 {
-            granted += budget.take(Tick(0)) as u32;
-        }
-        assert_eq!(granted, ERRORS_BURST);
-        for tick in 1..=100 {
-            for _ in 0..200 {
-                granted += budget.take(Tick(tick)) as u32;
-            }
-        }
-        assert_eq!(granted, ERRORS_BURST + ERRORS_PER_SEC);
-    }
-
-    #[test]
-    fn the_budget_outlives_the_wrap_of_the_clock() {
-        let mut budget = ErrorBudget { left: 0, at: Tick(u32::MAX) };
-        assert!(budget.take(Tick(0)));
-    }
-}

@@ -15,12 +15,13 @@ use crate::conntrack::view::EventKind;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
+use crate::pipeline::handoff::{Handed, Stage};
 use crate::pipeline::lean::{Lean, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
-use crate::pipeline::track::{Judged, ZONE, ct_state, sound, tuple_of};
+use crate::pipeline::track::{Judged, ZONE, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
-use crate::pipeline::{At, Pipeline};
+use crate::pipeline::{Arrival, At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Now;
 use crate::wire::ethernet::{self, Mac};
@@ -82,13 +83,9 @@ pub(crate) struct Long<F> {
 }
 
 impl<P: FramePool> Pipeline<P> {
-    /// Takes a burst that arrived at `port` to its end; afterwards `frames` is empty and what is to
-    /// be sent waits in the outputs.
+    /// Takes a burst that was received at `port` to its end; afterwards `frames` is empty and what
+    /// is to be sent or handed over waits in the outputs.
     pub fn burst(&mut self, pool: &mut P, port: PortId, frames: &mut Burst<P::Frame>, now: Now) {
-        let (policy, table) = (self.snapshot.clone(), self.store.shared().clone());
-        let at = At { now, policy: &policy, table: &table };
-        self.check_epoch();
-        let Some(mut scratch) = self.scratch.take() else { return };
         let mut bytes = 0;
         for frame in frames.iter() {
             frame.prefetch();
@@ -98,6 +95,26 @@ impl<P: FramePool> Pipeline<P> {
             counters.rx_packets.add(frames.len() as u64);
             counters.rx_bytes.add(bytes);
         }
+        self.arrived(pool, port.into(), frames, now);
+    }
+
+    /// The same for frames that have been counted.
+    pub(crate) fn arrived(
+        &mut self,
+        pool: &mut P,
+        arrival: Arrival,
+        frames: &mut Burst<P::Frame>,
+        now: Now,
+    ) {
+        self.check_epoch();
+        let Some(world) = self.world.take() else { return };
+        self.stages(pool, arrival, frames, world.at(now, arrival.hops));
+        self.world = Some(world);
+    }
+
+    fn stages(&mut self, pool: &mut P, arrival: Arrival, frames: &mut Burst<P::Frame>, at: At<'_>) {
+        let Some(mut scratch) = self.scratch.take() else { return };
+        let port = arrival.port;
         scratch.parse(frames, at);
         let mut candidates: [Option<Conn<'_>>; BURST_MAX] = [None; BURST_MAX];
         scratch.find_candidates(frames.len(), &mut candidates, at);
@@ -115,6 +132,7 @@ impl<P: FramePool> Pipeline<P> {
             let mut t = Transit::new(l.frame, l.headers, Some(port));
             t.prejudged = l.prejudged;
             t.addressed = l.addressed;
+            (t.past_raw, t.mark) = (arrival.past_raw, arrival.mark);
             self.walk_received(pool, t, at);
         }
         self.scratch = Some(scratch);
@@ -135,6 +153,8 @@ impl<P: FramePool> Pipeline<P> {
     ) {
         let addressed = frame.head().first_chunk::<6>() == Some(our_mac);
         let kind = scratch.kinds[i];
+        // Whether it is known that no other lcore is to have the frame.
+        let mut placed = true;
         let short = match kind {
             Kind::Lean if addressed => {
                 self.by_lean_path(port, &mut frame, &scratch.lean[i], candidate, long, at)
@@ -143,12 +163,16 @@ impl<P: FramePool> Pipeline<P> {
                 let (h, hash) = (&scratch.headers[i], scratch.hashes[i]);
                 self.by_path(port, &mut frame, (h, hash), candidate, long, at)
             }
-            Kind::Lean | Kind::Plain | Kind::Other => Short::WALK,
+            Kind::Lean | Kind::Plain | Kind::Other => {
+                placed = self.place.is_alone();
+                Short::WALK
+            }
             Kind::Refused(malformed) => return self.refuse(pool, port, frame, malformed, at),
         };
         let prejudged = match short {
             Short::Sent(out) => return self.put_out(out, frame),
             Short::Dropped(reason) => return self.drop_frame(frame, reason),
+            Short::Elsewhere(lcore) => return self.pass_on(lcore, port, frame, at),
             Short::Walk(prejudged) => prejudged,
         };
         let headers = match kind {
@@ -158,10 +182,19 @@ impl<P: FramePool> Pipeline<P> {
             },
             _ => scratch.headers[i],
         };
-        match reason_to_refuse(&frame, &headers, addressed) {
-            Some(reason) => self.drop_frame(frame, reason),
-            None => long.push(Long { frame, headers, prejudged, addressed }),
+        if let Some(reason) = reason_to_refuse(&frame, &headers, addressed) {
+            return self.drop_frame(frame, reason);
         }
+        if !placed && let Some(lcore) = self.elsewhere(port, &frame, &headers, addressed, at) {
+            return self.pass_on(lcore, port, frame, at);
+        }
+        long.push(Long { frame, headers, prejudged, addressed });
+    }
+
+    /// Hands a received frame to the lcore it belongs to.
+    fn pass_on(&mut self, lcore: u8, port: PortId, frame: P::Frame, at: At<'_>) {
+        let stage = Stage::Arrived;
+        self.hand_over(lcore, Handed { frame, port, stage, hops: at.hops + 1, mark: 0 });
     }
 
     /// The cached path of a known conn, if there is one and this packet may take it.
@@ -179,7 +212,16 @@ impl<P: FramePool> Pipeline<P> {
         let matches = |conn: Conn<'_>| conn.matches(&tuple, ZONE);
         let search = || (hash, tuple);
         let found = at.table.find_live(candidate, ZONE, at.now.tick, matches, search);
-        let Some((conn, direction)) = found else { return Short::WALK };
+        let Some((conn, direction)) = found else {
+            return match icmp_kind(h) {
+                icmp::Kind::Query => self.unknown(port, hash),
+                // About a conn of another tuple, or none of anybody's.
+                _ => self.elsewhere(port, frame, h, true, at).map_or(Short::WALK, Short::Elsewhere),
+            };
+        };
+        if !self.owns(conn) {
+            return Short::Elsewhere(conn.owner());
+        }
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
@@ -210,6 +252,37 @@ impl<P: FramePool> Pipeline<P> {
             edit_cached(frame, h, macs, conn, direction, status);
         }
         way.end(frame, h.end)
+    }
+
+    /// A packet of no conn: the first one of a new conn, as it seems.
+    #[inline(always)]
+    pub(crate) fn unknown(&self, port: PortId, hash: u64) -> Short {
+        self.place.elsewhere(port, hash).map_or(Short::WALK, Short::Elsewhere)
+    }
+
+    /// The other lcore that a packet belongs to which walks in any case: the owner of its conn, or
+    /// of the conn that it is an error about. Fragments, and what was sent to many, stay here.
+    #[cold]
+    #[inline(never)]
+    fn elsewhere(
+        &self,
+        port: PortId,
+        frame: &P::Frame,
+        h: &Headers,
+        addressed: bool,
+        at: At<'_>,
+    ) -> Option<u8> {
+        let (tuple, error) = match icmp_kind(h) {
+            icmp::Kind::Error | icmp::Kind::Redirect => (quoted_tuple(frame, h)?.inverted()?, true),
+            icmp::Kind::Untracked => return None,
+            _ => (tuple_of(h), false),
+        };
+        let hash = at.table.hash(&tuple, ZONE);
+        match at.table.find(hash, &tuple, ZONE, at.now.tick).filter(|f| !f.expired) {
+            Some(found) => (!self.owns(found.conn)).then(|| found.conn.owner()),
+            None if addressed && !error => self.place.elsewhere(port, hash),
+            None => None,
+        }
     }
 
     /// Where path `number` leads, if it is for packets of this state from this port and nothing of
@@ -373,6 +446,8 @@ impl Way {
 pub(crate) enum Short {
     Sent(PortId),
     Dropped(DropReason),
+    /// Another lcore is to have it.
+    Elsewhere(u8),
     Walk(Option<Prejudged>),
 }
 

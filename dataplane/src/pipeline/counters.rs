@@ -59,6 +59,8 @@ pub struct ConntrackCounters {
     pub early_drop: Counter,
     /// ICMP errors that match nothing.
     pub error: Counter,
+    /// First packets that joined the conn which was confirmed before theirs.
+    pub clash_resolve: Counter,
 }
 
 /// Everything one lcore counts.
@@ -74,6 +76,10 @@ pub struct LcoreCounters {
     pub to_host: Counter,
     /// Frames waiting for a neighbour (a gauge).
     pub held: Counter,
+    /// Frames handed over to other lcores.
+    pub handed_over: Counter,
+    /// Frames taken over from other lcores.
+    pub taken_over: Counter,
     /// Conntrack's own.
     pub conntrack: ConntrackCounters,
     /// Bursts that had at least one frame.
@@ -97,6 +103,8 @@ impl LcoreCounters {
             generated: Counter::default(),
             to_host: Counter::default(),
             held: Counter::default(),
+            handed_over: Counter::default(),
+            taken_over: Counter::default(),
             conntrack: ConntrackCounters::default(),
             busy_polls: Counter::default(),
             idle_polls: Counter::default(),
@@ -117,10 +125,14 @@ impl LcoreCounters {
         self.drops.iter().map(Counter::get).sum()
     }
 
-    /// The law every test checks: rx + generated = tx + to host + dropped + held.
+    /// The law every test checks, of one lcore: what came is what went.
+    ///
+    /// rx + generated + taken over = tx + to host + dropped + held + handed over
     pub fn balanced(&self) -> bool {
         let rx: u64 = self.ports.iter().map(|p| p.rx_packets.get()).sum();
         let tx: u64 = self.ports.iter().map(|p| p.tx_packets.get()).sum();
-        rx + self.generated.get() == tx + self.to_host.get() + self.dropped() + self.held.get()
+        let came = rx + self.generated.get() + self.taken_over.get();
+        let ended = tx + self.to_host.get() + self.dropped();
+        came == ended + self.held.get() + self.handed_over.get()
     }
 }

@@ -66,6 +66,7 @@ reasons! {
     TxChain "tx-chain" "The driver sends single segments and the packet does not fit one.";
     TransportChecksum "transport-checksum" "For the gateway itself, with a wrong TCP, UDP or ICMP checksum.";
     NotAccepted "not-accepted" "For the gateway itself, of a protocol that nothing answers.";
+    Handoff "handoff" "The lcore that should take the frame had no room for it, or the conn changed hands too often.";
     Stopped "stopped" "Held for a neighbour when the gateway stopped.";
 }
 

@@ -10,6 +10,7 @@ use crate::pipeline::answers::IcmpError;
 use crate::pipeline::burst::{forward_one_hop, is_plain};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::handoff::{Handed, Stage};
 use crate::pipeline::lean::key_of;
 use crate::pipeline::neighbour::{NextHop, Resolved};
 use crate::pipeline::paths::{PathEnd, Route as PathRoute};
@@ -27,7 +28,7 @@ impl<P: FramePool> Pipeline<P> {
     pub(crate) fn walk_received(&mut self, pool: &mut P, mut t: Transit<P::Frame>, at: At<'_>) {
         self.links.counters.walked.add(1);
         take_off_tag(&mut t);
-        let exit = self.received(pool, &mut t, at).unwrap_or_else(Exit::Drop);
+        let exit = self.received(pool, &mut t, at).unwrap_or_else(|end| end);
         self.finish(pool, t, exit, at);
     }
 
@@ -36,17 +37,35 @@ impl<P: FramePool> Pipeline<P> {
         pool: &mut P,
         t: &mut Transit<P::Frame>,
         at: At<'_>,
-    ) -> Result<Exit, DropReason> {
-        self.filter(pool, t, Table::Raw, Hook::Prerouting, at)?;
+    ) -> Result<Exit, Exit> {
+        self.raw(pool, t, Hook::Prerouting, at)?;
         self.track(t, at)?;
         self.filter(pool, t, Table::Mangle, Hook::Prerouting, at)?;
         self.translate(t, Hook::Prerouting, Manip::Dst, at)?;
-        match self.route_in(pool, t, at)? {
-            Destination::Local(_) => self.input(pool, t, at),
-            Destination::Broadcast | Destination::Multicast { .. } => self.input_group(pool, t, at),
-            Destination::Forward(route) => self.forward(pool, t, route, at),
-            Destination::Unreachable(_) => Err(DropReason::NoRoute),
+        Ok(match self.route_in(pool, t, at)? {
+            Destination::Local(_) => self.input(pool, t, at)?,
+            Destination::Broadcast | Destination::Multicast { .. } => {
+                self.input_group(pool, t, at)?
+            }
+            Destination::Forward(route) => self.forward(pool, t, route, at)?,
+            Destination::Unreachable(_) => return Err(DropReason::NoRoute.into()),
+        })
+    }
+
+    /// The raw table, unless the packet passed it on another lcore.
+    pub(crate) fn raw(
+        &mut self,
+        pool: &mut P,
+        t: &mut Transit<P::Frame>,
+        hook: Hook,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        if t.past_raw {
+            // What it hit there is counted there: no path can hold all of its hits.
+            t.cacheable = false;
+            return Ok(());
         }
+        self.filter(pool, t, Table::Raw, hook, at)
     }
 
     /// `ip_route_input`: where a received packet goes, martians and groups not joined sorted out.
@@ -171,6 +190,13 @@ impl<P: FramePool> Pipeline<P> {
                     self.remember_path(&t, PathEnd::Drop(reason, t.out_port), None, at);
                 }
                 self.drop_frame(t.frame, reason);
+            }
+            Exit::Elsewhere(lcore) => {
+                let Some(port) = t.in_port else {
+                    return self.drop_frame(t.frame, DropReason::Handoff);
+                };
+                let (frame, mark, stage) = (t.frame, t.mark, Stage::PastRaw);
+                self.hand_over(lcore, Handed { frame, port, stage, hops: at.hops + 1, mark });
             }
         }
     }

@@ -122,7 +122,7 @@ impl<P: FramePool> Pipeline<P> {
         let conn = conn.map(|conn| ConnAt { conn, now: at.now.tick });
         let facts = facts_of(t, conn.as_ref().map(|c| c as &dyn facts::Conn));
         let mut witness = Witness {
-            counters: &family.counters[self.lcore],
+            counters: &family.counters[self.place.lcore() as usize],
             bytes: t.headers.ip_len() as u64,
             hits: t.hits.clone(),
             cacheable: t.cacheable,

@@ -108,7 +108,7 @@ impl<P: FramePool> Pipeline<P> {
         let mut t = Transit::new(frame, headers, None);
         t.attached = lent.map_or(Attached::Nothing, Attached::Conn);
         t.out_port = link;
-        let exit = self.local_out(pool, &mut t, at).unwrap_or_else(Exit::Drop);
+        let exit = self.local_out(pool, &mut t, at).unwrap_or_else(|end| end);
         self.finish(pool, t, exit, at);
     }
 
@@ -117,11 +117,11 @@ impl<P: FramePool> Pipeline<P> {
         pool: &mut P,
         t: &mut Transit<P::Frame>,
         at: At<'_>,
-    ) -> Result<Exit, DropReason> {
+    ) -> Result<Exit, Exit> {
         // An error about a packet whose source was translated is addressed to ourselves until its
         // conn turns it back at OUTPUT.
         t.out_port = self.route_out(t, at)?.map(|(port, _)| port);
-        self.filter(pool, t, Table::Raw, Hook::Output, at)?;
+        self.raw(pool, t, Hook::Output, at)?;
         self.track(t, at)?;
         self.filter(pool, t, Table::Mangle, Hook::Output, at)?;
         self.translate(t, Hook::Output, Manip::Dst, at)?;
@@ -129,9 +129,9 @@ impl<P: FramePool> Pipeline<P> {
         t.out_port = Some(port);
         self.filter(pool, t, Table::Filter, Hook::Output, at)?;
         if t.headers.ip_len() > at.policy.port(port).mtu {
-            return Err(DropReason::TooBig);
+            return Err(DropReason::TooBig.into());
         }
-        self.postrouting(pool, t, towards, port, at)
+        Ok(self.postrouting(pool, t, towards, port, at)?)
     }
 
     /// Where a packet of our own leaves and towards whom; `None` if it is for ourselves.

@@ -127,7 +127,10 @@ impl<P: FramePool> Pipeline<P> {
         let matches = |conn: Conn<'_>| conn.matches_v4(&lean.key, ZONE);
         let search = || (lean.hash, lean.key.tuple());
         let found = at.table.find_live(candidate, ZONE, at.now.tick, matches, search);
-        let Some((conn, direction)) = found else { return Short::WALK };
+        let Some((conn, direction)) = found else { return self.unknown(port, lean.hash) };
+        if !self.owns(conn) {
+            return Short::Elsewhere(conn.owner());
+        }
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation

@@ -10,7 +10,6 @@ use arrayvec::{ArrayString, ArrayVec};
 use crate::conntrack::invalid::InvalidReason;
 use crate::conntrack::record::{ConnId, Family};
 use crate::conntrack::view::{ConnView, EventView};
-use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::neighbours::LINK_MESSAGE_MAX;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rules::facts::PortId;
@@ -67,14 +66,15 @@ pub enum ToLcore {
     Adopt(Arc<Snapshot>),
     /// Delete those whose deadline has passed; comes back as [`FromLcore::Expired`].
     Expire(Box<Vec<ConnId>>),
-    /// Delete whatever the deadline says; comes back as [`FromLcore::Deleted`].
-    Delete(Box<Vec<ConnId>>),
-    /// List conns.
-    List(Box<Slice>),
+    /// Delete whatever the deadline says; comes back as [`FromLcore::Deleted`] with the same number
+    /// of the question.
+    Delete(u32, Box<Vec<ConnId>>),
+    /// List conns; comes back as [`FromLcore::Listed`] with the same number of the question.
+    List(u32, Box<Slice>),
+    /// Delete this finished TCP conn: another lcore needs its tuple. Nothing comes back.
+    Evict(ConnId),
     /// Spread the sums of cached paths over the rule counters.
     Fold,
-    /// A next hop does not answer: drop what waits for it and tell the senders.
-    Neighbour(NextHop),
     /// Send this frame (ARP and neighbour solicitations).
     Transmit(PortId, ArrayVec<u8, LINK_MESSAGE_MAX>),
 }
@@ -87,9 +87,9 @@ pub enum FromLcore {
     /// The buffer of an [`ToLcore::Expire`], emptied.
     Expired(Box<Vec<ConnId>>),
     /// The buffer of a [`ToLcore::Delete`], holding those that were deleted.
-    Deleted(Box<Vec<ConnId>>),
+    Deleted(u32, Box<Vec<ConnId>>),
     /// A filled slice.
-    Listed(Box<Slice>),
+    Listed(u32, Box<Slice>),
     /// All sums are in the rule counters.
     Folded,
     /// A conn came, changed or went, while somebody listens.
@@ -98,4 +98,6 @@ pub enum FromLcore {
     Log(LogLine),
     /// The table is full.
     TableFull,
+    /// Another lcore, whose conn this is, may delete it if it is a finished TCP conn.
+    Evict(ConnId),
 }

@@ -12,19 +12,24 @@
 //! | `forward` | the long way: PREROUTING, route, FORWARD, POSTROUTING |
 //! | `host` | to and from the gateway itself: INPUT, OUTPUT, echo, closed ports |
 //! | `hooks` | walking the rules with the facts of a packet |
-//! | `track` | conntrack at PREROUTING and OUTPUT, confirm at the end |
+//! | `track` | conntrack at PREROUTING and OUTPUT |
+//! | `confirm` | new conns: room for them, confirm at the end, clashes |
 //! | `translate` | the nat table and the edit of packets |
 //! | `answers` | ICMP errors and resets |
 //! | `untracked` | the cached paths of packets that no conn carries |
 //! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
+//! | `place`, `handoff` | whose queues and conns are whose; frames for other lcores |
 //! | `service` | what the control core asks for |
 
 pub(crate) mod answers;
+pub mod budget;
 pub mod burst;
+pub(crate) mod confirm;
 pub mod counters;
 pub mod drops;
 pub(crate) mod forward;
 pub mod frame;
+pub mod handoff;
 pub(crate) mod hooks;
 pub(crate) mod host;
 pub(crate) mod lean;
@@ -32,6 +37,7 @@ pub mod messages;
 pub mod neighbour;
 pub mod neighbours;
 pub mod paths;
+pub mod place;
 pub mod route;
 pub mod service;
 pub mod snapshot;
@@ -43,8 +49,11 @@ pub(crate) mod untracked;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::conntrack::record::Conn;
 use crate::conntrack::store::{Shared, Store};
+use crate::rules::facts::PortId;
 use crate::time::Now;
+use budget::ErrorBudget;
 use counters::LcoreCounters;
 use drops::DropReason;
 use frame::{Frame, FramePool};
@@ -52,6 +61,7 @@ use messages::FromLcore;
 use neighbour::NeighbourTable;
 use neighbours::Held;
 use paths::Paths;
+use place::Place;
 use snapshot::Snapshot;
 
 /// What an lcore shares with the control core and, read only, with other lcores.
@@ -63,6 +73,8 @@ pub struct Links {
     pub neighbours: Arc<NeighbourTable>,
     /// True while somebody listens to conntrack events.
     pub listeners: Arc<core::sync::atomic::AtomicBool>,
+    /// ICMP errors that may still be sent.
+    pub errors: Arc<ErrorBudget>,
 }
 
 /// When, and by which policy, a packet is judged.
@@ -72,14 +84,49 @@ pub(crate) struct At<'a> {
     pub policy: &'a Snapshot,
     /// The table, read past the borrow of the pipeline that writes to it.
     pub table: &'a Shared,
+    /// How often the packet has been handed over already.
+    pub hops: u8,
+}
+
+/// How frames came to this lcore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The port where they came in.
+    pub port: PortId,
+    /// How often they have been handed over; 0 for frames just received, which are counted.
+    pub hops: u8,
+    /// The raw table has seen them.
+    pub past_raw: bool,
+    /// The mark that it gave them.
+    pub mark: u32,
+}
+
+impl From<PortId> for Arrival {
+    /// Frames just received.
+    fn from(port: PortId) -> Arrival {
+        Arrival { port, hops: 0, past_raw: false, mark: 0 }
+    }
+}
+
+/// What an lcore reads and others do too. It is taken out of the pipeline while a burst is under
+/// way, rather than counted as one more reader: that would write to a line that all lcores share.
+struct World {
+    snapshot: Arc<Snapshot>,
+    table: Arc<Shared>,
+}
+
+impl World {
+    fn at(&self, now: Now, hops: u8) -> At<'_> {
+        At { now, policy: &self.snapshot, table: &self.table, hops }
+    }
 }
 
 /// All that one lcore owns.
 pub struct Pipeline<P: FramePool> {
-    /// Which lcore this is, counted from 0.
-    lcore: usize,
+    place: Place,
     store: Store,
-    snapshot: Arc<Snapshot>,
+    /// Only ever absent within a burst or a message.
+    world: Option<World>,
     links: Links,
     paths: Paths,
     /// The paths of packets without a conn.
@@ -92,11 +139,14 @@ pub struct Pipeline<P: FramePool> {
     /// The neighbour table's epoch those numbers belong to.
     epoch: u32,
     held: Held<P::Frame>,
+    /// The neighbour table's news that held frames have been looked at for.
+    heard: u32,
     outputs: Box<[neighbours::Output<P::Frame>]>,
+    /// Frames for other lcores, by lcore.
+    outbound: Box<[handoff::Outbound<P::Frame>]>,
     random: Random,
     /// Taken out while a burst is under way.
     scratch: Option<Box<burst::Scratch>>,
-    errors: answers::ErrorBudget,
     ip_id: u16,
     /// Messages for the control core, taken away after each burst; never grown.
     outbox: VecDeque<FromLcore>,
@@ -108,7 +158,7 @@ const OUTBOX_MAX: usize = 512;
 impl<P: FramePool> Pipeline<P> {
     /// With the policy to start with; `seed` drives the choice of random ports.
     pub fn new(
-        lcore: usize,
+        place: Place,
         store: Store,
         snapshot: Arc<Snapshot>,
         links: Links,
@@ -116,10 +166,12 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Pipeline<P> {
         let epoch = links.neighbours.epoch();
         let outputs = snapshot.ports.iter().map(|_| neighbours::Output::default()).collect();
+        let others = if place.is_alone() { 0 } else { place.lcores() };
+        let table = store.shared().clone();
         Pipeline {
-            lcore,
+            ip_id: place.lcore().into(),
             store,
-            snapshot,
+            world: Some(World { snapshot, table }),
             links,
             paths: Paths::default(),
             untracked: untracked::Untracked::default(),
@@ -127,11 +179,12 @@ impl<P: FramePool> Pipeline<P> {
             generation: 1,
             epoch,
             held: Held::default(),
+            heard: 0,
             outputs,
+            outbound: (0..others).map(|_| handoff::Outbound::new()).collect(),
+            place,
             random: Random(seed | 1),
             scratch: Some(Box::default()),
-            errors: answers::ErrorBudget::default(),
-            ip_id: 0,
             outbox: VecDeque::with_capacity(OUTBOX_MAX * 2),
         }
     }
@@ -197,10 +250,16 @@ impl<P: FramePool> Pipeline<P> {
         if busy { counters.busy_polls.add(1) } else { counters.idle_polls.add(1) }
     }
 
-    /// Identification of the next IPv4 packet we make.
+    /// Identification of the next IPv4 packet we make; no other lcore gives it at the same time.
     fn next_ip_id(&mut self) -> u16 {
-        self.ip_id = self.ip_id.wrapping_add(1);
+        self.ip_id = self.ip_id.wrapping_add(self.place.lcores().into());
         self.ip_id
+    }
+
+    /// True for a conn that this lcore may write to.
+    #[inline(always)]
+    fn owns(&self, conn: Conn<'_>) -> bool {
+        conn.owner() == self.place.lcore()
     }
 }
 

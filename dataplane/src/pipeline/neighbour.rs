@@ -195,6 +195,7 @@ pub struct NeighbourTable {
     slots: Box<[Slot]>,
     seed: HashSeed,
     epoch: AtomicU32,
+    news: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -313,7 +314,7 @@ impl NeighbourTable {
     pub fn new(capacity: usize, seed: HashSeed) -> NeighbourTable {
         let slots = capacity.clamp(WAYS, CAPACITY_MAX).next_power_of_two();
         let slots = (0..slots).map(|_| Slot::default()).collect();
-        NeighbourTable { slots, seed, epoch: AtomicU32::new(0) }
+        NeighbourTable { slots, seed, epoch: AtomicU32::new(0), news: AtomicU32::new(0) }
     }
 
     /// Slots.
@@ -326,6 +327,24 @@ impl NeighbourTable {
     #[inline]
     pub fn epoch(&self) -> u32 {
         self.epoch.load(Acquire)
+    }
+
+    /// Changes whenever a neighbour became known, was given up or lost its slot: whoever holds
+    /// packets looks at those neighbours again.
+    #[inline]
+    pub fn news(&self) -> u32 {
+        self.news.load(Acquire)
+    }
+
+    fn announce(&self) {
+        self.news.fetch_add(1, Release);
+    }
+
+    /// The neighbour of a port at an address, if the table has it.
+    pub fn at(&self, port: u8, address: Address) -> Option<Neighbour> {
+        let found = self.find(port, address)?;
+        let (state, mac) = (found.word.state(), found.word.mac());
+        Some(Neighbour { next_hop: found.number, port, address, state, mac })
     }
 
     /// The address to send to, if it is known. Tells the control core that a stale one is in use.
@@ -422,6 +441,9 @@ impl NeighbourTable {
         let to = Word::new(state, 0, mac, old.incarnation());
         if to.state() != old.state() || mac != old.mac_bits() || evidence.reachable {
             found.change(to, now);
+            if known.is_none() {
+                self.announce();
+            }
         }
         Some(found.number)
     }
@@ -444,6 +466,7 @@ impl NeighbourTable {
             };
             let incarnation = found.word.incarnation();
             if found.change(Word::new(State::Permanent, 0, mac_bits(mac), incarnation), now) {
+                self.announce();
                 return Some(found.number);
             }
         }
@@ -453,9 +476,11 @@ impl NeighbourTable {
     /// Forgets a neighbour: its number stays its own and the next packet asks anew. False if there
     /// was none.
     pub fn forget(&self, port: u8, address: Address, now: Tick) -> bool {
-        (0..WAYS)
+        let forgotten = (0..WAYS)
             .map_while(|_| self.find(port, address))
-            .any(|found| found.change(found.word.with(State::Failed, 0), now))
+            .any(|found| found.change(found.word.with(State::Failed, 0), now));
+        self.announce();
+        forgotten
     }
 
     /// Every neighbour, for the control core: at most `capacity` of them.
@@ -487,6 +512,7 @@ impl NeighbourTable {
                 State::Incomplete | State::Probe if over(timers.retrans_s) => {
                     if word.probes() >= timers.probes.min(7) {
                         if found.change(word.with(State::Failed, 0), now) {
+                            self.announce();
                             visit(Event::Failed { next_hop });
                         }
                     } else if found.change(word.with(word.state(), word.probes() + 1), now) {
@@ -569,6 +595,7 @@ impl NeighbourTable {
         slot.high.store((address.bits() >> 64) as u64, Release);
         slot.low.store(address.bits() as u64, Release);
         slot.owner.store(base | LIVE, Release);
+        self.announce();
         Some(NextHop(number as u16))
     }
 

@@ -10,12 +10,14 @@ use crate::pipeline::answers::IcmpError;
 use crate::pipeline::counters::LcoreCounters;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
-use crate::pipeline::neighbour::{Evidence, NextHop, Resolved, State};
+use crate::pipeline::handoff::{Handed, Stage};
+use crate::pipeline::neighbour::{Evidence, Resolved, State};
 use crate::pipeline::route::Destination;
 use crate::pipeline::snapshot::PortSettings;
 use crate::pipeline::transit::{Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
+use crate::time::Now;
 use crate::wire::address::Address;
 use crate::wire::build::{Link, neighbour as build_neighbour};
 use crate::wire::ethernet::{self, Mac};
@@ -33,7 +35,7 @@ const HELD_PER_NEIGHBOUR: usize = 101;
 
 /// Frames one port's output takes between two flushes: a burst, an answer to each, and all that
 /// waited for neighbours.
-const OUTPUT_MAX: usize = 2 * BURST_MAX + HELD_MAX;
+pub(crate) const OUTPUT_MAX: usize = 2 * BURST_MAX + HELD_MAX;
 
 /// How often a full transmit queue is tried again before the rest is dropped.
 const TX_TRIES: usize = 8;
@@ -44,10 +46,8 @@ pub(crate) struct Held<F>(Vec<Waiting<F>>);
 
 #[derive(Debug)]
 struct Waiting<F> {
-    next_hop: NextHop,
-    /// Whose number that was: a slot that is short of room goes to another neighbour.
-    towards: Address,
     port: PortId,
+    towards: Address,
     frame: F,
 }
 
@@ -130,63 +130,73 @@ impl<P: FramePool> Pipeline<P> {
         match resolved {
             Resolved::Known(_, mac) => self.send_to(frame, port, mac, at),
             Resolved::Full => self.drop_frame(frame, DropReason::NeighbourTableFull),
-            Resolved::Pending { next_hop, ask: first } => {
+            Resolved::Pending { ask: first, .. } => {
                 if first {
                     self.answer_link(pool, port, |buffer| {
                         ask(at.policy.port(port), towards, None, buffer)
                     });
                 }
-                self.hold(frame, port, (next_hop, towards));
+                self.hold(Waiting { port, towards, frame });
             }
         }
     }
 
-    fn hold(&mut self, frame: P::Frame, port: PortId, (next_hop, towards): (NextHop, Address)) {
-        let waiting = self.held.0.iter().filter(|w| w.next_hop == next_hop).count();
+    fn hold(&mut self, new: Waiting<P::Frame>) {
+        let same = |w: &&Waiting<P::Frame>| (w.port, w.towards) == (new.port, new.towards);
+        let waiting = self.held.0.iter().filter(same).count();
         if waiting >= HELD_PER_NEIGHBOUR || self.held.0.len() == HELD_MAX {
-            return self.drop_frame(frame, DropReason::NeighbourQueueFull);
+            return self.drop_frame(new.frame, DropReason::NeighbourQueueFull);
         }
         self.links.counters.held.add(1);
-        self.held.0.push(Waiting { next_hop, towards, port, frame });
+        self.held.0.push(new);
     }
 
-    /// A next hop was resolved or given up: sends what waited for it, or tells the senders.
-    pub(crate) fn settle_held(&mut self, pool: &mut P, next_hop: NextHop, at: At<'_>) {
-        let mac = self.links.neighbours.mac(next_hop);
-        if mac.is_none() && self.links.neighbours.state(next_hop) != Some(State::Failed) {
-            return;
+    /// Looks after what waits for neighbours, if something was heard of any since the last time,
+    /// by whichever lcore. True if there was something to look at.
+    pub fn settle(&mut self, pool: &mut P, now: Now) -> bool {
+        if self.held.0.is_empty() {
+            return false;
         }
+        let news = self.links.neighbours.news();
+        if news == self.heard {
+            return false;
+        }
+        self.heard = news;
+        let Some(world) = self.world.take() else { return false };
+        self.settle_held(pool, world.at(now, 0));
+        self.world = Some(world);
+        true
+    }
+
+    /// Sends what waited for a next hop that was resolved, and tells the senders of what waited for
+    /// one that was given up. By address: an lcore that lost the race for the neighbour's slot has
+    /// asked under another number.
+    fn settle_held(&mut self, pool: &mut P, at: At<'_>) {
+        // An error about one of them may have to wait itself, behind these.
+        let mut left = self.held.0.len();
         let mut i = 0;
-        while let Some(waiting) = self.held.0.get(i) {
-            if waiting.next_hop != next_hop {
+        while left > 0
+            && let Some(Waiting { port, towards, .. }) = self.held.0.get(i)
+        {
+            left -= 1;
+            let (port, towards) = (*port, *towards);
+            let there = self.links.neighbours.at(port.0, towards);
+            if there.is_some_and(|n| n.mac.is_none() && n.state != State::Failed) {
                 i += 1;
                 continue;
             }
             let waiting = self.held.0.remove(i);
             self.links.counters.held.sub(1);
-            let owner = self.links.neighbours.neighbour(next_hop).map(|n| (n.port, n.address));
-            match mac.filter(|_| owner == Some((waiting.port.0, waiting.towards))) {
-                Some(mac) => self.send_to(waiting.frame, waiting.port, mac, at),
-                None => self.unreachable(pool, waiting.frame, waiting.port, at),
+            match there.and_then(|n| n.mac) {
+                Some(mac) => self.send_to(waiting.frame, port, mac, at),
+                None => self.unreachable(pool, waiting.frame, port, at),
             }
         }
     }
 
-    /// Notes what a neighbour said and sends what waited for it.
-    fn learn(
-        &mut self,
-        pool: &mut P,
-        port: PortId,
-        address: Address,
-        evidence: Evidence,
-        at: At<'_>,
-    ) {
-        let known = self.links.neighbours.learn(port.0, address, evidence, at.now.tick);
-        if let Some(next_hop) = known
-            && !self.held.0.is_empty()
-        {
-            self.settle_held(pool, next_hop, at);
-        }
+    /// Notes what a neighbour said; what waits for it goes at the end of the round.
+    fn learn(&mut self, port: PortId, address: Address, evidence: Evidence, at: At<'_>) {
+        self.links.neighbours.learn(port.0, address, evidence, at.now.tick);
     }
 
     /// `arp_error_report`: the packet's sender hears that the host is unreachable.
@@ -204,6 +214,11 @@ impl<P: FramePool> Pipeline<P> {
     /// Puts a finished frame into a port's output.
     #[inline]
     pub(crate) fn put_out(&mut self, port: PortId, frame: P::Frame) {
+        if let Some(lcore) = self.place.sender(port) {
+            // Finished: it goes no further than there.
+            let (stage, hops, mark) = (Stage::Send, 1, 0);
+            return self.hand_over(lcore, Handed { frame, port, stage, hops, mark });
+        }
         let output = self.outputs.get_mut(port.0 as usize);
         if let Some(Err(frame)) = output.map(|o| o.push(frame)) {
             self.drop_frame(frame, DropReason::TxFull);
@@ -254,7 +269,7 @@ impl<P: FramePool> Pipeline<P> {
                 let answer = !request && link.dst.0 == our_mac;
                 Evidence::arp(mac.0, answer, view.is_gratuitous())
             };
-            self.learn(pool, port, sender, evidence, at);
+            self.learn(port, sender, evidence, at);
         }
         if request && for_us {
             self.answer_link(pool, port, |buffer| {
@@ -290,7 +305,7 @@ impl<P: FramePool> Pipeline<P> {
                     flags & ndp::flags::SOLICITED != 0,
                     flags & ndp::flags::OVERRIDE != 0,
                 );
-                self.learn(pool, port, target, evidence, at);
+                self.learn(port, target, evidence, at);
             }
             _ => {}
         }
@@ -323,7 +338,7 @@ impl<P: FramePool> Pipeline<P> {
             },
         };
         if let Some(mac) = source_mac {
-            self.learn(pool, port, asker, Evidence::solicitation(mac.0), at);
+            self.learn(port, asker, Evidence::solicitation(mac.0), at);
         }
         let flags = ndp::flags::ROUTER
             | ndp::flags::OVERRIDE

@@ -13,36 +13,45 @@ use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::messages::{FromLcore, Slice, ToLcore};
 use crate::pipeline::snapshot::Snapshot;
-use crate::pipeline::{At, Pipeline};
+use crate::pipeline::translate::is_finished;
+use crate::pipeline::{At, Pipeline, World};
 use crate::rules::facts::PortId;
 use crate::time::Now;
 
 impl<P: FramePool> Pipeline<P> {
     /// Does what one message asks; answers leave through [`Pipeline::deliver`].
     pub fn serve(&mut self, pool: &mut P, message: ToLcore, now: Now) {
-        let (policy, table) = (self.snapshot.clone(), self.store.shared().clone());
-        let at = At { now, policy: &policy, table: &table };
+        let message = match message {
+            ToLcore::Adopt(snapshot) => return self.adopt(snapshot),
+            ToLcore::Fold => {
+                self.fold();
+                return self.answer(FromLcore::Folded);
+            }
+            message => message,
+        };
+        let Some(world) = self.world.take() else { return };
+        self.obey(pool, message, world.at(now, 0));
+        self.world = Some(world);
+    }
+
+    fn obey(&mut self, pool: &mut P, message: ToLcore, at: At<'_>) {
         match message {
-            ToLcore::Adopt(snapshot) => self.adopt(snapshot),
+            ToLcore::Adopt(_) | ToLcore::Fold => {}
             ToLcore::Expire(mut conns) => {
                 for id in conns.drain(..) {
                     self.expire(id, at);
                 }
                 self.answer(FromLcore::Expired(conns));
             }
-            ToLcore::Delete(mut conns) => {
+            ToLcore::Delete(question, mut conns) => {
                 conns.retain(|id| self.delete_if_same(*id, at));
-                self.answer(FromLcore::Deleted(conns));
+                self.answer(FromLcore::Deleted(question, conns));
             }
-            ToLcore::List(mut slice) => {
+            ToLcore::List(question, mut slice) => {
                 self.list(&mut slice, at);
-                self.answer(FromLcore::Listed(slice));
+                self.answer(FromLcore::Listed(question, slice));
             }
-            ToLcore::Fold => {
-                self.fold();
-                self.answer(FromLcore::Folded);
-            }
-            ToLcore::Neighbour(next_hop) => self.settle_held(pool, next_hop, at),
+            ToLcore::Evict(id) => self.evict(id, at),
             ToLcore::Transmit(port, bytes) => self.transmit_bytes(pool, port, &bytes),
         }
     }
@@ -57,15 +66,21 @@ impl<P: FramePool> Pipeline<P> {
 
     /// The policy of the next packet on; the old one goes back with its final counters.
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
-        if snapshot.generation != self.snapshot.generation {
+        let Some(world) = &self.world else { return };
+        if snapshot.generation != world.snapshot.generation {
             self.renew_paths();
+        } else {
+            // What was counted so far belongs to the snapshot that goes.
+            self.fold();
         }
-        let old = core::mem::replace(&mut self.snapshot, snapshot);
+        let Some(world) = &mut self.world else { return };
+        let old = core::mem::replace(&mut world.snapshot, snapshot);
         self.answer(FromLcore::Retired(old));
     }
 
     pub(crate) fn fold(&mut self) {
-        let (snapshot, lcore) = (&self.snapshot, self.lcore);
+        let Some(World { snapshot, .. }) = &self.world else { return };
+        let lcore = self.place.lcore() as usize;
         self.paths.fold(|v6, counter, packets, bytes| {
             snapshot.family(v6).counters[lcore].add(counter, packets, bytes);
         });
@@ -89,6 +104,14 @@ impl<P: FramePool> Pipeline<P> {
         same
     }
 
+    /// Another lcore wants the tuple of a finished TCP conn (`nf_nat_used_tuple_harder`).
+    fn evict(&mut self, id: ConnId, at: At<'_>) {
+        let Some(conn) = self.store.get(id) else { return };
+        if is_finished(conn) {
+            self.delete_conn(id.conn, at);
+        }
+    }
+
     fn list(&self, slice: &mut Slice, at: At<'_>) {
         let end = at.table.records.numbers(slice.family);
         let room = (slice.conns.capacity() - slice.conns.len()) as u32;
@@ -104,7 +127,7 @@ impl<P: FramePool> Pipeline<P> {
 
     /// Tells listeners what happened to a conn.
     pub(crate) fn report(&mut self, kind: EventKind, number: ConnRef, at: At<'_>) {
-        if self.listened()
+        if self.listened(at)
             && let Some(conn) = at.table.records.get(number)
             // What the packet's own answer has ended meanwhile has been reported as such.
             && conn.status().has(Status::CONFIRMED)
@@ -119,8 +142,8 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// True while somebody wants to hear of events and they are not switched off.
-    pub(crate) fn listened(&self) -> bool {
-        self.links.listeners.load(Relaxed) && self.snapshot.knobs.events != 0
+    pub(crate) fn listened(&self, at: At<'_>) -> bool {
+        self.links.listeners.load(Relaxed) && at.policy.knobs.events != 0
     }
 
     /// Sends a frame that the control core has built.

@@ -5,17 +5,12 @@
 use crate::conntrack::invalid::InvalidReason;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{CtState, Direction, Status};
-use crate::conntrack::store::AllocError;
 use crate::conntrack::tcp::{self, Outcome, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
-use crate::conntrack::view::{ConnView, EventKind};
+use crate::conntrack::view::EventKind;
 use crate::conntrack::{generic, icmp, udp};
-use crate::nat::rewrite::Deltas;
-use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
-use crate::pipeline::messages::FromLcore;
-use crate::pipeline::service::view_of;
-use crate::pipeline::transit::{Attached, Attachment, Extent, Transit};
+use crate::pipeline::transit::{Attached, Attachment, Exit, Extent, Transit};
 use crate::pipeline::{At, Pipeline, transport_segments};
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
@@ -106,17 +101,14 @@ fn sum_ok<F: Frame>(frame: &F, seed: u32, start: usize, end: usize) -> bool {
 
 impl<P: FramePool> Pipeline<P> {
     /// `nf_conntrack_in` for a packet that no rule has marked UNTRACKED.
-    pub(crate) fn track(
-        &mut self,
-        t: &mut Transit<P::Frame>,
-        at: At<'_>,
-    ) -> Result<(), DropReason> {
+    pub(crate) fn track(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) -> Result<(), Exit> {
         if !matches!(t.attached, Attached::Nothing) {
             return Ok(());
         }
         if let Some(prejudged) = t.prejudged.take() {
             let conn = at.table.records.get(prejudged.conn);
             if let Some(conn) = conn
+                && self.owns(conn)
                 && self.attach(t, conn, prejudged.direction, prejudged.judged, at).is_some()
             {
                 return Ok(());
@@ -140,19 +132,27 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    fn track_tuple(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) -> Result<(), DropReason> {
+    fn track_tuple(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) -> Result<(), Exit> {
         let tuple = tuple_of(&t.headers);
         // A finished conn that is opened anew goes round once more, as a new one.
         for _ in 0..2 {
             let Some(found) = at
                 .table
                 .find(at.table.hash(&tuple, ZONE), &tuple, ZONE, at.now.tick)
-                .map(|f| (f.conn.number(), f.direction, f.expired))
+                .map(|f| (f.conn, f.direction, f.expired))
             else {
                 break;
             };
-            let (number, direction, expired) = found;
-            if let (false, Some(conn)) = (expired, at.table.records.get(number)) {
+            let (conn, direction, expired) = found;
+            let number = conn.number();
+            if !self.owns(conn) {
+                // Confirmed since the burst was looked at; an expired one counts as gone.
+                if !expired {
+                    return Err(Exit::Elsewhere(conn.owner()));
+                }
+                break;
+            }
+            if !expired {
                 let judged = self.judge(&t.frame, (&t.headers).into(), conn, direction, at);
                 if self.attach(t, conn, direction, judged, at).is_some() {
                     return Ok(());
@@ -239,7 +239,7 @@ impl<P: FramePool> Pipeline<P> {
         if direction == Direction::Reply && !status.has(Status::SEEN_REPLY) {
             news = news.with(Status::SEEN_REPLY);
         }
-        if assured && !status.has(Status::ASSURED) {
+        if assured && status.0 & (Status::ASSURED.0 | Status::NAT_CLASH.0) == 0 {
             news = news.with(Status::ASSURED);
         }
         if news != Status::default() {
@@ -294,12 +294,7 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// `init_conntrack`: a conn that nobody else sees yet.
-    fn start(
-        &mut self,
-        t: &mut Transit<P::Frame>,
-        tuple: &Tuple,
-        at: At<'_>,
-    ) -> Result<(), DropReason> {
+    fn start(&mut self, t: &mut Transit<P::Frame>, tuple: &Tuple, at: At<'_>) -> Result<(), Exit> {
         let first = first(&t.frame, &t.headers, at);
         let (timeout_secs, words) = match first {
             Ok(first) => first,
@@ -335,43 +330,6 @@ impl<P: FramePool> Pipeline<P> {
         Ok(())
     }
 
-    /// A record within `max`, after early drop if need be.
-    fn allocate(
-        &mut self,
-        tuple: &Tuple,
-        reply: &Tuple,
-        at: At<'_>,
-    ) -> Result<ConnRef, DropReason> {
-        let mut result = self.store.allocate(tuple, reply, [ZONE, ZONE]);
-        if result == Err(AllocError::Full) {
-            let listened = self.listened();
-            let mut gone: [Option<ConnView>; EARLY_DROPS_MAX] = [const { None }; EARLY_DROPS_MAX];
-            let mut n = 0;
-            let dropped =
-                self.store.early_drop(at.table.hash(tuple, ZONE), at.now.tick, |conn, _| {
-                    if listened && let Some(slot) = gone.get_mut(n) {
-                        *slot = Some(view_of(conn, at));
-                        n += 1;
-                    }
-                });
-            self.links.counters.conntrack.early_drop.add(dropped as u64);
-            for view in gone.into_iter().flatten() {
-                self.report_view(EventKind::Destroy, view, at);
-            }
-            result = self.store.allocate(tuple, reply, [ZONE, ZONE]);
-        }
-        result.map_err(|error| {
-            self.links.counters.conntrack.drop.add(1);
-            match error {
-                AllocError::Full => {
-                    self.tell(FromLcore::TableFull);
-                    DropReason::TableFull
-                }
-                AllocError::NoRecord => DropReason::NoRecord,
-            }
-        })
-    }
-
     /// `nf_conntrack_inet_error`: an ICMP error belongs to the conn that its quote names.
     fn track_error(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) {
         let found = quoted_tuple(&t.frame, &t.headers)
@@ -388,35 +346,6 @@ impl<P: FramePool> Pipeline<P> {
                 });
             }
         }
-    }
-
-    /// `nf_conntrack_confirm`: the packet leaves, so its conn enters the table.
-    pub(crate) fn confirm(
-        &mut self,
-        t: &mut Transit<P::Frame>,
-        at: At<'_>,
-    ) -> Result<(), DropReason> {
-        let Attached::Conn(a) = &mut t.attached else { return Ok(()) };
-        if !a.fresh || a.lent {
-            return Ok(());
-        }
-        if let Some(conn) = at.table.records.get(a.conn)
-            && let Some(leaving) = conn.reply().inverted()
-        {
-            let deltas = Deltas::between(&conn.orig(), &leaving);
-            conn.set_deltas(deltas.l3, deltas.l4);
-        }
-        let deadline = at.now.tick.plus_secs(a.timeout_secs);
-        if self.store.confirm(a.conn, deadline, at.now.tick).is_err() {
-            let counters = &self.links.counters.conntrack;
-            counters.insert_failed.add(1);
-            counters.drop.add(1);
-            return Err(DropReason::InsertFailed);
-        }
-        a.fresh = false;
-        let number = a.conn;
-        self.report(EventKind::New, number, at);
-        Ok(())
     }
 
     /// `nf_conntrack_tcp_set_closing`: the gateway itself has reset the conn of a packet.
@@ -439,12 +368,6 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// Takes a confirmed conn out of the table.
-    pub(crate) fn delete_conn(&mut self, number: ConnRef, at: At<'_>) {
-        self.report(EventKind::Destroy, number, at);
-        self.store.delete(number);
-    }
-
     /// Counts a packet that tracking wants nothing to do with.
     fn invalid(&mut self, t: &Transit<P::Frame>, reason: InvalidReason, at: At<'_>) {
         let counters = &self.links.counters.conntrack;
@@ -453,9 +376,6 @@ impl<P: FramePool> Pipeline<P> {
         self.log_invalid(t, reason, at);
     }
 }
-
-/// Conns that one early drop can delete: two entries each would only make it fewer.
-const EARLY_DROPS_MAX: usize = 56;
 
 /// What the tracker says to a first packet: timeout in seconds and the tracker's words.
 fn first<F: Frame>(frame: &F, h: &Headers, at: At<'_>) -> Result<(u32, [u64; 7]), InvalidReason> {
@@ -481,8 +401,18 @@ fn first<F: Frame>(frame: &F, h: &Headers, at: At<'_>) -> Result<(u32, [u64; 7])
     })
 }
 
+/// How a packet is to be looked up; anything but ICMP by its own tuple.
+#[inline(always)]
+pub(crate) fn icmp_kind(h: &Headers) -> icmp::Kind {
+    match h.proto {
+        proto::ICMP => icmp::kind(h.icmp_type),
+        proto::ICMPV6 => icmp::kind_v6(h.icmp_type),
+        _ => icmp::Kind::Query,
+    }
+}
+
 /// The tuple of the packet that an ICMP error quotes.
-fn quoted_tuple<F: Frame>(frame: &F, h: &Headers) -> Option<Tuple> {
+pub(crate) fn quoted_tuple<F: Frame>(frame: &F, h: &Headers) -> Option<Tuple> {
     // What follows the packet is padding, not a quote.
     let head = frame.head();
     let message = head.get(h.l4 as usize..head.len().min(h.end as usize))?;
@@ -536,15 +466,12 @@ pub(crate) fn sound<F: Frame>(
     h: &Headers,
     check: bool,
 ) -> Result<icmp::Kind, InvalidReason> {
-    let (kind, short, wrong) = match h.proto {
-        proto::ICMP => {
-            (icmp::kind(h.icmp_type), InvalidReason::IcmpShort, InvalidReason::IcmpChecksum)
-        }
-        proto::ICMPV6 => {
-            (icmp::kind_v6(h.icmp_type), InvalidReason::IcmpShort, InvalidReason::Icmpv6Checksum)
-        }
-        proto::UDP => (icmp::Kind::Query, InvalidReason::UdpShort, InvalidReason::UdpChecksum),
-        _ => (icmp::Kind::Query, InvalidReason::TcpTruncated, InvalidReason::TcpChecksum),
+    let kind = icmp_kind(h);
+    let (short, wrong) = match h.proto {
+        proto::ICMP => (InvalidReason::IcmpShort, InvalidReason::IcmpChecksum),
+        proto::ICMPV6 => (InvalidReason::IcmpShort, InvalidReason::Icmpv6Checksum),
+        proto::UDP => (InvalidReason::UdpShort, InvalidReason::UdpChecksum),
+        _ => (InvalidReason::TcpTruncated, InvalidReason::TcpChecksum),
     };
     if h.l4_truncated {
         return Err(short);

@@ -98,6 +98,8 @@ pub(crate) struct Transit<F> {
     /// The tracker has spoken already, on the short way.
     pub prejudged: Option<Prejudged>,
     pub mark: u32,
+    /// The raw table has seen it on another lcore.
+    pub past_raw: bool,
     /// Counters hit so far.
     pub hits: Hits,
     /// No rule looked at a per-packet fact, and the hits fitted.
@@ -115,6 +117,7 @@ impl<F> Transit<F> {
             attached: Attached::Nothing,
             prejudged: None,
             mark: 0,
+            past_raw: false,
             hits: Hits::new(),
             cacheable: true,
         }
@@ -143,4 +146,12 @@ pub(crate) enum Exit {
     Answer,
     /// Nobody gets it.
     Drop(DropReason),
+    /// Another lcore owns its conn, or makes room for it.
+    Elsewhere(u8),
+}
+
+impl From<DropReason> for Exit {
+    fn from(reason: DropReason) -> Exit {
+        Exit::Drop(reason)
+    }
 }

@@ -43,10 +43,10 @@ fn delete_asks_for_the_very_conn() {
     rig.pass(LAN, udp(CLIENT, SERVER));
     let old = id_of_key(rig.conn().key);
     let deleted = |rig: &mut Rig, ids: Vec<ConnId>| {
-        rig.ask(ToLcore::Delete(Box::new(ids)));
-        let at = rig.told.iter().position(|m| matches!(m, FromLcore::Deleted(_))).unwrap();
+        rig.ask(ToLcore::Delete(1, Box::new(ids)));
+        let at = rig.told.iter().position(|m| matches!(m, FromLcore::Deleted(..))).unwrap();
         match rig.told.remove(at) {
-            FromLcore::Deleted(ids) => *ids,
+            FromLcore::Deleted(1, ids) => *ids,
             _ => unreachable!(),
         }
     };
@@ -212,15 +212,15 @@ fn what_finds_no_room_in_the_mailbox_is_counted_and_answers_are_kept() {
         sent += 1;
         assert!(sent < 8000);
     }
-    let room = rig.mailbox.from_lcore.capacity() as u32;
+    let room = rig.mailbox.capacity() as u32;
     assert_eq!(sent, room + 512 + 1);
-    rig.mailbox.to_lcore.push(ToLcore::Fold).unwrap();
-    rig.mailbox.to_lcore.push(ToLcore::Adopt(Arc::new(rig.setup.snapshot(9)))).unwrap();
+    rig.mailbox.send(ToLcore::Fold).unwrap();
+    rig.mailbox.send(ToLcore::Adopt(Arc::new(rig.setup.snapshot(9)))).unwrap();
     rig.worker.poll(rig.now);
     let mut events = 0;
     let mut answers = 0;
     for _ in 0..3 {
-        while let Some(message) = rig.mailbox.from_lcore.pop() {
+        while let Some(message) = rig.mailbox.receive() {
             match message {
                 FromLcore::Event(_) => events += 1,
                 FromLcore::Folded | FromLcore::Retired(_) => answers += 1,

@@ -49,8 +49,8 @@ const AT_THE_EDGES: [(DropReason, &str); 4] = [
     (NotAccepted, include_str!("links.rs")),
 ];
 
-/// Not to be provoked with ports in memory: they send chains of any length.
-const ELSEWHERE: [DropReason; 1] = [TxChain];
+/// Not to be provoked with ports in memory, which send chains of any length, and one lcore.
+const ELSEWHERE: [DropReason; 2] = [TxChain, Handoff];
 
 #[test]
 fn every_reason_is_provoked_or_excused() {

@@ -20,14 +20,16 @@ use dataplane::conntrack::state::Status;
 use dataplane::conntrack::store::{Shared, Sizes, Store};
 use dataplane::conntrack::tuple::HashSeed;
 use dataplane::conntrack::view::ConnView;
-use dataplane::lcore::mailbox::Mailbox;
+use dataplane::lcore::mailbox::{ControlEnd, mailbox};
 use dataplane::lcore::memory::{MemoryFrame, MemoryIo};
+use dataplane::lcore::rings;
 use dataplane::lcore::worker::Worker;
 use dataplane::pipeline::counters::LcoreCounters;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::messages::{BATCH_MAX, FromLcore, Slice, ToLcore};
 use dataplane::pipeline::neighbour::{Event, NeighbourTable, Timers};
 use dataplane::pipeline::neighbours;
+use dataplane::pipeline::place::Layout;
 use dataplane::pipeline::route::{PortAddress, RouteKind, Routes, StaticRoute};
 use dataplane::pipeline::snapshot::{
     FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
@@ -283,7 +285,7 @@ impl Sent {
 /// The gateway.
 pub(crate) struct Rig {
     pub(crate) worker: Worker<MemoryIo>,
-    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) mailbox: ControlEnd,
     pub(crate) counters: Arc<LcoreCounters>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) neighbours: Arc<NeighbourTable>,
@@ -335,12 +337,15 @@ impl Rig {
             counters: counters.clone(),
             neighbours: neighbours.clone(),
             listeners: listeners.clone(),
+            errors: Arc::default(),
         };
         let snapshot = Arc::new(setup.snapshot(1));
         let store = Store::new(shared.clone(), 0);
-        let pipeline = Pipeline::new(0, store, snapshot.clone(), links, 42);
-        let mailbox = Arc::new(Mailbox::default());
-        let worker = Worker::new(MemoryIo::new(2), pipeline, mailbox.clone(), setup.burst_max);
+        let place = Layout::alone(2).place(0);
+        let pipeline = Pipeline::new(place, store, snapshot.clone(), links, 42);
+        let (mailbox, end) = mailbox();
+        let rings = rings::mesh(1).remove(0);
+        let worker = Worker::new(MemoryIo::new(2), pipeline, end, rings, setup.burst_max);
         Rig {
             worker,
             mailbox,
@@ -403,9 +408,9 @@ impl Rig {
                     let frame = buffer[..len].iter().copied().collect();
                     ToLcore::Transmit(PortId(port), frame)
                 }
-                Event::Failed { next_hop } => ToLcore::Neighbour(next_hop),
+                Event::Failed { .. } => continue,
             };
-            self.mailbox.to_lcore.push(message).unwrap();
+            self.mailbox.send(message).unwrap();
         }
         self.poll()
     }
@@ -426,13 +431,13 @@ impl Rig {
 
     /// Sends a message and lets the lcore read it. What it sends meanwhile stays to be polled.
     pub(crate) fn ask(&mut self, message: ToLcore) {
-        self.mailbox.to_lcore.push(message).unwrap();
+        self.mailbox.send(message).unwrap();
         self.worker.poll(self.now);
         self.read_mail();
     }
 
     pub(crate) fn read_mail(&mut self) {
-        while let Some(message) = self.mailbox.from_lcore.pop() {
+        while let Some(message) = self.mailbox.receive() {
             if !matches!(message, FromLcore::Expired(_) | FromLcore::Folded) {
                 self.told.push(message);
             }
@@ -536,9 +541,9 @@ impl Rig {
             loop {
                 let conns = Vec::with_capacity(slice as usize);
                 let ask = Slice { family, from, numbers: slice, end: false, conns };
-                self.ask(ToLcore::List(Box::new(ask)));
-                let at = self.told.iter().position(|m| matches!(m, FromLcore::Listed(_)));
-                let FromLcore::Listed(listed) = self.told.remove(at.expect("a list")) else {
+                self.ask(ToLcore::List(7, Box::new(ask)));
+                let at = self.told.iter().position(|m| matches!(m, FromLcore::Listed(7, _)));
+                let FromLcore::Listed(_, listed) = self.told.remove(at.expect("a list")) else {
                     unreachable!()
                 };
                 all.extend(listed.conns);

@@ -1,0 +1,126 @@
+//! Frames on their way to another lcore: the owner of their conn, or who has the transmit queue.
+//!
+//! A burst leaves what it hands over in bounded outputs, one for each other lcore; the poll loop
+//! moves them to the rings between lcores (`lcore::rings`). A frame that finds no room is dropped
+//! and counted. What arrives is taken like a received burst, but not counted as received again.
+//!
+//! Handing over is never wrong, at worst for nothing: who gets a frame looks its conn up anew. A
+//! conn may end and begin again elsewhere meanwhile, so a frame may travel on, [`HOPS_MAX`] times
+//! at most.
+
+use arrayvec::ArrayVec;
+
+use crate::pipeline::drops::DropReason;
+use crate::pipeline::frame::{BURST_MAX, Burst, FramePool};
+use crate::pipeline::neighbours::OUTPUT_MAX;
+use crate::pipeline::{Arrival, Pipeline};
+use crate::rules::facts::PortId;
+use crate::time::Now;
+
+/// How often one frame is handed over at most.
+pub const HOPS_MAX: u8 = 4;
+
+/// What the next lcore does with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// All that happens to a received frame.
+    Arrived,
+    /// The same behind the raw table, which it has passed already.
+    PastRaw,
+    /// It is finished: send it.
+    Send,
+}
+
+/// A frame handed over.
+#[derive(Debug)]
+pub struct Handed<F> {
+    /// The frame.
+    pub frame: F,
+    /// Where it came in, or where it leaves ([`Stage::Send`]).
+    pub port: PortId,
+    /// What is left to do.
+    pub stage: Stage,
+    /// How often it has been handed over, this time included.
+    pub hops: u8,
+    /// The mark that the raw table gave it.
+    pub mark: u32,
+}
+
+/// What one burst leaves for one other lcore.
+pub(crate) type Outbound<F> = ArrayVec<Handed<F>, OUTPUT_MAX>;
+
+impl<P: FramePool> Pipeline<P> {
+    /// Leaves a frame for another lcore.
+    pub(crate) fn hand_over(&mut self, lcore: u8, handed: Handed<P::Frame>) {
+        if handed.hops > HOPS_MAX {
+            return self.drop_frame(handed.frame, DropReason::Handoff);
+        }
+        let refused = match self.outbound.get_mut(lcore as usize) {
+            Some(outbound) => outbound.try_push(handed).err().map(|full| full.element()),
+            None => Some(handed),
+        };
+        match refused {
+            None => self.links.counters.handed_over.add(1),
+            Some(handed) => self.drop_frame(handed.frame, DropReason::Handoff),
+        }
+    }
+
+    /// Gives each frame that is to be handed over to `give(lcore, frame)`, which returns it if
+    /// there is no room; it is dropped then.
+    pub fn flush_outbound(
+        &mut self,
+        mut give: impl FnMut(u8, Handed<P::Frame>) -> Result<(), Handed<P::Frame>>,
+    ) {
+        if self.place.is_alone() {
+            return;
+        }
+        let Pipeline { outbound, links, .. } = self;
+        for (lcore, outbound) in outbound.iter_mut().enumerate() {
+            for handed in outbound.drain(..) {
+                if let Err(handed) = give(lcore as u8, handed) {
+                    links.counters.handed_over.sub(1);
+                    links.counters.count_drop(DropReason::Handoff);
+                    drop(handed.frame);
+                }
+            }
+        }
+    }
+
+    /// Frees frames that other lcores have handed over to one that stops.
+    pub fn refuse_handed(&mut self, handed: &mut ArrayVec<Handed<P::Frame>, BURST_MAX>) {
+        self.links.counters.taken_over.add(handed.len() as u64);
+        for handed in handed.drain(..) {
+            self.drop_frame(handed.frame, DropReason::Stopped);
+        }
+    }
+
+    /// Takes frames that other lcores have handed over, in order; `handed` is empty afterwards.
+    /// Neighbours in it that need the same are taken as one burst.
+    pub fn take_over(
+        &mut self,
+        pool: &mut P,
+        handed: &mut ArrayVec<Handed<P::Frame>, BURST_MAX>,
+        now: Now,
+    ) {
+        self.links.counters.taken_over.add(handed.len() as u64);
+        let mut burst = Burst::new();
+        let mut of: Option<Arrival> = None;
+        for Handed { frame, port, stage, hops, mark } in handed.drain(..) {
+            let arrival = Arrival { port, hops, past_raw: stage == Stage::PastRaw, mark };
+            if of != Some(arrival) || stage == Stage::Send {
+                if let Some(before) = of.take() {
+                    self.arrived(pool, before, &mut burst, now);
+                }
+                of = (stage != Stage::Send).then_some(arrival);
+            }
+            match stage {
+                Stage::Send => self.put_out(port, frame),
+                // As many as were handed over fit into a burst.
+                _ => burst.push(frame),
+            }
+        }
+        if let Some(last) = of {
+            self.arrived(pool, last, &mut burst, now);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Where an lcore stands among the others: whose queues are whose, and who gets a new conn.
+//!
+//! A [`Layout`] is worked out once, when the ports are up and it is known how many queues each
+//! device has. From it every lcore gets its [`Place`], which never changes and is read by nobody
+//! else, so that the packet path asks no shared memory where a frame belongs.
+//!
+//! ```text
+//!   a queue for each lcore     queue q of every port is lcore q's: a symmetric RSS hash brings
+//!                              both directions of a conn to one lcore, whoever they come from
+//!   fewer queues than lcores   queue q of port p is lcore (p + q)'s; whoever receives a new
+//!                              conn's packet gives it to the lcore that its hash names
+//!   no transmit queue here     what leaves by that port is handed to an lcore that has one
+//! ```
+
+use crate::rules::facts::PortId;
+
+/// Queues of one port's device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queues {
+    /// Receive queues; 0 for a port without a device of its own.
+    pub rx: u16,
+    /// Transmit queues; likewise.
+    pub tx: u16,
+}
+
+/// Lcores and the queues of all ports, by port number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Lcores that own conns, 1 to 128.
+    pub lcores: u8,
+    /// By port number.
+    pub queues: Box<[Queues]>,
+}
+
+impl Layout {
+    /// One lcore and a pair of queues for each of `ports` ports.
+    pub fn alone(ports: usize) -> Layout {
+        Layout::even(1, ports, 1)
+    }
+
+    /// `lcores` lcores and `queues` pairs of queues for each of `ports` ports.
+    pub fn even(lcores: u8, ports: usize, queues: u16) -> Layout {
+        let queues = vec![Queues { rx: queues, tx: queues }; ports].into_boxed_slice();
+        Layout { lcores: lcores.max(1), queues }
+    }
+
+    /// The lcore of the `queue`th of `queues` queues of a port.
+    fn lcore_of(&self, port: PortId, queue: u16, queues: u16) -> u8 {
+        let lcores = self.lcores as u16;
+        let shift = if queues < lcores { port.0 as u16 } else { 0 };
+        ((queue + shift) % lcores) as u8
+    }
+
+    /// The lcore that polls a receive queue.
+    pub fn receiver(&self, port: PortId, queue: u16) -> u8 {
+        let rx = self.queues.get(port.0 as usize).map_or(0, |q| q.rx);
+        self.lcore_of(port, queue, rx)
+    }
+
+    /// The transmit queue of a port that belongs to an lcore, if one does.
+    pub fn transmit_queue(&self, port: PortId, lcore: u8) -> Option<u16> {
+        let tx = self.queues.get(port.0 as usize).map_or(0, |q| q.tx);
+        (0..tx.min(self.lcores as u16)).find(|&q| self.lcore_of(port, q, tx) == lcore)
+    }
+
+    /// The lcore that sends on a port for `lcore`: itself, or one that has a queue. `None` for a
+    /// port without a device.
+    pub fn sender(&self, port: PortId, lcore: u8) -> Option<u8> {
+        if self.transmit_queue(port, lcore).is_some() {
+            return Some(lcore);
+        }
+        let tx = self.queues.get(port.0 as usize).map_or(0, |q| q.tx);
+        (tx > 0).then(|| self.lcore_of(port, lcore as u16 % tx, tx))
+    }
+
+    /// What `lcore` has to know of all this.
+    pub fn place(&self, lcore: u8) -> Place {
+        let of = |(number, queues): (usize, &Queues)| {
+            let port = PortId(number as u8);
+            let spread = queues.rx < self.lcores as u16;
+            let sender = self.sender(port, lcore).filter(|&sender| sender != lcore);
+            PortPlace { spread, sender }
+        };
+        let ports = self.queues.iter().enumerate().map(of).collect();
+        Place { lcore, lcores: self.lcores, ports }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PortPlace {
+    /// New conns that arrive here are given to the lcore that their hash names.
+    spread: bool,
+    /// Who sends on this port, if it is somebody else.
+    sender: Option<u8>,
+}
+
+/// One lcore's view of the layout.
+#[derive(Clone, Debug)]
+pub struct Place {
+    lcore: u8,
+    lcores: u8,
+    ports: Box<[PortPlace]>,
+}
+
+impl Place {
+    /// This lcore's number, from 0.
+    #[inline(always)]
+    pub fn lcore(&self) -> u8 {
+        self.lcore
+    }
+
+    /// How many lcores own conns.
+    #[inline(always)]
+    pub fn lcores(&self) -> u8 {
+        self.lcores
+    }
+
+    /// True if there is no other lcore to hand anything to.
+    #[inline(always)]
+    pub fn is_alone(&self) -> bool {
+        self.lcores == 1
+    }
+
+    /// The other lcore that a new conn with this index hash belongs to when its first packet
+    /// arrives at `port`. Both directions of a conn without NAT have the same hash.
+    #[inline]
+    pub fn elsewhere(&self, port: PortId, hash: u64) -> Option<u8> {
+        if self.is_alone() || !self.ports.get(port.0 as usize)?.spread {
+            return None;
+        }
+        // Neither the bits that choose the bucket nor those of the tag.
+        let bits = hash >> 16 & 0xffff;
+        let lcore = ((bits * self.lcores as u64) >> 16) as u8;
+        (lcore != self.lcore).then_some(lcore)
+    }
+
+    /// The other lcore that sends on `port`, if this one has no queue there.
+    #[inline(always)]
+    pub fn sender(&self, port: PortId) -> Option<u8> {
+        self.ports.get(port.0 as usize)?.sender
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_a_queue_each_the_queue_is_the_lcore_on_every_port() {
+        let layout = Layout::even(4, 3, 4);
+        for port in 0..3 {
+            for queue in 0..4 {
+                assert_eq!(layout.receiver(PortId(port), queue), queue as u8);
+                assert_eq!(layout.transmit_queue(PortId(port), queue as u8), Some(queue));
+            }
+        }
+        let place = layout.place(2);
+        assert_eq!(place.elsewhere(PortId(0), 0x1234_5678_9abc_def0), None);
+        assert_eq!(place.sender(PortId(1)), None);
+    }
+
+    #[test]
+    fn single_queues_are_shared_out_and_everybody_can_send() {
+        let layout = Layout::even(3, 2, 1);
+        assert_eq!(layout.receiver(PortId(0), 0), 0);
+        assert_eq!(layout.receiver(PortId(1), 0), 1);
+        for lcore in 0..3 {
+            assert_eq!(layout.sender(PortId(0), lcore), Some(0));
+            assert_eq!(layout.sender(PortId(1), lcore), Some(1));
+        }
+        assert_eq!(layout.transmit_queue(PortId(1), 1), Some(0));
+        assert_eq!(layout.place(1).sender(PortId(1)), None);
+        assert_eq!(layout.place(2).sender(PortId(1)), Some(1));
+    }
+
+    #[test]
+    fn two_transmit_queues_serve_five_lcores_evenly() {
+        let queues = vec![Queues { rx: 7, tx: 2 }, Queues { rx: 0, tx: 0 }];
+        let layout = Layout { lcores: 5, queues: queues.into_boxed_slice() };
+        let senders: Vec<_> = (0..5).map(|l| layout.sender(PortId(0), l)).collect();
+        assert_eq!(senders, [Some(0), Some(1), Some(0), Some(1), Some(0)]);
+        assert_eq!(layout.receiver(PortId(0), 6), 1, "more queues than lcores go round");
+        assert_eq!(layout.sender(PortId(1), 3), None);
+    }
+
+    #[test]
+    fn hashes_spread_over_all_lcores_and_all_agree() {
+        let layout = Layout::even(3, 1, 1);
+        let places: Vec<Place> = (0..3).map(|l| layout.place(l)).collect();
+        let mut counts = [0; 3];
+        let mut hash = 0x9e37_79b9_7f4a_7c15u64;
+        for _ in 0..30_000 {
+            hash = hash.wrapping_mul(0x2545_f491_4f6c_dd1d).rotate_left(17) ^ 0xabcd;
+            let owners: Vec<u8> =
+                places.iter().map(|p| p.elsewhere(PortId(0), hash).unwrap_or(p.lcore())).collect();
+            assert!(owners.iter().all(|o| *o == owners[0]));
+            counts[owners[0] as usize] += 1;
+        }
+        assert!(counts.iter().all(|n| (9_000..11_000).contains(n)), "{counts:?}");
+    }
+}
