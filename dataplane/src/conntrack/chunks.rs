@@ -17,10 +17,9 @@
 //! most [`FreeList::HOARD`] free pieces per lcore are out of everybody else's reach.
 
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+use crate::arch::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::arch::sync::{AtomicU32, AtomicU64};
 use crate::arch::{HugeSlice, Line, OutOfMemory};
 
 /// Pieces in one chunk: whole huge pages for 2 and for 3 lines alike (4 and 6 MiB).

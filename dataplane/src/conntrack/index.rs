@@ -26,15 +26,13 @@
 //!
 //! The same structure, with duplicates allowed, finds the conns of one source ([`Index::list`]).
 
-use core::hint::spin_loop;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64, fence};
-
 use arrayvec::ArrayVec;
 
 use super::record::ConnRef;
 use super::state::Direction;
 use crate::arch;
+use crate::arch::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::arch::sync::{AtomicU32, AtomicU64, fence, spin_loop};
 use crate::arch::{HugeSlice, OutOfMemory, prefetch_read};
 use crate::time::{TICKS_PER_SEC, Tick};
 
@@ -107,6 +105,7 @@ struct Bucket {
     overflow: AtomicU32,
 }
 
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 const REPLY: u32 = 1 << 30;

@@ -5,9 +5,9 @@
 //! the control core gets its turn.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::arch::sync::{AtomicBool, Ordering::Relaxed, spin_loop};
 use crate::lcore::io::BurstIo;
 use crate::lcore::mailbox::Mailbox;
 use crate::pipeline::Pipeline;
@@ -102,7 +102,7 @@ impl<Io: BurstIo> Worker<Io> {
                     let doublings = ((idle_rounds - IDLE_ROUNDS) / 8).min(5);
                     std::thread::sleep((SLEEP_MIN * (1 << doublings)).min(SLEEP_MAX));
                 }
-                _ => core::hint::spin_loop(),
+                _ => spin_loop(),
             }
         }
         self.pipeline.stop();

@@ -43,6 +43,7 @@ pub(crate) mod untracked;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::arch::sync::AtomicBool;
 use crate::conntrack::store::{Shared, Store};
 use crate::time::Now;
 use counters::LcoreCounters;
@@ -62,7 +63,7 @@ pub struct Links {
     /// MAC addresses by next hop.
     pub neighbours: Arc<NeighbourTable>,
     /// True while somebody listens to conntrack events.
-    pub listeners: Arc<core::sync::atomic::AtomicBool>,
+    pub listeners: Arc<AtomicBool>,
 }
 
 /// When, and by which policy, a packet is judged.

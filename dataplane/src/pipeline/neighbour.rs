@@ -29,9 +29,8 @@
 //! worker that compares epochs once per burst can at worst send the rest of that burst to the new
 //! owner. Memory: 40 bytes a slot.
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64};
-
+use crate::arch::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::arch::sync::{AtomicU32, AtomicU64};
 use crate::conntrack::tuple::{HashSeed, Tuple};
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
