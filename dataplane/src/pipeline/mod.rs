@@ -49,6 +49,7 @@ pub(crate) mod untracked;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::arch::sync::AtomicBool;
 use crate::conntrack::record::Conn;
 use crate::conntrack::store::{Shared, Store};
 use crate::rules::facts::PortId;
@@ -72,7 +73,7 @@ pub struct Links {
     /// MAC addresses by next hop.
     pub neighbours: Arc<NeighbourTable>,
     /// True while somebody listens to conntrack events.
-    pub listeners: Arc<core::sync::atomic::AtomicBool>,
+    pub listeners: Arc<AtomicBool>,
     /// ICMP errors that may still be sent.
     pub errors: Arc<ErrorBudget>,
 }
