@@ -18,6 +18,7 @@
 //! | `untracked` | the cached paths of packets that no conn carries |
 //! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
 //! | `service` | what the control core asks for |
+//! | `steering` | the queue a NIC gives a packet to |
 
 pub(crate) mod answers;
 pub mod burst;
@@ -35,6 +36,7 @@ pub mod paths;
 pub mod route;
 pub mod service;
 pub mod snapshot;
+pub mod steering;
 pub(crate) mod track;
 pub(crate) mod transit;
 pub(crate) mod translate;
