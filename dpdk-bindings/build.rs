@@ -1,15 +1,17 @@
 //! Generates the DPDK bindings, compiles the C shim and tells cargo how to link DPDK.
 //!
 //! Release builds link DPDK's archives whole, so that the constructors of the drivers named in
-//! `DRIVERS` run: one binary, and about 1.2 times the packets of a shared build. Debug builds, and
-//! the feature `dynamic`, link the shared libraries: EAL then loads every driver the machine has.
+//! `DRIVERS` run: one binary, and about 1.2 times the packets of a shared build. The feature
+//! `all-drivers` adds the archives of all other NICs' drivers. Debug builds, and the feature
+//! `dynamic`, link the shared libraries: EAL then loads every driver the machine has.
 //!
 //! Dependents' build scripts read the DPDK version from `DEP_DPDK_VERSION`.
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 use std::{env, panic};
 
-/// Drivers linked into a static binary.
+/// Drivers linked into a static binary: virtual devices, and the NICs that most machines have.
+/// Those that need libraries of their own (NVIDIA's) come with `all-drivers` alone.
 const DRIVERS: &[&str] = &[
     "rte_bus_vdev",
     "rte_bus_pci",
@@ -23,15 +25,24 @@ const DRIVERS: &[&str] = &[
     "rte_net_af_xdp",
     "rte_net_virtio",
     "rte_net_vhost",
+    "rte_common_iavf",
+    "rte_net_e1000",
+    "rte_net_ena",
+    "rte_net_i40e",
+    "rte_net_iavf",
+    "rte_net_ice",
+    "rte_net_igc",
+    "rte_net_ixgbe",
+    "rte_net_vmxnet3",
 ];
 
 /// What DPDK's archives need from the system.
 const SYSTEM: &[&str] =
     &["numa", "pcap", "xdp", "bpf", "elf", "z", "bsd", "jansson", "crypto", "fdt"];
 
-/// With `all-drivers`: archives whose names begin so, be they installed, go into the binary too. The
-/// drivers of accelerators (crypto, events, raw devices, …) are none of a gateway's business, but
-/// `net_ipn3ke` calls into one.
+/// With `all-drivers`: archives whose names begin so go into the binary too. The drivers of
+/// accelerators (crypto, events, raw devices, …) are none of a gateway's business, but `net_ipn3ke`
+/// calls into one.
 const CLASSES: &[&str] = &["rte_bus_", "rte_common_", "rte_mempool_", "rte_net_", "rte_raw_ifpga"];
 
 /// The drivers among them that need more than `SYSTEM`: without these libraries they are left out,
@@ -156,6 +167,7 @@ fn archives(libdir: &Path) -> Vec<(String, &'static [&'static str])> {
     let names = listed.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let mut found: Vec<_> = names
         .filter_map(|name| Some(name.strip_prefix("lib")?.strip_suffix(".a")?.to_owned()))
+        // Of accelerators alone, and it needs libraries for these.
         .filter(|name| name != "rte_common_qat")
         .filter(|name| CLASSES.iter().any(|class| name.starts_with(class)))
         .map(|name| {

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Queues are rings of [`DEPTH`] packets. The link is up when plugged; while it is down nothing
-//! arrives and nothing is sent. Rings and a small pool stay until the process ends, and EAL with them.
+//! arrives and nothing is sent. Rings and a small pool stay until the process ends, and EAL with
+//! them.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};

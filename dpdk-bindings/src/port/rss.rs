@@ -212,8 +212,8 @@ impl Opened {
     }
 }
 
-/// Bytes of a device's keys. Some drivers do not tell (`net_null`): theirs have what DPDK says a key
-/// has.
+/// Bytes of a device's keys. Some drivers do not tell (`net_null`): theirs have as many as DPDK
+/// says a key has.
 fn key_size(info: &ffi::rte_eth_dev_info) -> usize {
     const USUAL: usize = 40;
     match info.hash_key_size {
