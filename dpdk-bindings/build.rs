@@ -66,7 +66,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_mempool_(free|avail_count|in_use_count)",
     "rte_ring_create",
     "rte_eth_from_rings",
-    "rte_eth_dev_(get_port_by_name|get_name_by_port|info_get|configure|start|stop|close|set_mtu)",
+    "rte_eth_dev_(get_port_by_name|get_name_by_port|info_get|configure|start|stop|close|[gs]et_mtu)",
     "rte_eth_dev_(adjust_nb_rx_tx_desc|default_mac_addr_set|socket_id)",
     "rte_eth_dev_(rss_hash_conf_get|rss_hash_update|rss_reta_query|rss_reta_update)",
     "rte_eth_dev_set_link_(up|down)",

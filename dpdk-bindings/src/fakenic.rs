@@ -27,12 +27,18 @@ use crate::eal::{Running, lock};
 use crate::errno::Errno;
 use crate::ffi;
 use crate::mbuf::{Checksums, Mbuf};
-use crate::mempool::{Mempool, PoolError};
+use crate::mempool::{HEADROOM, Mempool, PoolError};
 use crate::port::{FamilyFunctions, Hashed, Opened, Port, PortId, PortInfo, Rss};
 use crate::testport::{pop, ring};
 
 /// Packets in flight per queue and direction.
 pub const DEPTH: u32 = 1024;
+
+/// What the names of these devices begin with.
+const PREFIX: &str = "net_null_";
+
+/// Ethernet header and one 802.1Q tag.
+const FRAME_OVERHEAD: usize = 14 + 4;
 
 /// A NIC's far end. Any thread may use it.
 #[derive(Debug)]
@@ -49,7 +55,7 @@ impl FakeNic {
     /// [`FakeNicError`]: EAL is not running, or refused.
     pub fn create(name: &str) -> Result<Self, FakeNicError> {
         let running = Running::current().ok_or(FakeNicError::NoEal)?;
-        let name = format!("net_null_{name}");
+        let name = format!("{PREFIX}{name}");
         let refused = |errno| FakeNicError::Dpdk { device: name.clone(), errno };
         let c_name = CString::new(name.as_str()).map_err(|_| refused(Errno(EINVAL)))?;
         // DPDK would give the device that is there.
@@ -118,6 +124,19 @@ impl FakeNic {
         burst.pop().map_or(Ok(queue), Err)
     }
 
+    /// A frame arrives as bytes: into mbufs of the port's pool, as many as it needs. The queue that
+    /// the hash names; `None` if it was lost: too long for the MTU, no mbuf free, the queue full,
+    /// the link down or nothing plugged.
+    pub fn arrive(&self, frame: &[u8]) -> Option<u16> {
+        let filled = {
+            let plug = lock(&self.plug);
+            let opened = &plug.as_ref()?.opened;
+            let longest = usize::from(opened.mtu().ok()?) + FRAME_OVERHEAD;
+            fill(opened.pool(), frame).filter(|_| frame.len() <= longest)?
+        };
+        self.deliver(filled).ok()
+    }
+
     /// Takes the oldest frame that the port sent on a queue.
     pub fn take(&self, queue: u16) -> Option<Mbuf> {
         let mut raw = std::ptr::null_mut();
@@ -178,6 +197,26 @@ impl fmt::Display for FakeNicError {
 }
 
 impl std::error::Error for FakeNicError {}
+
+/// Whether a device is one of these: it receives chains, which the null device does not.
+pub(crate) fn is_fake(device: &str) -> bool {
+    device.starts_with(PREFIX)
+}
+
+/// Bytes in as many mbufs as they need.
+fn fill(pool: &Mempool, frame: &[u8]) -> Option<Mbuf> {
+    let room = usize::from(pool.data_room().checked_sub(HEADROOM)?);
+    let mut segments = frame.chunks(room.max(1)).map(|bytes| {
+        let mut segment = pool.alloc()?;
+        segment.append(bytes.len())?.copy_from_slice(bytes);
+        Some(segment)
+    });
+    let mut first = segments.next()??;
+    for segment in segments {
+        first.chain(segment?).ok()?;
+    }
+    Some(first)
+}
 
 const EINVAL: i32 = 22;
 const EEXIST: i32 = 17;
@@ -590,6 +629,33 @@ mod tests {
         assert_eq!((taken.len(), taken[77].head()), (DEPTH as usize, &77u32.to_be_bytes()[..]));
         drop((taken, burst));
         assert_eq!(pool.avail(), 2047);
+    }
+
+    #[test]
+    fn long_frames_fill_several_mbufs_up_to_the_mtu() {
+        let _eal = rig::eal();
+        let pool = Mempool::create("nicjumbo", 63, 0, 2176, None).unwrap();
+        let (nic, port, mut rx, mut tx) =
+            plugged("jumbo", &PortConfig { mtu: 9000, ..queues(1) }, &pool);
+        let on = Offloading { scatter: true, chains: true, ..Offloading::default() };
+        assert_eq!((port.info().scatter, port.offloading()), (true, on));
+        let frame: Vec<u8> = (0..9018u32).map(|n| n as u8).collect();
+        assert_eq!(nic.arrive(&frame), Some(0));
+        assert_eq!(nic.arrive(&[&frame[..], &[0]].concat()), None);
+        let mut burst = Burst::new();
+        assert_eq!(rx[0].burst(&mut burst), 1);
+        assert_eq!((burst[0].segment_count(), burst[0].head().len()), (5, 2048));
+        assert_eq!(tx[0].burst(&mut burst), 1);
+        assert_eq!(nic.take(0).unwrap().segments().flatten().copied().collect::<Vec<_>>(), frame);
+
+        let held: Vec<Mbuf> = (0..60).map(|_| pool.alloc().unwrap()).collect();
+        assert_eq!((nic.arrive(&frame), pool.avail()), (None, 3), "no mbufs for all of it");
+        drop(held);
+        assert_eq!(pool.avail(), 63);
+        let (nic, port, mut rx, _tx) = plugged("usual", &queues(1), &pool);
+        assert!(!port.offloading().scatter);
+        assert_eq!((nic.arrive(&frame[..1518]), nic.arrive(&frame[..1519])), (Some(0), None));
+        assert_eq!(rx[0].burst(&mut burst), 1);
     }
 
     #[test]

@@ -231,7 +231,8 @@ impl Port {
         }
 
         let driver = capabilities.driver.as_str();
-        let scatters = scatter && SCATTERING.contains(&driver);
+        let named = SCATTERING.contains(&driver) || fakenic::is_fake(&capabilities.device);
+        let scatters = scatter && named;
         let offloading = Offloading::from_bits(offloads, scatters, GATHERING.contains(&driver));
         let opened = Arc::new(opened);
         let rx = (0..config.rx_queues).map(|queue| RxQueue::new(&opened, queue)).collect();
@@ -380,7 +381,6 @@ fn describe(device: &str) -> Result<(PortInfo, ffi::rte_eth_dev_info), PortError
     // SAFETY: the id is valid.
     let socket = unsafe { ffi::rte_eth_dev_socket_id(id) };
     let capabilities = PortInfo {
-        device,
         id: PortId(id),
         socket: u32::try_from(socket).ok(),
         max_rx_queues: raw.max_rx_queues,
@@ -388,10 +388,12 @@ fn describe(device: &str) -> Result<(PortInfo, ffi::rte_eth_dev_info), PortError
         min_mtu: raw.min_mtu,
         max_mtu: max_mtu(&raw),
         scatter: raw.rx_offload_capa & ffi::shim_rx_offload_scatter != 0
-            || SCATTERING.contains(&driver.as_str()),
+            || SCATTERING.contains(&driver.as_str())
+            || fakenic::is_fake(&device),
         multi_segs: raw.tx_offload_capa & ffi::shim_tx_offload_multi_segs != 0
             || GATHERING.contains(&driver.as_str()),
         rss: raw.flow_type_rss_offloads & ffi::shim_rss_ip_tcp_udp != 0,
+        device,
         driver,
     };
     Ok((capabilities, raw))

@@ -20,18 +20,23 @@ pub(crate) struct Opened {
     // Drivers keep a pointer to it, and read it at the start.
     rss_key: Vec<u8>,
     // Dropped after the port is closed: drivers return their mbufs then.
-    _pool: Mempool,
+    pool: Mempool,
     _running: Arc<Running>,
 }
 
 impl Opened {
     /// The claimed device, about to be configured.
     pub(super) fn new(claim: Claim, pool: &Mempool, running: Arc<Running>) -> Self {
-        Self { claim, started: false, rss_key: Vec::new(), _pool: pool.clone(), _running: running }
+        Self { claim, started: false, rss_key: Vec::new(), pool: pool.clone(), _running: running }
     }
 
     pub(crate) fn id(&self) -> PortId {
         self.claim.0
+    }
+
+    /// The pool it receives into.
+    pub(crate) fn pool(&self) -> &Mempool {
+        &self.pool
     }
 
     pub(super) fn configure(
@@ -102,6 +107,14 @@ impl Opened {
     pub(super) fn set_mtu(&self, mtu: u16) -> Result<i32, Errno> {
         // SAFETY: the port is configured.
         Errno::check(unsafe { ffi::rte_eth_dev_set_mtu(self.id().0, mtu) })
+    }
+
+    /// The largest IP packet, as DPDK keeps it.
+    pub(crate) fn mtu(&self) -> Result<u16, Errno> {
+        let mut mtu = 0;
+        // SAFETY: the port is configured; the number is written on success.
+        Errno::check(unsafe { ffi::rte_eth_dev_get_mtu(self.id().0, &mut mtu) })?;
+        Ok(mtu)
     }
 
     pub(super) fn start(&mut self) -> Result<i32, Errno> {
