@@ -20,6 +20,7 @@
 //! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
 //! | `place`, `handoff` | whose queues and conns are whose; frames for other lcores |
 //! | `service` | what the control core asks for |
+//! | `steering` | the queue a NIC gives a packet to |
 
 pub(crate) mod answers;
 pub mod budget;
@@ -41,6 +42,7 @@ pub mod place;
 pub mod route;
 pub mod service;
 pub mod snapshot;
+pub mod steering;
 pub(crate) mod track;
 pub(crate) mod transit;
 pub(crate) mod translate;
