@@ -8,15 +8,17 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use dataplane::lcore::dpdk_io::DpdkIo;
 use dataplane::lcore::rings;
 use dataplane::pipeline::place::{Layout, Queues};
+use dataplane::pipeline::steering::{Fields, Functions, SYMMETRIC_KEY, Steering};
 use dataplane::rules::facts::PortId;
 pub use dpdk_bindings::LcoreHandle;
 use dpdk_bindings::{
-    BURST_MAX, Eal, EalError, HeldLog, LcoreError, LcoreId, Mempool, PoolError, Port, PortConfig,
-    PortError, PortInfo, RxQueue, TxQueue,
+    BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreError, LcoreId, Mempool,
+    Offloads, PoolError, Port, PortConfig, PortError, PortInfo, RxQueue, TxQueue,
 };
 
 use crate::config::{Config, Hugepages, sizes};
@@ -206,7 +208,10 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
             mtu: port.mtu,
             promiscuous: port.promiscuous,
             mac: port.mac,
-            ..PortConfig::default()
+            // Both directions of a conn that no NAT changes arrive at one queue.
+            rss_key: Some(SYMMETRIC_KEY.to_vec()),
+            rss_reta: None,
+            offloads: offloads(config),
         };
         let device = port.device.split(',').next().unwrap_or_default();
         let failed = |error| {
@@ -221,11 +226,45 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
         // A driver that cannot set the address still sends and receives with ours.
         let mac = port.mac.or_else(|| up.mac());
         macs.push(mac.ok_or_else(|| LaunchError::NoMac(port.name.clone()))?);
-        wires.push(queues, rx, tx);
+        wires.push(queues, rx, tx, steering_of(&up, &port.name));
         ports.push(up);
     }
     let (layout, io) = wires.share_out(workers as u8, &pool);
     Ok(Launched { eal, ports, pool, macs, layout, io })
+}
+
+/// What devices are to do for us. Frames of several segments are sent as they are only where frames
+/// may be longer than an mbuf: drivers have a faster way for ports that never send any.
+fn offloads(config: &Config) -> Offloads {
+    let room = usize::from(DATA_ROOM - dpdk_bindings::HEADROOM);
+    let chains = config.ports.iter().any(|port| usize::from(port.mtu) + FRAME_OVERHEAD > room);
+    Offloads { rx_checksums: true, chains, fast_free: !chains }
+}
+
+/// Bytes of a frame around its IP packet: Ethernet header and one 802.1Q tag.
+const FRAME_OVERHEAD: usize = 14 + 4;
+
+/// How a port's device spreads what it receives over its queues, if it says so.
+fn steering_of(port: &Port, name: &str) -> Option<Steering> {
+    let rss = port.rss()?;
+    let fields = |hashed| match hashed {
+        Hashed::Nothing => Fields::Nothing,
+        Hashed::Addresses => Fields::Addresses,
+        Hashed::Ports => Fields::Ports,
+    };
+    let functions = |f: FamilyFunctions| Functions {
+        tcp: fields(f.tcp),
+        udp: fields(f.udp),
+        other: fields(f.other),
+    };
+    let (v4, v6) = (functions(rss.functions.v4), functions(rss.functions.v6));
+    match Steering::new(&rss.key, &rss.reta, v4, v6) {
+        Ok(steering) => Some(steering),
+        Err(error) => {
+            log::warn!("port {name}: conns will change lcores more often than need be: {error}");
+            None
+        }
+    }
 }
 
 /// Drivers whose number of queues is agreed upon with a peer: more than one has to be asked for.
@@ -249,18 +288,26 @@ struct Wires {
     queues: Vec<Queues>,
     rx: Vec<Vec<RxQueue>>,
     tx: Vec<Vec<TxQueue>>,
+    steering: Vec<Option<Arc<Steering>>>,
 }
 
 impl Wires {
-    fn push(&mut self, queues: Queues, rx: Vec<RxQueue>, tx: Vec<TxQueue>) {
+    fn push(
+        &mut self,
+        queues: Queues,
+        rx: Vec<RxQueue>,
+        tx: Vec<TxQueue>,
+        steering: Option<Steering>,
+    ) {
         self.queues.push(queues);
         self.rx.push(rx);
         self.tx.push(tx);
+        self.steering.push(steering.map(Arc::new));
     }
 
     /// Gives each worker its queues.
     fn share_out(self, workers: u8, pool: &Mempool) -> (Layout, Vec<DpdkIo>) {
-        let layout = Layout { lcores: workers, queues: self.queues.into_boxed_slice() };
+        let layout = Layout { steering: self.steering.into(), ..Layout::new(workers, self.queues) };
         let mut rx: Vec<Vec<(PortId, RxQueue)>> = (0..workers).map(|_| Vec::new()).collect();
         for (port, queues) in (0..).map(PortId).zip(self.rx) {
             for (number, queue) in (0..).zip(queues) {

@@ -217,8 +217,7 @@ impl Bench {
             rx: port.rx_queues.unwrap_or(1),
             tx: port.tx_queues.unwrap_or(1),
         };
-        let queues = config.ports.iter().map(queues).collect();
-        let layout = Layout { lcores: workers as u8, queues };
+        let layout = Layout::new(workers as u8, config.ports.iter().map(queues).collect());
         let macs = (0u8..).zip(&config.ports);
         let macs = macs.map(|(n, port)| port.mac.unwrap_or([0x02, 0x53, 0x47, 0, 0, n])).collect();
         let clock = Rc::new(Cell::new(Now::default()));
