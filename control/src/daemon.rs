@@ -19,7 +19,7 @@ use crate::config::sizes::{self, TableCost};
 use crate::config::{Config, Idle};
 use crate::gateway::{ControlCore, Served, WorkerParts, load_rules};
 use crate::launch::{self, Launched, LcoreHandle};
-use crate::publish::{self, Rulesets};
+use crate::publish::{self, Learnt, Rulesets};
 use crate::socket::Server;
 use crate::watchdog::Watchdog;
 
@@ -224,7 +224,8 @@ fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let macs: Vec<[u8; 6]> =
         config.ports.iter().map(|p| p.mac.unwrap_or([2, 0, 0, 0, 0, 1])).collect();
     let lcores = config.eal.worker_cores.len();
-    publish::snapshot(&config, &macs, &rulesets, config.conntrack.knobs, 1, lcores)?;
+    let (learnt, knobs) = (Learnt::default(), config.conntrack.knobs);
+    publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, 1, lcores)?;
     let (hashsize, max) = (config.conntrack.hashsize, config.conntrack.max);
     let index_lines = dataplane::conntrack::store::index_lines(max);
     let cost =

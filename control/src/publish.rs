@@ -9,9 +9,11 @@ use dataplane::pipeline::snapshot::{
 };
 use dataplane::rules::check::CheckError;
 use dataplane::rules::compiled::Compiled;
+use dataplane::rules::facts::PortId;
 use dataplane::rules::model::Ruleset;
 
-use crate::config::{Config, Port};
+use crate::config::{Config, Port, Prefixed};
+use crate::host::Tap;
 
 /// Why there is no snapshot.
 #[derive(Debug)]
@@ -42,13 +44,29 @@ pub struct Rulesets {
     pub v6: Ruleset,
 }
 
-/// Builds a snapshot. `macs` are the addresses the ports really have, by port number.
+/// What the kernel has learnt on the host taps and the file does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learnt {
+    /// Addresses with the number of their port, in order.
+    pub addresses: Vec<(u8, Prefixed)>,
+    /// Routes, sorted by [`route_order`]; of one prefix the best is enough.
+    pub routes: Vec<StaticRoute>,
+}
+
+/// By prefix, then the better first.
+pub fn route_order(route: &StaticRoute) -> impl Ord + use<> {
+    (route.to, route.prefix_len, route.metric, route.port, route.via, route.kind)
+}
+
+/// Builds a snapshot of the configuration and what was learnt. A route of the file beats a learnt
+/// one of the same prefix. `macs` are the addresses the ports really have, by port number.
 ///
 /// # Errors
 /// See [`PublishError`].
 pub fn snapshot(
     config: &Config,
     macs: &[[u8; 6]],
+    learnt: &Learnt,
     rulesets: &Rulesets,
     knobs: Knobs,
     generation: u32,
@@ -59,30 +77,75 @@ pub fn snapshot(
         let rules = Compiled::new(ruleset, &names, 0).map_err(PublishError::Rules)?;
         Ok(FamilyRules::new(rules, lcores))
     };
-    let ports = config.ports.iter().zip(macs).map(|(p, mac)| settings(p, *mac)).collect();
+    let ports = ports(config, macs, learnt);
     Ok(Snapshot {
         generation,
+        routes: routes(config, &ports, learnt)?,
         ports,
-        routes: routes(config, macs)?,
         v4: compile(&rulesets.v4)?,
         v6: compile(&rulesets.v6)?,
         knobs,
     })
 }
 
-fn settings(port: &Port, mac: [u8; 6]) -> PortSettings {
-    let addresses =
-        port.addresses.iter().map(|a| InterfaceAddress { address: a.address, prefix: a.prefix });
-    let link_local = InterfaceAddress { address: link_local(mac), prefix: 64 };
-    let has_v6 = port.addresses.iter().any(|a| !a.address.is_v4());
-    PortSettings {
-        name: port.name.clone(),
-        mac,
-        mtu: port.mtu.into(),
-        addresses: addresses.chain(has_v6.then_some(link_local)).collect(),
-        kind: PortKind::Device,
-        host_tap: None,
+/// Configured ports in their order, then a port for each host tap in the order of theirs.
+fn ports(config: &Config, macs: &[[u8; 6]], learnt: &Learnt) -> Box<[PortSettings]> {
+    let mut ports = Vec::new();
+    let mut taps = Vec::new();
+    for (number, (port, mac)) in config.ports.iter().zip(macs).enumerate() {
+        let tap = port.host_tap.as_ref().map(|name| {
+            let id = PortId((config.ports.len() + taps.len()) as u8);
+            taps.push(PortSettings {
+                name: name.clone(),
+                mac: *mac,
+                mtu: port.mtu.into(),
+                addresses: Box::default(),
+                kind: PortKind::HostTap { of: PortId(number as u8) },
+                host_tap: None,
+            });
+            id
+        });
+        let entry = |a: &Prefixed| InterfaceAddress { address: a.address, prefix: a.prefix };
+        let learnt = learnt.addresses.iter().filter(|(of, _)| usize::from(*of) == number);
+        let mut addresses: Vec<_> = own_addresses(port, *mac).iter().map(entry).collect();
+        addresses.extend(learnt.map(|(_, address)| entry(address)));
+        ports.push(PortSettings {
+            name: port.name.clone(),
+            mac: *mac,
+            mtu: port.mtu.into(),
+            addresses: addresses.into(),
+            kind: PortKind::Device,
+            host_tap: tap,
+        });
     }
+    ports.extend(taps);
+    ports.into()
+}
+
+/// The addresses of the file, and the link-local one that Linux gives every interface that speaks
+/// IPv6. Where the kernel has an interface for the port, programs there may speak it too.
+fn own_addresses(port: &Port, mac: [u8; 6]) -> Vec<Prefixed> {
+    let mut addresses = port.addresses.clone();
+    let named = addresses.iter().any(|a| !a.address.is_v4());
+    // RFC 8200, section 5: the kernel keeps IPv6 from smaller links.
+    if named || (port.host_tap.is_some() && port.mtu >= 1280) {
+        addresses.push(Prefixed { address: link_local(mac), prefix: 64 });
+    }
+    addresses
+}
+
+/// The host taps of a configuration, as the kernel shall have them.
+pub fn taps(config: &Config, macs: &[[u8; 6]]) -> Vec<Tap> {
+    let tap = |(number, (port, mac)): (usize, (&Port, &[u8; 6]))| {
+        Some(Tap {
+            name: port.host_tap.clone()?,
+            port: number as u8,
+            mac: *mac,
+            mtu: port.mtu,
+            addresses: own_addresses(port, *mac),
+        })
+    };
+    config.ports.iter().zip(macs).enumerate().filter_map(tap).collect()
 }
 
 /// The link-local address of a port (RFC 4291 appendix A), which Linux gives every interface that
@@ -93,26 +156,28 @@ fn link_local(mac: [u8; 6]) -> dataplane::wire::address::Address {
     dataplane::wire::address::Address::v6(0xfe80 << 112 | id as u128)
 }
 
-fn routes(config: &Config, macs: &[[u8; 6]]) -> Result<Routes, PublishError> {
+fn routes(
+    config: &Config,
+    ports: &[PortSettings],
+    learnt: &Learnt,
+) -> Result<Routes, PublishError> {
     let mut addresses = Vec::new();
-    for (number, (port, mac)) in config.ports.iter().zip(macs).enumerate() {
-        for a in settings(port, *mac).addresses.iter() {
+    for (number, port) in ports.iter().enumerate() {
+        for a in &port.addresses {
             let port = number as u8;
             addresses.push(PortAddress { port, address: a.address, prefix_len: a.prefix });
         }
     }
-    let routes: Vec<StaticRoute> = config
-        .routes
-        .iter()
-        .map(|route| StaticRoute {
-            to: route.to.address,
-            prefix_len: route.to.prefix,
-            via: route.via,
-            port: route.port as u8,
-            metric: 0,
-            kind: RouteKind::Unicast,
-        })
-        .collect();
+    // Metric 0 and the first place: nothing that is learnt comes before the file.
+    let configured = config.routes.iter().map(|route| StaticRoute {
+        to: route.to.address,
+        prefix_len: route.to.prefix,
+        via: route.via,
+        port: route.port as u8,
+        metric: 0,
+        kind: RouteKind::Unicast,
+    });
+    let routes: Vec<StaticRoute> = configured.chain(learnt.routes.iter().copied()).collect();
     Routes::new(&addresses, &routes).map_err(PublishError::Routes)
 }
 
