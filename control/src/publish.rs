@@ -184,10 +184,100 @@ fn routes(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dataplane::pipeline::route::{Destination, Route};
+    use dataplane::rules::hook::Family;
+    use dataplane::wire::address::Address;
+
+    const LAN: [u8; 6] = [2, 0, 0, 0, 0x10, 1];
+    const WAN: [u8; 6] = [2, 0, 0, 0, 0x10, 2];
+
+    fn address(text: &str) -> Address {
+        text.parse::<std::net::IpAddr>().unwrap().into()
+    }
+
+    fn config() -> Config {
+        let text = "[[port]]\nname = \"dmz\"\ndevice = \"net_null0\"\n\
+                    [[port]]\nname = \"lan\"\ndevice = \"net_null1\"\nhost_tap = \"sgh-lan\"\n\
+                    addresses = [\"10.7.0.1/24\"]\nmtu = 1279\n\
+                    [[port]]\nname = \"wan\"\ndevice = \"net_null2\"\nhost_tap = \"wan\"\n\
+                    [[route]]\nto = \"10.50.0.0/16\"\nvia = \"10.7.0.9\"\nport = \"lan\"\n";
+        Config::parse("x.toml".as_ref(), text, 1 << 32).unwrap()
+    }
+
+    fn published(learnt: &Learnt) -> Result<Snapshot, PublishError> {
+        let rules = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
+        snapshot(&config(), &[[2; 6], LAN, WAN], learnt, &rules, Knobs::default(), 1, 1)
+    }
+
+    fn route(to: &str, prefix_len: u8, via: &str, metric: u32) -> StaticRoute {
+        let kind = RouteKind::Unicast;
+        let via = Some(address(via));
+        StaticRoute { to: address(to), prefix_len, via, port: 2, metric, kind }
+    }
 
     #[test]
     fn link_local_addresses_are_linux_s() {
         let address = link_local([0x02, 0x00, 0x00, 0x00, 0x10, 0x01]);
         assert_eq!(address.to_string(), "fe80::ff:fe00:1001");
+    }
+
+    #[test]
+    fn taps_come_behind_the_ports_and_each_knows_the_other() {
+        let snapshot = published(&Learnt::default()).unwrap();
+        let port = |p: &PortSettings| (p.name.clone(), p.kind, p.host_tap, p.mac);
+        let tap = |of| PortKind::HostTap { of: PortId(of) };
+        let expected = [
+            ("dmz".to_owned(), PortKind::Device, None, [2; 6]),
+            ("lan".to_owned(), PortKind::Device, Some(PortId(3)), LAN),
+            ("wan".to_owned(), PortKind::Device, Some(PortId(4)), WAN),
+            ("sgh-lan".to_owned(), tap(1), None, LAN),
+            ("wan".to_owned(), tap(2), None, WAN),
+        ];
+        assert_eq!(snapshot.ports.iter().map(port).collect::<Vec<_>>(), expected);
+        assert!(snapshot.ports[3..].iter().all(|p| p.addresses.is_empty()));
+    }
+
+    #[test]
+    fn a_port_with_a_tap_speaks_ipv6_where_its_mtu_allows_it() {
+        let taps = taps(&config(), &[[2; 6], LAN, WAN]);
+        let addresses = |n: usize| taps[n].addresses.iter().map(|a| a.address.to_string());
+        assert_eq!(addresses(0).collect::<Vec<_>>(), ["10.7.0.1"]);
+        assert_eq!(addresses(1).collect::<Vec<_>>(), ["fe80::ff:fe00:1002"]);
+        assert_eq!((taps[1].port, taps[1].mtu, taps[1].mac), (2, 1500, WAN));
+    }
+
+    #[test]
+    fn the_file_comes_before_what_is_learnt() {
+        let learnt = Learnt {
+            addresses: vec![(2, Prefixed { address: address("203.0.113.7"), prefix: 24 })],
+            routes: vec![
+                route("0.0.0.0", 0, "203.0.113.1", 0),
+                route("10.50.0.0", 16, "203.0.113.1", 0),
+                route("10.50.7.0", 24, "203.0.113.1", 20),
+            ],
+        };
+        let snapshot = published(&learnt).unwrap();
+        let via = |to| snapshot.routes.lookup(address(to)).unwrap();
+        let by = |port, via: &str| Route { port, via: Some(address(via)) };
+        assert_eq!(via("10.50.1.1"), by(1, "10.7.0.9"), "the file's route of the same prefix");
+        assert_eq!(via("10.50.7.1"), by(2, "203.0.113.1"), "a longer prefix is another route");
+        assert_eq!(via("8.8.8.8"), by(2, "203.0.113.1"));
+        assert_eq!(via("203.0.113.9"), Route { port: 2, via: None }, "a learnt network");
+        let own = snapshot.routes.classify(address("203.0.113.7"), Some(2));
+        assert_eq!(own, Destination::Local(2));
+        assert_eq!(snapshot.ports[2].primary_v4(), Some(address("203.0.113.7")));
+    }
+
+    #[test]
+    fn of_learnt_routes_the_lower_metric_comes_first() {
+        let mut routes = vec![
+            route("10.60.0.0", 16, "203.0.113.3", 300),
+            route("10.60.0.0", 16, "203.0.113.1", 100),
+        ];
+        routes.sort_by_key(route_order);
+        assert_eq!(routes.iter().map(|r| r.metric).collect::<Vec<_>>(), [100, 300]);
+        let snapshot = published(&Learnt { addresses: vec![], routes }).unwrap();
+        let way = snapshot.routes.lookup(address("10.60.1.1")).unwrap();
+        assert_eq!(way.via, Some(address("203.0.113.1")));
     }
 }

@@ -131,7 +131,7 @@ impl Table {
             self.remove_own(&own);
             return;
         }
-        if self.is_full() && !self.addresses.contains_key(&own) {
+        if !self.addresses.contains_key(&own) && self.is_full() {
             return;
         }
         self.changed |= self.addresses.insert(own, self.stamp).is_none();
@@ -180,7 +180,7 @@ impl Table {
             return;
         }
         let Some(way) = way else { return };
-        if self.is_full() && !self.routes.contains_key(&key) {
+        if !self.routes.contains_key(&key) && self.is_full() {
             return;
         }
         let ways = self.routes.entry(key).or_default();
@@ -205,7 +205,7 @@ impl Table {
             self.changed |= self.routes.remove(&key).is_some();
             return;
         };
-        if self.is_full() && !self.routes.contains_key(&key) {
+        if !self.routes.contains_key(&key) && self.is_full() {
             return;
         }
         let ways = self.routes.entry(key).or_default();
