@@ -12,6 +12,7 @@ mod bad_input;
 mod control;
 mod ending;
 mod gateway;
+mod host;
 mod netns;
 mod reload;
 mod rig;

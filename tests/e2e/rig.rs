@@ -80,13 +80,22 @@ pub struct Wish {
     pub eal: &'static str,
     /// MTU of the WAN side.
     pub wan_mtu: u16,
+    /// Further lines of the ports `lan` and `wan`.
+    pub ports: [&'static str; 2],
     pub rules4: &'static str,
     pub rules6: &'static str,
 }
 
 impl Default for Wish {
     fn default() -> Wish {
-        Wish { wires: Wires::Tap, eal: "", wan_mtu: 1500, rules4: RULES4, rules6: RULES6 }
+        Wish {
+            wires: Wires::Tap,
+            eal: "",
+            wan_mtu: 1500,
+            ports: [""; 2],
+            rules4: RULES4,
+            rules6: RULES6,
+        }
     }
 }
 
@@ -95,7 +104,8 @@ pub struct Rig {
     pub gateway: Gateway,
     pub lan: Namespace,
     pub wan: Namespace,
-    _middle: Namespace,
+    /// Where the gateway runs.
+    pub middle: Namespace,
 }
 
 /// A side of the gateway as its host sees it.
@@ -142,7 +152,7 @@ impl Rig {
         }
         wan.run(&format!("ip link set wan-host mtu {}", wish.wan_mtu));
         wan.run(&format!("ip address add {BEHIND}/32 dev lo"));
-        Rig { gateway, lan, wan, _middle: middle }
+        Rig { gateway, lan, wan, middle }
     }
 
     pub fn files(&self) -> &Files {
@@ -218,12 +228,12 @@ pub fn config(files: &Files, wish: &Wish) -> String {
     files.head(wish.eal)
         + &format!(
             "\n[[port]]\nname = \"lan\"\ndevice = \"{lan}\"\nmac = \"02:00:00:00:77:01\"\n\
-             addresses = [\"{LAN_GATEWAY}/24\", \"{LAN_GATEWAY6}/64\"]\n\
+             addresses = [\"{LAN_GATEWAY}/24\", \"{LAN_GATEWAY6}/64\"]\n{}\n\
              \n[[port]]\nname = \"wan\"\ndevice = \"{wan}\"\nmac = \"02:00:00:00:78:01\"\n\
-             addresses = [\"{WAN_GATEWAY}/24\", \"{WAN_GATEWAY6}/64\"]\nmtu = {}\n\
+             addresses = [\"{WAN_GATEWAY}/24\", \"{WAN_GATEWAY6}/64\"]\nmtu = {}\n{}\n\
              \n[[route]]\nto = \"0.0.0.0/0\"\nvia = \"{WAN_HOST}\"\nport = \"wan\"\n\
              \n[conntrack]\nhashsize = 4096\n\
              \n[rules]\nipv4 = \"rules.v4\"\nipv6 = \"rules.v6\"\n",
-            wish.wan_mtu
+            wish.ports[0], wish.wan_mtu, wish.ports[1]
         )
 }
