@@ -69,13 +69,13 @@ pub struct ConntrackCounters {
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct LcoreCounters {
-    /// By port number.
+    /// By port number; those of host taps stay 0.
     pub ports: Box<[PortCounters]>,
     /// By [`DropReason`].
     pub drops: [Counter; DropReason::ALL.len()],
-    /// Frames made here: answers, errors, probes.
+    /// Frames made here: answers, errors, probes, and what the box's own programs send.
     pub generated: Counter,
-    /// Frames that the gateway itself consumed.
+    /// Frames that the gateway itself consumed or that the box's own programs got.
     pub to_host: Counter,
     /// Frames waiting for a neighbour (a gauge).
     pub held: Counter,

@@ -177,6 +177,12 @@ impl Snapshot {
         if v6 { &self.v6 } else { &self.v4 }
     }
 
+    /// True for a kernel interface of the box's own programs.
+    #[inline]
+    pub fn is_host_tap(&self, port: PortId) -> bool {
+        matches!(self.port(port).kind, PortKind::HostTap { .. })
+    }
+
     /// A port's settings. Port numbers come from this snapshot's own tables or from the driver
     /// loop, both bounded by the number of ports; an unknown one reads as the first.
     #[inline]
