@@ -248,6 +248,23 @@ fn loom_an_entry_away_from_home_is_found_at_every_moment() {
     });
 }
 
+/// An entry that spills into the buddy of its home and one that is at home there want the same slot,
+/// each under the lock of its own home.
+#[test]
+fn loom_a_slot_wanted_under_two_locks_goes_to_one() {
+    model(3, || {
+        let index = index();
+        fill_home(&index, X);
+        let pairs = [(X, X), (at(2, 1), at(2, 1))];
+        let other = index.clone();
+        let second = thread::spawn(move || confirm(&other, 1, &pairs));
+        assert_eq!(confirm(&index, 0, &pairs), Ok(()));
+        assert_eq!(second.join().unwrap(), Ok(()));
+        assert!(has(&index, pairs[0].0, 0) && has(&index, pairs[1].0, 1), "overwritten");
+        assert_eq!(index.census(), (SLOTS as u64 + 2, 1));
+    });
+}
+
 /// One lcore removes an entry that had spilled from a home while another enters one there: the home
 /// counts the one that is left.
 #[test]

@@ -43,7 +43,6 @@ impl Post {
     }
 
     /// The lcore answers; the message comes back where there is no room.
-    #[allow(clippy::result_large_err)]
     pub(crate) fn answer(&mut self, message: FromLcore) -> Result<(), FromLcore> {
         if self.from_lcore == self.bound {
             return Err(message);
