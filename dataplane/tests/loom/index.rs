@@ -248,8 +248,8 @@ fn loom_an_entry_away_from_home_is_found_at_every_moment() {
     });
 }
 
-/// An entry that spills into the buddy of its home and one that is at home there want the same slot,
-/// each under the lock of its own home.
+/// An entry that spills into the buddy of its home and one that is at home there want the same
+/// slot, each under the lock of its own home.
 #[test]
 fn loom_a_slot_wanted_under_two_locks_goes_to_one() {
     model(3, || {
@@ -265,8 +265,8 @@ fn loom_a_slot_wanted_under_two_locks_goes_to_one() {
     });
 }
 
-/// One lcore removes an entry that had spilled from a home while another enters one there: the home
-/// counts the one that is left.
+/// One lcore removes an entry that had spilled from a home while another enters one there: the
+/// home counts the one that is left.
 #[test]
 fn loom_a_count_goes_up_and_down_at_once() {
     model(3, || {
