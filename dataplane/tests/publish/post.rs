@@ -1,12 +1,13 @@
 //! A mailbox whose rings hold as few messages as a test wants: the only place here that knows how
 //! mailboxes are made.
 
-use dataplane::lcore::mailbox::Mailbox;
+use dataplane::lcore::mailbox::{ControlEnd, LcoreEnd, mailbox};
 use dataplane::pipeline::messages::{FromLcore, ToLcore};
 
 /// Both ends of one lcore's mailbox.
 pub(crate) struct Post {
-    mailbox: Mailbox,
+    control: ControlEnd,
+    lcore: LcoreEnd,
     bound: usize,
     to_lcore: usize,
     from_lcore: usize,
@@ -15,7 +16,8 @@ pub(crate) struct Post {
 impl Post {
     /// With room for `bound` messages each way.
     pub(crate) fn new(bound: usize) -> Post {
-        Post { mailbox: Mailbox::default(), bound, to_lcore: 0, from_lcore: 0 }
+        let (control, lcore) = mailbox();
+        Post { control, lcore, bound, to_lcore: 0, from_lcore: 0 }
     }
 
     /// Drops what is on the way.
@@ -32,12 +34,12 @@ impl Post {
     pub(crate) fn send(&mut self, message: ToLcore) {
         assert!(self.has_room());
         self.to_lcore += 1;
-        self.mailbox.to_lcore.push(message).expect("room");
+        self.control.send(message).expect("room");
     }
 
     /// The lcore takes a message.
     pub(crate) fn receive(&mut self) -> Option<ToLcore> {
-        let message = self.mailbox.to_lcore.pop()?;
+        let message = self.lcore.receive()?;
         self.to_lcore -= 1;
         Some(message)
     }
@@ -48,12 +50,12 @@ impl Post {
             return Err(message);
         }
         self.from_lcore += 1;
-        self.mailbox.from_lcore.push(message)
+        self.lcore.send(message)
     }
 
     /// The control core takes an answer.
     pub(crate) fn collect(&mut self) -> Option<FromLcore> {
-        let message = self.mailbox.from_lcore.pop()?;
+        let message = self.control.receive()?;
         self.from_lcore -= 1;
         Some(message)
     }

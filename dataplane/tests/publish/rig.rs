@@ -16,6 +16,7 @@ use dataplane::pipeline::counters::LcoreCounters;
 use dataplane::pipeline::frame::Burst;
 use dataplane::pipeline::messages::{FromLcore, ToLcore};
 use dataplane::pipeline::neighbour::NeighbourTable;
+use dataplane::pipeline::place::Layout;
 use dataplane::pipeline::route::{PortAddress, RouteKind, Routes, StaticRoute};
 use dataplane::pipeline::snapshot::{
     FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
@@ -121,14 +122,17 @@ impl Lcore {
             let (address, mac) = gateway(generation);
             neighbours.set_permanent(WAN.0, address, mac, NOW.tick).expect("room");
         }
+        let layout = Layout::even(LCORES as u8, 2, LCORES as u16);
         [0, 1].map(|number| {
             let links = Links {
                 counters: Arc::new(LcoreCounters::new(2)),
                 neighbours: neighbours.clone(),
                 listeners: Arc::new(AtomicBool::new(false)),
+                errors: Arc::default(),
             };
             let store = Store::new(shared.clone(), number as u8);
-            let pipeline = Pipeline::new(number, store, policy.clone(), links, 42);
+            let pipeline =
+                Pipeline::new(layout.place(number as u8), store, policy.clone(), links, 42);
             Lcore { number, pipeline, io: MemoryIo::new(2) }
         })
     }
