@@ -13,3 +13,4 @@ mod robustness;
 mod rules;
 mod segments;
 mod tracking;
+mod vlan;

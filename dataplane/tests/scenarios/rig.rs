@@ -29,7 +29,7 @@ use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::messages::{BATCH_MAX, FromLcore, Slice, ToLcore};
 use dataplane::pipeline::neighbour::{Event, NeighbourTable, Timers};
 use dataplane::pipeline::neighbours;
-use dataplane::pipeline::place::Layout;
+use dataplane::pipeline::place::{Layout, Queues};
 use dataplane::pipeline::route::{PortAddress, RouteKind, Routes, StaticRoute};
 use dataplane::pipeline::snapshot::{
     FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
@@ -42,7 +42,7 @@ use dataplane::rules::model::{Policy as ChainPolicy, Rule, Ruleset};
 use dataplane::time::{Now, TICKS_PER_SEC, Tick};
 use dataplane::wire::address::Address;
 use dataplane::wire::build::packet::Packet;
-use dataplane::wire::ethernet::Mac;
+use dataplane::wire::ethernet::{self, Mac, ether_type};
 use dataplane::wire::headers::{self, Headers};
 
 pub(crate) const LAN: PortId = PortId(0);
@@ -82,7 +82,13 @@ pub(crate) struct Setup {
     /// Own addresses: port, address, prefix length.
     pub(crate) own: Vec<(u8, &'static str, u8)>,
     pub(crate) burst_max: usize,
+    /// Sub-interfaces, as ports 2 and on.
+    pub(crate) vlans: Vec<Vlan>,
 }
+
+/// A sub-interface: its name, whose frames carry which id, its MTU.
+#[derive(Clone, Copy)]
+pub(crate) struct Vlan(pub(crate) &'static str, pub(crate) PortId, pub(crate) u16, pub(crate) u32);
 
 pub(crate) fn route(to: &str, prefix_len: u8, via: Option<&str>, port: PortId) -> StaticRoute {
     StaticRoute {
@@ -119,6 +125,7 @@ impl Default for Setup {
                 (1, "fe80::20", 64),
             ],
             burst_max: 32,
+            vlans: Vec::new(),
         }
     }
 }
@@ -168,21 +175,27 @@ impl Setup {
     }
 
     pub(crate) fn snapshot(&self, generation: u32) -> Snapshot {
-        let names = ["lan", "wan"];
-        let macs = [LAN_MAC, WAN_MAC];
+        let device = PortKind::Device;
+        let mut ports =
+            vec![("lan", LAN_MAC, self.mtu[0], device), ("wan", WAN_MAC, self.mtu[1], device)];
+        for &Vlan(name, parent, id, mtu) in &self.vlans {
+            ports.push((name, ports[parent.0 as usize].1, mtu, PortKind::Vlan { parent, id }));
+        }
+        let names: Vec<&str> = ports.iter().map(|p| p.0).collect();
         let addresses = self.addresses();
-        let port = |number: usize| PortSettings {
-            name: names[number].into(),
-            mac: macs[number].0,
-            mtu: self.mtu[number],
-            addresses: addresses
-                .iter()
-                .filter(|(port, ..)| *port as usize == number)
-                .map(|&(_, address, prefix)| InterfaceAddress { address, prefix })
-                .collect(),
-            kind: PortKind::Device,
-            host_tap: None,
-        };
+        let port =
+            |(number, &(name, mac, mtu, kind)): (usize, &(&str, Mac, u32, _))| PortSettings {
+                name: name.into(),
+                mac: mac.0,
+                mtu,
+                addresses: addresses
+                    .iter()
+                    .filter(|(port, ..)| *port as usize == number)
+                    .map(|&(_, address, prefix)| InterfaceAddress { address, prefix })
+                    .collect(),
+                kind,
+                host_tap: None,
+            };
         let own: Vec<PortAddress> = addresses
             .iter()
             .map(|&(port, address, prefix_len)| PortAddress { port, address, prefix_len })
@@ -190,7 +203,7 @@ impl Setup {
         let compile = |r: &Ruleset| FamilyRules::new(Compiled::new(r, &names, 0).unwrap(), 1);
         Snapshot {
             generation,
-            ports: Box::new([port(0), port(1)]),
+            ports: ports.iter().enumerate().map(port).collect(),
             routes: Routes::new(&own, &self.routes).unwrap(),
             v4: compile(&self.v4),
             v6: compile(&self.v6),
@@ -262,7 +275,7 @@ impl Sent {
     }
 
     pub(crate) fn is_arp(&self) -> bool {
-        self.bytes[12..14] == [8, 6]
+        ethernet::parse(&self.bytes).is_some_and(|link| link.ether_type == ether_type::ARP)
     }
 
     fn check(&self) {
@@ -331,7 +344,7 @@ impl Rig {
                 neighbours.set_permanent(port.0, address(a), mac.0, now.tick).unwrap();
             }
         }
-        let counters = Arc::new(LcoreCounters::new(2));
+        let counters = Arc::new(LcoreCounters::new(2 + setup.vlans.len()));
         let listeners = Arc::new(AtomicBool::new(false));
         let links = Links {
             counters: counters.clone(),
@@ -341,7 +354,9 @@ impl Rig {
         };
         let snapshot = Arc::new(setup.snapshot(1));
         let store = Store::new(shared.clone(), 0);
-        let place = Layout::alone(2).place(0);
+        let mut layout = Layout::alone(2 + setup.vlans.len());
+        layout.queues[2..].fill(Queues { rx: 0, tx: 0 });
+        let place = layout.place(0);
         let pipeline = Pipeline::new(place, store, snapshot.clone(), links, 42);
         let (mailbox, end) = mailbox();
         let rings = rings::mesh(1).remove(0);
