@@ -221,8 +221,9 @@ pub fn check(path: &Path) -> u8 {
 fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let config = Config::load(path)?;
     let rulesets = load_rules(&config.rules)?;
-    let macs: Vec<[u8; 6]> =
+    let mut macs: Vec<[u8; 6]> =
         config.ports.iter().map(|p| p.mac.unwrap_or([2, 0, 0, 0, 0, 1])).collect();
+    config.share_macs(&mut macs);
     let lcores = config.eal.worker_cores.len();
     publish::snapshot(&config, &macs, &rulesets, config.conntrack.knobs, 1, lcores)?;
     let (hashsize, max) = (config.conntrack.hashsize, config.conntrack.max);

@@ -19,7 +19,7 @@ use dpdk_bindings::{
     PortError, PortInfo, RxQueue, TxQueue,
 };
 
-use crate::config::{Config, Hugepages, sizes};
+use crate::config::{self, Config, Hugepages, sizes};
 
 /// Room for a frame in one mbuf behind DPDK's headroom; longer frames are chains.
 const DATA_ROOM: u16 = 2048 + dpdk_bindings::HEADROOM;
@@ -160,7 +160,8 @@ impl fmt::Display for Reason {
 /// DPDK with all ports up and nothing polling them yet.
 pub struct Launched {
     eal: Eal,
-    ports: Vec<Port>,
+    /// By port number; `None` for those without a device.
+    ports: Vec<Option<Port>>,
     pool: Mempool,
     /// MAC addresses by port number.
     pub macs: Vec<[u8; 6]>,
@@ -198,6 +199,12 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
     let (mut ports, mut macs) = (Vec::new(), Vec::new());
     let mut wires = Wires::default();
     for (port, queues) in config.ports.iter().zip(queues) {
+        if !port.has_device() {
+            macs.push([0; 6]);
+            wires.push(queues, Vec::new(), Vec::new());
+            ports.push(None);
+            continue;
+        }
         let settings = PortConfig {
             rx_queues: queues.rx,
             tx_queues: queues.tx,
@@ -221,8 +228,9 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
         let mac = port.mac.or_else(|| up.mac());
         macs.push(mac.ok_or_else(|| LaunchError::NoMac(port.name.clone()))?);
         wires.push(queues, rx, tx);
-        ports.push(up);
+        ports.push(Some(up));
     }
+    config.share_macs(&mut macs);
     let (layout, io) = wires.share_out(workers as u8, &pool);
     Ok(Launched { eal, ports, pool, macs, layout, io })
 }
@@ -232,7 +240,10 @@ const ONE_QUEUE: &[&str] = &["net_memif"];
 
 /// The queues that a port gets: as configured, else one for each worker where the device has them.
 /// A device that is not there, or has fewer than asked for, is refused when it is configured.
-fn queues_of(port: &crate::config::Port, workers: u16) -> Queues {
+fn queues_of(port: &config::Port, workers: u16) -> Queues {
+    if !port.has_device() {
+        return Queues { rx: 0, tx: 0 };
+    }
     let (most_rx, most_tx) = match PortInfo::of(&port.device) {
         Ok(info) if ONE_QUEUE.contains(&info.driver.as_str()) => (1, 1),
         Ok(info) => (info.max_rx_queues, info.max_tx_queues),
@@ -297,10 +308,13 @@ impl Launched {
         (self.pool.avail(), self.pool.size())
     }
 
-    /// Frames that the drivers lost before anybody saw them, by port: (missed, errors, no mbuf).
+    /// Frames that the drivers lost before anybody saw them, by port: (missed, errors, no mbuf);
+    /// zeroes where there is no driver.
     pub fn driver_losses(&self) -> Vec<(u64, u64, u64)> {
-        let losses =
-            |port: &Port| port.stats().map_or((0, 0, 0), |s| (s.imissed, s.ierrors, s.rx_nombuf));
+        let losses = |port: &Option<Port>| {
+            let stats = port.as_ref().and_then(|port| port.stats());
+            stats.map_or((0, 0, 0), |s| (s.imissed, s.ierrors, s.rx_nombuf))
+        };
         self.ports.iter().map(losses).collect()
     }
 
@@ -356,7 +370,8 @@ fn mbufs_needed(config: &Config, queues: &[Queues]) -> u32 {
         of(queues.rx, port.rx_descriptors) + of(queues.tx, port.tx_descriptors)
     });
     let workers = config.eal.worker_cores.len() as u32;
-    let under_way = (BURST_MAX as u32 * 4 + 512) * config.ports.len() as u32;
+    let devices = config.ports.iter().filter(|p| p.has_device()).count() as u32;
+    let under_way = (BURST_MAX as u32 * 4 + 512) * devices;
     // Every lcore's rings are rarely full at once; one of them may well be.
     let handed_over = (workers - 1) * rings::RING_MAX as u32;
     let each = under_way + handed_over + POOL_CACHE * 4;
@@ -392,7 +407,7 @@ fn eal_args(config: &Config, free_kb: u64) -> Result<Vec<String>, LaunchError> {
     if is_quiet(config) {
         args.push("--log-level=*:4".to_owned());
     }
-    for port in &config.ports {
+    for port in config.ports.iter().filter(|p| p.has_device()) {
         if is_vdev(&port.device) {
             args.push(format!("--vdev={}", port.device));
         } else {
@@ -405,7 +420,8 @@ fn eal_args(config: &Config, free_kb: u64) -> Result<Vec<String>, LaunchError> {
             .iter()
             .any(|w| a.split('=').next() == Some(w))
     };
-    if config.ports.iter().all(|p| is_vdev(&p.device)) && !eal.args.iter().any(names_pci) {
+    let vdev = |p: &config::Port| !p.has_device() || is_vdev(&p.device);
+    if config.ports.iter().all(vdev) && !eal.args.iter().any(names_pci) {
         args.push("--no-pci".to_owned());
     }
     args.extend(eal.args.iter().cloned());

@@ -9,9 +9,10 @@ use dataplane::pipeline::snapshot::{
 };
 use dataplane::rules::check::CheckError;
 use dataplane::rules::compiled::Compiled;
+use dataplane::rules::facts::PortId;
 use dataplane::rules::model::Ruleset;
 
-use crate::config::{Config, Port};
+use crate::config::{Config, Port, Vlan};
 
 /// Why there is no snapshot.
 #[derive(Debug)]
@@ -80,8 +81,16 @@ fn settings(port: &Port, mac: [u8; 6]) -> PortSettings {
         mac,
         mtu: port.mtu.into(),
         addresses: addresses.chain(has_v6.then_some(link_local)).collect(),
-        kind: PortKind::Device,
+        kind: kind(port),
         host_tap: None,
+    }
+}
+
+/// What stands behind a port of the configuration.
+fn kind(port: &Port) -> PortKind {
+    match port.vlan {
+        Some(Vlan { parent, id }) => PortKind::Vlan { parent: PortId(parent as u8), id },
+        None => PortKind::Device,
     }
 }
 

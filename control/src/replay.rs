@@ -11,6 +11,10 @@
 //! Everything that is drawn by lot in the daemon is fixed here: equal inputs give equal outputs,
 //! and a beginning of a capture gives a beginning of its output. A port without `mac` in the
 //! configuration gets 02:53:47:00:00:NN, NN being its number in the file from 0.
+//!
+//! A frame of a VLAN sub-interface may stand in the capture as it was on the wire, with its tag and
+//! under the parent's name, or as the kernel shows it on the sub-interface, without and under that
+//! one's name. What leaves by a sub-interface is written as it is on the wire.
 
 mod capture;
 mod explain;
@@ -203,6 +207,8 @@ struct Bench {
     core: ControlCore,
     workers: Rc<RefCell<Vec<Worker<MemoryIo>>>>,
     layout: Layout,
+    /// By port number: whose device a sub-interface receives by.
+    parents: Vec<Option<PortId>>,
     clock: Rc<Cell<Now>>,
     /// The time stamp of the first frame, where ticks begin.
     origin_ns: Option<u64>,
@@ -213,14 +219,17 @@ impl Bench {
     fn new(config: Config, rulesets: Rulesets, keep_log: bool) -> Result<Bench, CoreError> {
         let (ports, burst) = (config.ports.len(), config.eal.burst.into());
         let workers = config.eal.worker_cores.len();
-        let queues = |port: &Port| Queues {
-            rx: port.rx_queues.unwrap_or(1),
-            tx: port.tx_queues.unwrap_or(1),
+        let queues = |port: &Port| match port.vlan {
+            Some(_) => Queues { rx: 0, tx: 0 },
+            None => Queues { rx: port.rx_queues.unwrap_or(1), tx: port.tx_queues.unwrap_or(1) },
         };
         let queues = config.ports.iter().map(queues).collect();
         let layout = Layout { lcores: workers as u8, queues };
         let macs = (0u8..).zip(&config.ports);
-        let macs = macs.map(|(n, port)| port.mac.unwrap_or([0x02, 0x53, 0x47, 0, 0, n])).collect();
+        let mac = |(n, port): (u8, &Port)| port.mac.unwrap_or([0x02, 0x53, 0x47, 0, 0, n]);
+        let mut macs: Vec<[u8; 6]> = macs.map(mac).collect();
+        config.share_macs(&mut macs);
+        let parents = config.ports.iter().map(|p| p.vlan.map(|v| PortId(v.parent as u8))).collect();
         let clock = Rc::new(Cell::new(Now::default()));
         let read = Rc::clone(&clock);
         let wires = (macs, layout.clone());
@@ -242,7 +251,8 @@ impl Bench {
             poll(&mut polled.borrow_mut(), at.get());
             true
         }));
-        Ok(Bench { core, workers, layout, clock, origin_ns: None, sent: Vec::new() })
+        let sent = Vec::new();
+        Ok(Bench { core, workers, layout, parents, clock, origin_ns: None, sent })
     }
 
     /// How far apart the control core's rounds are on the way to `unix_ns`.
@@ -273,8 +283,10 @@ impl Bench {
     /// Lets a frame arrive.
     fn take(&mut self, captured: &Captured) {
         let frame = MemoryFrame::new(captured.bytes.clone());
-        let queues = self.layout.queues.get(usize::from(captured.port.0)).map_or(1, |q| q.rx);
-        let receiver = self.layout.receiver(captured.port, queue_of(&captured.bytes, queues));
+        let parent = self.parents.get(usize::from(captured.port.0)).copied().flatten();
+        let device = parent.unwrap_or(captured.port);
+        let queues = self.layout.queues.get(usize::from(device.0)).map_or(1, |q| q.rx);
+        let receiver = self.layout.receiver(device, queue_of(&captured.bytes, queues));
         if let Some(worker) = self.workers.borrow_mut().get_mut(usize::from(receiver)) {
             worker.io().push(captured.port, frame);
         }

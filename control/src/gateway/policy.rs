@@ -307,12 +307,12 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         let key = |p: &crate::config::Port| {
             let sizes = (p.mtu, p.rx_descriptors, p.tx_descriptors, p.promiscuous);
             let queues = (p.rx_queues, p.tx_queues);
-            (p.name.clone(), p.device.clone(), p.mac, sizes, queues)
+            (p.name.clone(), p.device.clone(), p.vlan, p.mac, sizes, queues)
         };
         c.ports.iter().map(key).collect::<Vec<_>>()
     };
     if ports(old) != ports(new) {
-        return Some("ports, their devices, MAC addresses, MTUs and queues");
+        return Some("ports, their devices, VLANs, MAC addresses, MTUs and queues");
     }
     if old.eal != new.eal {
         return Some("[eal]");
