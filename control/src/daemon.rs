@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock::Clock;
 use crate::config::sizes::{self, TableCost};
-use crate::config::{Config, Idle};
+use crate::config::{Config, Idle, Vlan};
 use crate::gateway::{ControlCore, Served, WorkerParts, load_rules};
 use crate::launch::{self, Launched, LcoreHandle};
 use crate::publish::{self, Rulesets};
@@ -231,6 +231,11 @@ fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let cost =
         TableCost { index_lines, bytes_per_conn_v4: RECORD_V4, bytes_per_conn_v6: RECORD_V6 };
     let mut lines = sizes::lines(hashsize, max, cost);
+    lines.extend(config.ports.iter().filter_map(|port| {
+        let Vlan { parent, id } = port.vlan?;
+        let parent = &config.ports[parent].name;
+        Some(format!("port {}: VLAN {id} of {parent}, MTU {}", port.name, port.mtu))
+    }));
     lines.push(format!("{}: good", path.display()));
     Ok(lines)
 }

@@ -1,13 +1,13 @@
 //! VLAN sub-interfaces on a trunk to a switch with access ports.
 //!
 //! ```text
-//!  10.77.0.2  fd77::2                             ┌─ 10 ── 198.51.100.2  2001:db8:77::2   [ ten ]
-//!  [ LAN host ] ── lan  gateway  wan ══ [ switch ]┼─ 20 ── 10.20.0.2  fd20::2             [ twenty ]
-//!                                                 └─ 30 ── 198.51.100.30                  [ thirty ]
+//!  10.77.0.2  fd77::2                            ┌ 10 ── 198.51.100.2  2001:db8:77::2  [ ten ]
+//!  [ LAN host ] ── lan gateway wan ══ [ switch ]─┼ 20 ── 10.20.0.2  fd20::2         [ twenty ]
+//!                                                └ 30 ── 198.51.100.30              [ thirty ]
 //! ```
-//! The hosts speak as Linux kernels do; the tags on the wire are those of the switch, a program of a
-//! few lines (`vlan_switch.py`), since not every kernel has VLAN interfaces. What leaves by wan.10 is
-//! masqueraded, the rest is routed, and nobody has VLAN 30.
+//! The hosts speak as Linux kernels do; the tags on the wire are those of the switch, a program of
+//! a few lines (`vlan_switch.py`), since not every kernel has VLAN interfaces. What leaves by
+//! wan.10 is masqueraded, the rest is routed, and nobody has VLAN 30.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -309,6 +309,9 @@ fn two_workers_and_one_queue_hand_over_what_is_the_other_s() {
 fn a_reload_changes_addresses_but_no_vlans() {
     let mut bench = Bench::new(Wires::Tap, "", "");
     let config = config(bench.files(), Wires::Tap, "", "");
+    let path = bench.files().path("gateway.toml").display().to_string();
+    let checked = bench.files().ask(&format!("check -c {path}"));
+    assert!(checked.contains("port wan.20: VLAN 20 of wan, MTU 1400\n"), "{checked}");
     bench.files().write("gateway.toml", &config.replace("10.20.0.1/24", "10.20.0.9/24"));
     assert_eq!(bench.gateway.reload(), "reloaded");
     bench.twenty.namespace.run("ping -c 1 -W 5 10.20.0.9");

@@ -195,8 +195,8 @@ fn mistakes_in_ports() {
     }
 }
 
-/// [`GOOD`] with another `[[port]]` of these lines in front of the others, so that what it refers to
-/// comes later in the file.
+/// [`GOOD`] with another `[[port]]` of these lines in front, so that what it refers to comes later
+/// in the file.
 fn with_port(lines: &str) -> Result<Config, ConfigError> {
     parse(&format!("[[port]]\n{lines}\n{GOOD}"))
 }

@@ -145,7 +145,7 @@ pub struct Pipeline<P: FramePool> {
     heard: u32,
     outputs: Box<[neighbours::Output<P::Frame>]>,
     /// By port number: those whose devices have VLAN sub-interfaces.
-    trunks: Box<[Option<Box<vlan::Trunk<P::Frame>>>]>,
+    trunks: vlan::Trunks<P::Frame>,
     /// Frames for other lcores, by lcore.
     outbound: Box<[handoff::Outbound<P::Frame>]>,
     random: Random,

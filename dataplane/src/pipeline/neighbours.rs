@@ -233,8 +233,9 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// Hands every output to `send(device, frames)`, the number of the port that has it, which leaves in `frames` what the device did not
-    /// take, and returns how many it could never send; after a few tries the rest is dropped.
+    /// Hands every output to `send(port, frames)`, `port` being the one whose device it is, which
+    /// leaves in `frames` what the device did not take, and returns how many it could never send;
+    /// after a few tries the rest is dropped.
     pub fn flush(&mut self, mut send: impl FnMut(PortId, &mut Burst<P::Frame>) -> usize) {
         let Pipeline { outputs, links, .. } = self;
         for (number, output) in outputs.iter_mut().enumerate() {

@@ -55,8 +55,11 @@ struct Group<F> {
     frames: Burst<F>,
 }
 
-/// By port number: the trunks among the ports.
-pub(crate) fn trunks<F>(ports: &[PortSettings]) -> Box<[Option<Box<Trunk<F>>>]> {
+/// By port number; a trunk is absent while its burst is under way.
+pub(crate) type Trunks<F> = Box<[Option<Box<Trunk<F>>>]>;
+
+/// The trunks among the ports.
+pub(crate) fn trunks<F>(ports: &[PortSettings]) -> Trunks<F> {
     let of = |device: usize| {
         let group = |(number, port): (usize, &PortSettings)| match port.kind {
             PortKind::Vlan { parent, id } if parent.0 as usize == device => {

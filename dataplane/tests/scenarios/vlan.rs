@@ -385,7 +385,7 @@ fn short_frames_and_frames_in_pieces() {
             more => panic!("{more:?}"),
         }
     }
-    let payload: Vec<u8> = (0..1200u32).map(|n| (n * 7 >> 2) as u8).collect();
+    let payload: Vec<u8> = (0..1200u32).map(|n| ((n * 7) >> 2) as u8).collect();
     let packet = udp(A, B).payload(&payload);
     for cuts in [&[98][..], &[98, 1], &[100, 33, 700], &[512, 512]] {
         rig.push(WAN, MemoryFrame::chain(&on_vlan(10, packet), cuts));
