@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock::Clock;
 use crate::config::sizes::{self, TableCost};
-use crate::config::{Config, Idle};
+use crate::config::{Config, Idle, Vlan};
 use crate::gateway::{ControlCore, Served, WorkerParts, load_rules};
 use crate::host::Host;
 use crate::launch::{self, Launched, LcoreHandle};
@@ -256,8 +256,9 @@ pub fn check(path: &Path) -> u8 {
 fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let config = Config::load(path)?;
     let rulesets = load_rules(&config.rules)?;
-    let macs: Vec<[u8; 6]> =
+    let mut macs: Vec<[u8; 6]> =
         config.ports.iter().map(|p| p.mac.unwrap_or([2, 0, 0, 0, 0, 1])).collect();
+    config.share_macs(&mut macs);
     let lcores = config.eal.worker_cores.len();
     let (learnt, knobs) = (Learnt::default(), config.conntrack.knobs);
     publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, 1, lcores)?;
@@ -266,6 +267,11 @@ fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let cost =
         TableCost { index_lines, bytes_per_conn_v4: RECORD_V4, bytes_per_conn_v6: RECORD_V6 };
     let mut lines = sizes::lines(hashsize, max, cost);
+    lines.extend(config.ports.iter().filter_map(|port| {
+        let Vlan { parent, id } = port.vlan?;
+        let parent = &config.ports[parent].name;
+        Some(format!("port {}: VLAN {id} of {parent}, MTU {}", port.name, port.mtu))
+    }));
     lines.push(format!("{}: good", path.display()));
     Ok(lines)
 }

@@ -162,7 +162,8 @@ impl fmt::Display for Reason {
 /// DPDK with all ports up and nothing polling them yet.
 pub struct Launched {
     eal: Eal,
-    ports: Vec<Port>,
+    /// By port number; `None` for those without a device.
+    ports: Vec<Option<Port>>,
     pool: Mempool,
     /// MAC addresses by port number.
     pub macs: Vec<[u8; 6]>,
@@ -200,6 +201,12 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
     let (mut ports, mut macs) = (Vec::new(), Vec::new());
     let mut wires = Wires::default();
     for (port, queues) in config.ports.iter().zip(queues) {
+        if !port.has_device() {
+            macs.push([0; 6]);
+            wires.push(queues, Vec::new(), Vec::new(), None);
+            ports.push(None);
+            continue;
+        }
         let settings = PortConfig {
             rx_queues: queues.rx,
             tx_queues: queues.tx,
@@ -227,8 +234,9 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
         let mac = port.mac.or_else(|| up.mac());
         macs.push(mac.ok_or_else(|| LaunchError::NoMac(port.name.clone()))?);
         wires.push(queues, rx, tx, steering_of(&up, &port.name));
-        ports.push(up);
+        ports.push(Some(up));
     }
+    config.share_macs(&mut macs);
     // Behind all ports and in their order, as the snapshot numbers them.
     for ((port, mac), (device, name)) in tapped(config, &macs).zip(tap_devices(config)) {
         let settings = tap_settings(port, mac);
@@ -236,7 +244,7 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
             |error| LaunchError::Port { name: name.to_owned(), error, reason: Reason::of(log) };
         let (up, rx, tx) = Port::configure(&device, &settings, &pool).map_err(failed)?;
         wires.push(Queues { rx: 1, tx: 1 }, rx, tx, None);
-        ports.push(up);
+        ports.push(Some(up));
     }
     let (layout, io) = wires.share_out(workers as u8, &pool);
     Ok(Launched { eal, ports, pool, macs, layout, io })
@@ -281,7 +289,10 @@ const ONE_QUEUE: &[&str] = &["net_memif"];
 
 /// The queues that a port gets: as configured, else one for each worker where the device has them.
 /// A device that is not there, or has fewer than asked for, is refused when it is configured.
-fn queues_of(port: &crate::config::Port, workers: u16) -> Queues {
+fn queues_of(port: &config::Port, workers: u16) -> Queues {
+    if !port.has_device() {
+        return Queues { rx: 0, tx: 0 };
+    }
     let (most_rx, most_tx) = match PortInfo::of(&port.device) {
         Ok(info) if ONE_QUEUE.contains(&info.driver.as_str()) => (1, 1),
         Ok(info) => (info.max_rx_queues, info.max_tx_queues),
@@ -389,19 +400,25 @@ impl Launched {
     }
 
     /// Whether the wires of the configured ports are up; `None` where that cannot be seen: the
-    /// kernel's end of a `net_tap` may be in another network namespace.
+    /// kernel's end of a `net_tap` may be in another network namespace. A sub-interface's is its
+    /// parent's.
     pub fn links(&self, config: &Config) -> Vec<Option<bool>> {
-        let link = |(port, named): (&Port, &config::Port)| {
-            let blind = named.device.starts_with("net_tap");
-            if blind { None } else { port.link().map(|link| link.up) }
+        let link = |(number, named): (usize, &config::Port)| {
+            let number = named.vlan.map_or(number, |vlan| vlan.parent);
+            let blind = config.ports.get(number)?.device.starts_with("net_tap");
+            let port = self.ports.get(number)?.as_ref().filter(|_| !blind)?;
+            port.link().map(|link| link.up)
         };
-        self.ports.iter().zip(&config.ports).map(link).collect()
+        config.ports.iter().enumerate().map(link).collect()
     }
 
-    /// Frames that the drivers lost before anybody saw them, by port: (missed, errors, no mbuf).
+    /// Frames that the drivers lost before anybody saw them, by port: (missed, errors, no mbuf);
+    /// zeroes where there is no driver.
     pub fn driver_losses(&self) -> Vec<(u64, u64, u64)> {
-        let losses =
-            |port: &Port| port.stats().map_or((0, 0, 0), |s| (s.imissed, s.ierrors, s.rx_nombuf));
+        let losses = |port: &Option<Port>| {
+            let stats = port.as_ref().and_then(|port| port.stats());
+            stats.map_or((0, 0, 0), |s| (s.imissed, s.ierrors, s.rx_nombuf))
+        };
         self.ports.iter().map(losses).collect()
     }
 
@@ -457,8 +474,9 @@ fn mbufs_needed(config: &Config, queues: &[Queues]) -> u32 {
         of(queues.rx, port.rx_descriptors) + of(queues.tx, port.tx_descriptors)
     });
     let workers = config.eal.worker_cores.len() as u32;
+    let devices = config.ports.iter().filter(|p| p.has_device()).count() as u32;
     let taps = config.ports.iter().filter(|p| p.host_tap.is_some()).count() as u32;
-    let under_way = (BURST_MAX as u32 * 4 + 512) * (config.ports.len() as u32 + taps);
+    let under_way = (BURST_MAX as u32 * 4 + 512) * (devices + taps);
     // Every lcore's rings are rarely full at once; one of them may well be.
     let handed_over = (workers - 1) * rings::RING_MAX as u32;
     let each = under_way + handed_over + POOL_CACHE * 4;
@@ -495,7 +513,7 @@ fn eal_args(config: &Config, free_kb: u64) -> Result<Vec<String>, LaunchError> {
     if is_quiet(config) {
         args.push("--log-level=*:4".to_owned());
     }
-    for port in &config.ports {
+    for port in config.ports.iter().filter(|p| p.has_device()) {
         if is_vdev(&port.device) {
             args.push(format!("--vdev={}", port.device));
         } else {
@@ -509,7 +527,8 @@ fn eal_args(config: &Config, free_kb: u64) -> Result<Vec<String>, LaunchError> {
             .iter()
             .any(|w| a.split('=').next() == Some(w))
     };
-    if config.ports.iter().all(|p| is_vdev(&p.device)) && !eal.args.iter().any(names_pci) {
+    let vdev = |p: &config::Port| !p.has_device() || is_vdev(&p.device);
+    if config.ports.iter().all(vdev) && !eal.args.iter().any(names_pci) {
         args.push("--no-pci".to_owned());
     }
     args.extend(eal.args.iter().cloned());

@@ -12,7 +12,7 @@ use dataplane::rules::compiled::Compiled;
 use dataplane::rules::facts::PortId;
 use dataplane::rules::model::Ruleset;
 
-use crate::config::{Config, Port, Prefixed};
+use crate::config::{Config, Port, Prefixed, Vlan};
 use crate::host::Tap;
 
 /// Why there is no snapshot.
@@ -114,7 +114,7 @@ fn ports(config: &Config, macs: &[[u8; 6]], learnt: &Learnt) -> Box<[PortSetting
             mac: *mac,
             mtu: port.mtu.into(),
             addresses: addresses.into(),
-            kind: PortKind::Device,
+            kind: kind(port),
             host_tap: tap,
         });
     }
@@ -146,6 +146,14 @@ pub fn taps(config: &Config, macs: &[[u8; 6]]) -> Vec<Tap> {
         })
     };
     config.ports.iter().zip(macs).enumerate().filter_map(tap).collect()
+}
+
+/// What stands behind a port of the configuration.
+fn kind(port: &Port) -> PortKind {
+    match port.vlan {
+        Some(Vlan { parent, id }) => PortKind::Vlan { parent: PortId(parent as u8), id },
+        None => PortKind::Device,
+    }
 }
 
 /// The link-local address of a port (RFC 4291 appendix A), which Linux gives every interface that

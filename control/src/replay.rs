@@ -11,6 +11,10 @@
 //! Everything that is drawn by lot in the daemon is fixed here: equal inputs give equal outputs,
 //! and a beginning of a capture gives a beginning of its output. A port without `mac` in the
 //! configuration gets 02:53:47:00:00:NN, NN being its number in the file from 0.
+//!
+//! A frame of a VLAN sub-interface may stand in the capture as it was on the wire, with its tag and
+//! under the parent's name, or as the kernel shows it on the sub-interface, without and under that
+//! one's name. What leaves by a sub-interface is written as it is on the wire.
 
 mod capture;
 mod explain;
@@ -205,6 +209,8 @@ struct Bench {
     layout: Layout,
     /// Ports of the capture; those behind them lead to the box itself, which is not in it.
     ports: usize,
+    /// By port number: whose device a sub-interface receives by.
+    parents: Vec<Option<PortId>>,
     clock: Rc<Cell<Now>>,
     /// The time stamp of the first frame, where ticks begin.
     origin_ns: Option<u64>,
@@ -216,15 +222,18 @@ impl Bench {
         let (ports, burst) = (config.ports.len(), config.eal.burst.into());
         let taps = config.ports.iter().filter(|p| p.host_tap.is_some()).count();
         let workers = config.eal.worker_cores.len();
-        let queues = |port: &Port| Queues {
-            rx: port.rx_queues.unwrap_or(1),
-            tx: port.tx_queues.unwrap_or(1),
+        let queues = |port: &Port| match port.vlan {
+            Some(_) => Queues { rx: 0, tx: 0 },
+            None => Queues { rx: port.rx_queues.unwrap_or(1), tx: port.tx_queues.unwrap_or(1) },
         };
         let tap_queues = std::iter::repeat_n(Queues { rx: 1, tx: 1 }, taps);
         let queues = config.ports.iter().map(queues).chain(tap_queues).collect();
         let layout = Layout::new(workers as u8, queues);
         let macs = (0u8..).zip(&config.ports);
-        let macs = macs.map(|(n, port)| port.mac.unwrap_or([0x02, 0x53, 0x47, 0, 0, n])).collect();
+        let mac = |(n, port): (u8, &Port)| port.mac.unwrap_or([0x02, 0x53, 0x47, 0, 0, n]);
+        let mut macs: Vec<[u8; 6]> = macs.map(mac).collect();
+        config.share_macs(&mut macs);
+        let parents = config.ports.iter().map(|p| p.vlan.map(|v| PortId(v.parent as u8))).collect();
         let clock = Rc::new(Cell::new(Now::default()));
         let read = Rc::clone(&clock);
         let wires = (macs, layout.clone());
@@ -246,7 +255,8 @@ impl Bench {
             poll(&mut polled.borrow_mut(), at.get());
             true
         }));
-        Ok(Bench { core, workers, layout, ports, clock, origin_ns: None, sent: Vec::new() })
+        let (sent, origin_ns) = (Vec::new(), None);
+        Ok(Bench { core, workers, layout, ports, parents, clock, origin_ns, sent })
     }
 
     /// How far apart the control core's rounds are on the way to `unix_ns`.
@@ -277,8 +287,10 @@ impl Bench {
     /// Lets a frame arrive.
     fn take(&mut self, captured: &Captured) {
         let frame = MemoryFrame::new(captured.bytes.clone());
-        let queues = self.layout.queues.get(usize::from(captured.port.0)).map_or(1, |q| q.rx);
-        let receiver = self.layout.receiver(captured.port, queue_of(&captured.bytes, queues));
+        let parent = self.parents.get(usize::from(captured.port.0)).copied().flatten();
+        let device = parent.unwrap_or(captured.port);
+        let queues = self.layout.queues.get(usize::from(device.0)).map_or(1, |q| q.rx);
+        let receiver = self.layout.receiver(device, queue_of(&captured.bytes, queues));
         if let Some(worker) = self.workers.borrow_mut().get_mut(usize::from(receiver)) {
             worker.io().push(captured.port, frame);
         }

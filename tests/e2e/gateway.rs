@@ -128,6 +128,17 @@ impl Files {
         serde_json::from_str(&self.ask("stats --json")).expect("stats --json prints JSON")
     }
 
+    /// Every frame has ended once: the totals of `stats` agree.
+    pub fn assert_balance(&self) {
+        let stats = self.stats();
+        let n = |name: &str| stats["totals"][name].as_u64().expect("a number of frames");
+        let ends = n("tx") + n("to_host") + n("dropped") + n("held");
+        assert_eq!(n("rx") + n("generated"), ends, "{}", stats["totals"]);
+        let dropped: u64 =
+            stats["drops"].as_object().unwrap().values().map(|v| v.as_u64().unwrap()).sum();
+        assert_eq!(dropped, n("dropped"), "{}", stats["drops"]);
+    }
+
     pub fn stderr(&self) -> String {
         fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }

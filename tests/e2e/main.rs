@@ -25,4 +25,5 @@ mod reload;
 mod rig;
 mod servers;
 mod traffic;
+mod vlan;
 mod watchdog;

@@ -8,6 +8,7 @@
 mod network;
 mod reader;
 pub mod sizes;
+mod vlan;
 
 use std::path::{Path, PathBuf};
 
@@ -15,9 +16,12 @@ use dataplane::conntrack::knobs::Knobs;
 use dataplane::conntrack::store::MAX_LIMIT;
 use toml::de::DeTable;
 
-pub use network::{MTU_DEFAULT, Neighbour, PORT_NAME_MAX, PORTS_MAX, Port, Prefixed, Route};
+pub use network::{
+    DEVICES_MAX, MTU_DEFAULT, Neighbour, PORT_NAME_MAX, PORTS_MAX, Port, Prefixed, Route,
+};
 pub use reader::ConfigError;
 use reader::{Section, Source, integer};
+pub use vlan::Vlan;
 
 /// A configuration without mistakes, all defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +159,15 @@ impl Config {
             return Err(source.error(0..0, "there is no [[port]]"));
         }
         Ok(config)
+    }
+
+    /// Gives each sub-interface its parent's MAC address; `macs` is by port number.
+    pub fn share_macs(&self, macs: &mut [[u8; 6]]) {
+        for (number, port) in self.ports.iter().enumerate() {
+            if let Some(Vlan { parent, .. }) = port.vlan {
+                macs[number] = macs[parent];
+            }
+        }
     }
 }
 

@@ -8,12 +8,16 @@ use dataplane::wire::address::Address;
 use ipnet::IpNet;
 
 use super::reader::{ConfigError, Section, Value};
+use super::vlan::{self, Stated, Vlan};
 
 /// The longest port name: a Linux interface name (`IFNAMSIZ` less the final zero).
 pub const PORT_NAME_MAX: usize = 15;
 
-/// The most ports: what DPDK is built for (`RTE_MAX_ETHPORTS`).
-pub const PORTS_MAX: usize = 32;
+/// The most ports, sub-interfaces among them.
+pub const PORTS_MAX: usize = 128;
+
+/// The most ports with a device: what DPDK is built for (`RTE_MAX_ETHPORTS`).
+pub const DEVICES_MAX: usize = 32;
 
 /// The MTU of a port that names none.
 pub const MTU_DEFAULT: u16 = 1500;
@@ -43,8 +47,10 @@ impl Prefixed {
 pub struct Port {
     /// The interface name that rules use.
     pub name: String,
-    /// A vdev string or a PCI address.
+    /// A vdev string or a PCI address; empty for a sub-interface, which has no device.
     pub device: String,
+    /// Of which port it is a sub-interface, if it is one.
+    pub vlan: Option<Vlan>,
     /// The address used on the wire; `None` for the device's own.
     pub mac: Option<[u8; 6]>,
     /// Its addresses, each once in the whole file.
@@ -87,35 +93,61 @@ pub struct Neighbour {
     pub port: usize,
 }
 
-const PORT_LATER: &[&str] = &["vlan"];
+impl Port {
+    /// Whether DPDK has a device for it.
+    pub fn has_device(&self) -> bool {
+        self.vlan.is_none()
+    }
+}
+
+/// Keys of later versions.
+const PORT_LATER: &[&str] = &[];
 
 /// Reads `[[port]]`.
 pub(super) fn ports(sections: &[Section<'_>]) -> Result<Vec<Port>, ConfigError> {
+    let stated: Vec<Stated<'_>> = sections.iter().map(Stated::read).collect::<Result<_, _>>()?;
     let mut ports: Vec<Port> = Vec::new();
-    for section in sections {
-        let port = port(section, &ports)?;
+    for (number, section) in sections.iter().enumerate() {
+        let port = port(section, number, &stated, &ports)?;
+        vlan::judge(section, &port, &ports)?;
         ports.push(port);
-        if ports.len() + ports.iter().filter(|p| p.host_tap.is_some()).count() > PORTS_MAX {
-            let message = format!("more than {PORTS_MAX} ports and taps are not supported");
-            return Err(section.source.error(section.span.clone(), message));
+        let devices = ports.iter().filter(|p| p.has_device()).count();
+        let taps = ports.iter().filter(|p| p.host_tap.is_some()).count();
+        for (count, most, what) in [
+            (ports.len() + taps, PORTS_MAX, "ports and taps"),
+            (devices + taps, DEVICES_MAX, "devices and taps"),
+        ] {
+            if count > most {
+                let message = format!("more than {most} {what} are not supported");
+                return Err(section.source.error(section.span.clone(), message));
+            }
+        }
+    }
+    // Only now is it known what each parent has.
+    for (number, section) in sections.iter().enumerate() {
+        if let Some(Vlan { parent, .. }) = ports[number].vlan {
+            let parent = ports[parent].clone();
+            vlan::inherit(section, &mut ports[number], &parent)?;
         }
     }
     Ok(ports)
 }
 
-fn port(section: &Section<'_>, others: &[Port]) -> Result<Port, ConfigError> {
+fn port(
+    section: &Section<'_>,
+    number: usize,
+    stated: &[Stated<'_>],
+    others: &[Port],
+) -> Result<Port, ConfigError> {
     let name = port_name(section, others)?;
-    let (device, value) = section.text("device")?.ok_or_else(|| section.missing("device"))?;
-    if device.is_empty() || device.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(section.wrong("device", value, "must be a vdev or a PCI address"));
-    }
-    if others.iter().any(|p| p.device == device) {
-        return Err(section.wrong("device", value, "is the device of another port"));
-    }
-    let taken = |p: &Port| p.host_tap.is_some() && p.host_tap.as_deref() == interface(device);
-    if others.iter().any(taken) {
-        return Err(section.wrong("device", value, "has the interface that is a host_tap"));
-    }
+    let vlan = vlan::vlan(section, number, stated)?;
+    let device = match vlan {
+        None => device(section, others)?,
+        Some(_) => {
+            vlan::refuse_device_keys(section)?;
+            ""
+        }
+    };
     let mac = mac(section)?;
     let mut addresses: Vec<Prefixed> = Vec::new();
     for (text, value) in section.texts("addresses")? {
@@ -136,6 +168,7 @@ fn port(section: &Section<'_>, others: &[Port]) -> Result<Port, ConfigError> {
     let port = Port {
         name,
         device: device.to_owned(),
+        vlan,
         mac,
         addresses,
         mtu,
@@ -148,6 +181,22 @@ fn port(section: &Section<'_>, others: &[Port]) -> Result<Port, ConfigError> {
     };
     section.finish(PORT_LATER)?;
     Ok(port)
+}
+
+/// The key `device` of a port that has one.
+fn device<'a>(section: &Section<'a>, others: &[Port]) -> Result<&'a str, ConfigError> {
+    let (device, value) = section.text("device")?.ok_or_else(|| section.missing("device"))?;
+    if device.is_empty() || device.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(section.wrong("device", value, "must be a vdev or a PCI address"));
+    }
+    if others.iter().any(|p| p.device == device) {
+        return Err(section.wrong("device", value, "is the device of another port"));
+    }
+    let taken = |p: &Port| p.host_tap.is_some() && p.host_tap.as_deref() == interface(device);
+    if others.iter().any(taken) {
+        return Err(section.wrong("device", value, "has the interface that is a host_tap"));
+    }
+    Ok(device)
 }
 
 /// The kernel interface of a vdev, such as `sg-lan` of `net_tap0,iface=sg-lan`.
@@ -229,7 +278,7 @@ fn own_address(
 }
 
 /// The key `mac`: six hexadecimal bytes, not a group address (IEEE 802, the first bit).
-fn mac(section: &Section<'_>) -> Result<Option<[u8; 6]>, ConfigError> {
+pub(super) fn mac(section: &Section<'_>) -> Result<Option<[u8; 6]>, ConfigError> {
     let Some((text, value)) = section.text("mac")? else { return Ok(None) };
     let bytes: Option<Vec<u8>> = text
         .split(':')

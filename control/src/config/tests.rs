@@ -128,6 +128,7 @@ fn the_reference_names_every_knob_with_its_default() {
         "rx_descriptors",
         "tx_descriptors",
         "promiscuous",
+        "vlan",
         "to",
         "via",
         "port",
@@ -159,7 +160,7 @@ fn a_mistake_has_its_place() {
         parse(&text).unwrap_err().to_string(),
         "dir/g.toml:13:1: [[port]] has no key \"no_such_key\"; it takes addresses, \
          device, host_tap, mac, mtu, name, promiscuous, rx_descriptors, rx_queues, \
-         tx_descriptors, tx_queues"
+         tx_descriptors, tx_queues, vlan"
     );
     assert_eq!(
         parse(&GOOD.replace("mtu = 1300", "mtu = 10")).unwrap_err().to_string(),
@@ -193,7 +194,6 @@ fn mistakes_in_ports() {
         ("mtu = 1300", "host_tap = \"sg-lan\"", "is the interface of a port's own device"),
         ("mtu = 1300", "host_tap = \"sg-wan\"", "is the interface of a port's own device"),
         ("mac = \"02:00:00:00:10:01\"", "host_tap = \"sg-wan\"", "that is a host_tap"),
-        ("mtu = 1300", "vlan = 3", "vlan is not supported in this version"),
         ("mtu = 1300", "rx_queues = 257", "must be a number from 1 to 256"),
         ("mtu = 1300", "rx_descriptors = 1", "must be a number from 64 to 32768"),
         ("mtu = 1300", "promiscuous = 2", "must be true, false, 0 or 1"),
@@ -211,6 +211,114 @@ fn mistakes_in_ports() {
         assert!(error.message.contains(message), "{to}: {error}");
         assert!(error.line > 1, "{error}");
     }
+}
+
+/// [`GOOD`] with another `[[port]]` of these lines in front, so that what it refers to comes later
+/// in the file.
+fn with_port(lines: &str) -> Result<Config, ConfigError> {
+    parse(&format!("[[port]]\n{lines}\n{GOOD}"))
+}
+
+#[test]
+fn sub_interfaces_are_named_as_in_linux_or_by_keys() {
+    let lan_device = "device = \"net_tap0,iface=sg-lan\"";
+    for (lines, parent, id, mtu) in [
+        ("name = \"wan.10\"", 2, 10, 1300),
+        ("name = \"wan.4094\"\nvlan = 4094", 2, 4094, 1300),
+        ("name = \"lan.1\"\nmtu = 1400", 1, 1, 1400),
+        ("name = \"guests\"\ndevice = \"lan\"\nvlan = 7", 1, 7, 1500),
+        ("name = \"lan.7\"\ndevice = \"lan\"", 1, 7, 1500),
+        (&format!("name = \"guests\"\n{lan_device}\nvlan = 7"), 1, 7, 1500),
+        (&format!("name = \"lan.7\"\n{lan_device}"), 1, 7, 1500),
+        // A dotted name says nothing where other keys say it all.
+        ("name = \"x.9\"\ndevice = \"lan\"\nvlan = 7", 1, 7, 1500),
+    ] {
+        let config = with_port(lines).unwrap_or_else(|e| panic!("{lines}: {e}"));
+        let [sub, lan, wan] = &config.ports[..] else { panic!("three ports") };
+        assert_eq!((sub.vlan, sub.mtu), (Some(Vlan { parent, id }), mtu), "{lines}");
+        assert!(!sub.has_device() && lan.has_device() && wan.has_device());
+        assert_eq!((sub.device.as_str(), sub.mac), ("", config.ports[parent].mac));
+        let mut macs = [[1; 6], [2; 6], [3; 6]];
+        config.share_macs(&mut macs);
+        assert_eq!(macs[0], [parent as u8 + 1; 6]);
+    }
+    // Two of one device, and one id on two devices; routes and neighbours know them.
+    let more = "[[port]]\nname = \"wan.10\"\naddresses = [\"10.0.10.1/24\"]\n\
+                [[port]]\nname = \"a\"\ndevice = \"net_tap1,iface=sg-wan\"\nvlan = 20\n\
+                [[port]]\nname = \"b\"\ndevice = \"net_tap1,iface=sg-wan\"\nvlan = 30\n\
+                [[port]]\nname = \"lan.10\"\nmac = \"02:00:00:00:10:01\"\n\
+                [[route]]\nto = \"10.9.0.0/16\"\nvia = \"10.0.10.9\"\nport = \"wan.10\"\n\
+                [[neighbour]]\naddress = \"10.0.10.9\"\nmac = \"02:00:00:00:00:09\"\n\
+                port = \"wan.10\"\n";
+    let config = parse(&format!("{GOOD}{more}")).unwrap();
+    let vlans: Vec<_> =
+        config.ports.iter().filter_map(|p| Some((p.vlan?.parent, p.vlan?.id))).collect();
+    assert_eq!(vlans, [(1, 10), (1, 20), (1, 30), (0, 10)]);
+    assert_eq!((config.routes[1].port, config.neighbours[1].port), (2, 2));
+    // A dot in the name of a port with a device is a dot.
+    let config = with_port("name = \"wan.10\"\ndevice = \"net_null0\"").unwrap();
+    assert_eq!((config.ports[0].vlan, config.ports[0].device.as_str()), (None, "net_null0"));
+}
+
+#[test]
+fn mistakes_in_sub_interfaces() {
+    let v6 = "addresses = [\"fd00:99::1/64\"]";
+    for (lines, message) in [
+        ("name = \"wan.0\"", "what follows \"wan.\" is no VLAN id from 1 to 4094"),
+        ("name = \"wan.4095\"", "name = \"wan.4095\": what follows \"wan.\" is no VLAN id"),
+        ("name = \"wan.x\"", "what follows \"wan.\" is no VLAN id"),
+        ("name = \"wam.10\"", "name = \"wam.10\": has no device, and there is no port \"wam\""),
+        ("name = \"guests\"", "[[port]] needs the key \"device\""),
+        ("name = \"guests\"\nvlan = 7", "needs the key \"device\": the port that VLAN 7 is of"),
+        ("name = \"wan.10\"\nvlan = 11", "vlan = 11: the name says 10"),
+        ("name = \"wan.10\"\nvlan = 0", "vlan = 0: must be a number from 1 to 4094"),
+        ("name = \"g\"\ndevice = \"lan\"\nvlan = 4095", "must be a number from 1 to 4094"),
+        ("name = \"g\"\ndevice = \"dmz\"\nvlan = 7", "must be the name or the device of the port"),
+        ("name = \"g\"\ndevice = \"g\"\nvlan = 7", "must be the name or the device of the port"),
+        ("name = \"g\"\ndevice = \"lan\"", "its sub-interface needs the key \"vlan\""),
+        ("name = \"wan.1\"\nmtu = 1301", "mtu = 1301: must not exceed that of port \"wan\", 1300"),
+        ("name = \"lan.1\"\nmac = \"02:00:00:00:10:02\"", "must be that of port \"lan\""),
+        ("name = \"wan.1\"\nmac = \"02:00:00:00:10:02\"", "must be that of port \"wan\""),
+        ("name = \"wan.1\"\nrx_queues = 1", "rx_queues = 1: a sub-interface has no device"),
+        ("name = \"wan.1\"\ntx_queues = 1", "a sub-interface has no device of its own"),
+        ("name = \"wan.1\"\nrx_descriptors = 64", "a sub-interface has no device of its own"),
+        ("name = \"wan.1\"\ntx_descriptors = 64", "a sub-interface has no device of its own"),
+        ("name = \"wan.1\"\npromiscuous = false", "a sub-interface has no device of its own"),
+        ("name = \"wan.1\"\nhost_tap = \"sg-wan\"", "has the interface that is a host_tap"),
+        (
+            "name = \"a\"\ndevice = \"wan\"\nvlan = 5\n[[port]]\nname = \"wan.5\"",
+            "name = \"wan.5\": port \"a\" is the same VLAN of the same device",
+        ),
+        (
+            "name = \"wan.5\"\n[[port]]\nname = \"wan.5.6\"",
+            "name = \"wan.5.6\": the port \"wan.5\" is a sub-interface itself",
+        ),
+        (
+            "name = \"a\"\ndevice = \"b\"\nvlan = 1\n\
+             [[port]]\nname = \"b\"\ndevice = \"a\"\nvlan = 1",
+            "device = \"b\": the port \"b\" is a sub-interface itself",
+        ),
+        ("name = \"wan.1\"\nno_such_key = 1", "has no key \"no_such_key\""),
+    ] {
+        let error = with_port(lines).unwrap_err();
+        assert!(error.message.contains(message), "{lines}: {error}");
+        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    }
+    let small = GOOD.replace("mtu = 1300", "mtu = 1000");
+    let error = parse(&format!("{small}[[port]]\nname = \"wan.1\"\n{v6}\n")).unwrap_err();
+    assert!(error.message.contains("\"wan\" an MTU below 1280"), "{error}");
+    // Each is a port to be counted, only some are devices.
+    let many = |n: usize, more: &str| {
+        let port =
+            |n| format!("[[port]]\nname = \"p{n}\"\n{}\n", more.replace('N', &format!("{n}")));
+        parse(&(GOOD.to_owned() + &(1..=n).map(port).collect::<String>()))
+    };
+    let vlan = "device = \"lan\"\nvlan = N";
+    assert_eq!(many(126, vlan).unwrap().ports.len(), PORTS_MAX);
+    assert!(many(127, vlan).unwrap_err().message.contains("more than 128 ports are not"));
+    assert_eq!(many(30, "device = \"net_nullN\"").unwrap().ports.len(), DEVICES_MAX);
+    let error = many(31, "device = \"net_nullN\"").unwrap_err();
+    assert!(error.message.contains("more than 32 ports with a device"), "{error}");
 }
 
 #[test]

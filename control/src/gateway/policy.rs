@@ -318,12 +318,13 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         let key = |p: &crate::config::Port| {
             let sizes = (p.mtu, p.rx_descriptors, p.tx_descriptors, p.promiscuous);
             let queues = (p.rx_queues, p.tx_queues);
-            (p.name.clone(), p.device.clone(), p.host_tap.clone(), p.mac, sizes, queues)
+            let behind = (p.device.clone(), p.vlan, p.host_tap.clone());
+            (p.name.clone(), behind, p.mac, sizes, queues)
         };
         c.ports.iter().map(key).collect::<Vec<_>>()
     };
     if ports(old) != ports(new) {
-        return Some("ports, their devices, taps, MAC addresses, MTUs and queues");
+        return Some("ports, their devices, VLANs, taps, MAC addresses, MTUs and queues");
     }
     if old.eal != new.eal {
         return Some("[eal]");

@@ -340,3 +340,46 @@ fn an_output_that_cannot_be_written_is_named_and_the_input_is_never_overwritten(
     assert!(run(&folder.path("link")).ends_with(": is also the capture to read"));
     assert_eq!(std::fs::read(&input).unwrap(), before);
 }
+
+/// The wan port as a trunk: nothing on it but VLAN 10, with the addresses the port had.
+fn trunk() -> String {
+    let sub = "[[port]]\nname = \"wan.10\"\naddresses = [\"203.0.113.1/24\"]";
+    CONFIG
+        .replace("addresses = [\"203.0.113.1/24\"]", &format!("\n{sub}"))
+        .replace("11:80\"\nport = \"wan\"", "11:80\"\nport = \"wan.10\"")
+}
+
+#[test]
+fn a_sub_interface_s_frames_come_with_or_without_their_tag() {
+    let wan_mac = Mac([0x02, 0x53, 0x47, 0, 0, 1]);
+    let mac = |last| Mac([2, 0, 0, 0, last, 0x80]);
+    let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let (client, server, ours) = ("10.1.0.11:4000", "203.0.113.51:53", "203.0.113.1:4000");
+    let out = Packet::udp(at(client), at(server)).macs(mac(0x10), Mac([2, 0, 0, 0, 0x10, 1]));
+    let back = Packet::udp(at(server), at(ours)).macs(mac(0x11), wan_mac);
+    for eal in ["", "[eal]\nworker_cores = [1, 1]\n", "[eal]\nworker_cores = [1, 1, 1]\n"] {
+        let folder = Folder::new();
+        folder.write("gateway.toml", &(eal.to_owned() + &trunk()));
+        folder.write("rules.v4", &RULES.replace("-o wan ", "-o wan.+ "));
+        // Ports of the file: lan, wan, wan.10.
+        let file = File::create(folder.path("in.pcapng")).unwrap();
+        let mut writer = Writer::new(file, &["lan", "wan", "wan.10"]).unwrap();
+        let frames = [(0, out.to_vec()), (1, back.tag(10).to_vec()), (2, back.to_vec())];
+        for (n, (port, bytes)) in frames.iter().enumerate() {
+            writer.frame(PortId(*port), START_NS + n as u64 * MS, bytes).unwrap();
+        }
+        writer.finish().unwrap();
+        let (told, _) = folder.try_replay(true).unwrap();
+        let file = File::open(folder.path("out.pcapng")).unwrap();
+        let mut reader = Reader::new(file, &["lan", "wan", "wan.10"]).unwrap();
+        let sent: Vec<Captured> = std::iter::from_fn(|| reader.next().unwrap()).collect();
+        let ports: Vec<u8> = sent.iter().map(|s| s.port.0).collect();
+        assert_eq!(ports, [1, 0, 0], "{eal}{told}");
+        let expected =
+            Packet::udp(at(ours), at(server)).macs(wan_mac, mac(0x11)).ttl(63).tag(10).to_vec();
+        assert_eq!(sent[0].bytes, expected, "{eal}");
+        assert_eq!(sent[1].bytes, sent[2].bytes);
+        assert_eq!(parse(&sent[1].bytes, sent[1].bytes.len()).unwrap().vlan, None);
+        assert!(told.contains("log: ") && told.contains("IN=lan OUT=wan.10 "), "{told}");
+    }
+}

@@ -40,6 +40,11 @@ impl Frame for Mbuf {
     }
 
     #[inline]
+    fn push_front(&mut self, n: usize) -> bool {
+        self.prepend(n).is_some()
+    }
+
+    #[inline]
     fn prefetch(&self) {
         if let Some(first) = Mbuf::head(self).first() {
             prefetch_read(first);

@@ -9,17 +9,33 @@ use crate::rules::facts::PortId;
 /// Largest frame that can be generated, as with a mempool of 2 KiB buffers.
 const FRAME_MAX: usize = 2048;
 
-/// A frame in ordinary memory: a first segment and what follows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Room in front of a frame, as in DPDK's buffers.
+const HEADROOM: usize = 128;
+
+/// A frame in ordinary memory: a first segment and what follows it. Frames are equal if their
+/// segments are.
+#[derive(Debug, Clone, Eq)]
 pub struct MemoryFrame {
     head: Vec<u8>,
     tail: Vec<Vec<u8>>,
+    headroom: usize,
+}
+
+impl PartialEq for MemoryFrame {
+    fn eq(&self, other: &MemoryFrame) -> bool {
+        (&self.head, &self.tail) == (&other.head, &other.tail)
+    }
 }
 
 impl MemoryFrame {
     /// One segment.
     pub fn new(bytes: impl Into<Vec<u8>>) -> MemoryFrame {
-        MemoryFrame { head: bytes.into(), tail: Vec::new() }
+        MemoryFrame { head: bytes.into(), tail: Vec::new(), headroom: HEADROOM }
+    }
+
+    /// The same with room for only `n` more bytes in front.
+    pub fn with_headroom(self, n: usize) -> MemoryFrame {
+        MemoryFrame { headroom: n, ..self }
     }
 
     /// A chain of segments cut after each of `lengths` bytes; the rest is the last segment.
@@ -34,7 +50,7 @@ impl MemoryFrame {
         if !rest.is_empty() || segments.is_empty() {
             segments.push(rest.to_vec());
         }
-        MemoryFrame { head: segments.remove(0), tail: segments }
+        MemoryFrame { head: segments.remove(0), tail: segments, headroom: HEADROOM }
     }
 
     /// All bytes in one piece.
@@ -75,6 +91,14 @@ impl Frame for MemoryFrame {
             return false;
         }
         self.head.drain(..n);
+        self.headroom += n;
+        true
+    }
+
+    fn push_front(&mut self, n: usize) -> bool {
+        let Some(left) = self.headroom.checked_sub(n) else { return false };
+        self.headroom = left;
+        self.head.splice(..0, core::iter::repeat_n(0, n));
         true
     }
 
@@ -160,6 +184,16 @@ mod tests {
             frame.truncate(len);
             assert_eq!(frame.bytes(), bytes[..len.min(100)]);
         }
+    }
+
+    #[test]
+    fn a_head_grows_as_far_as_there_is_room() {
+        let mut frame = MemoryFrame::chain(&[1, 2, 3], &[2]).with_headroom(3);
+        assert!(frame.strip_front(1));
+        assert!(!frame.push_front(5));
+        assert!(frame.push_front(4));
+        assert_eq!(frame.bytes(), [0, 0, 0, 0, 2, 3]);
+        assert!(!frame.push_front(1));
     }
 
     #[test]

@@ -92,13 +92,22 @@ impl<P: FramePool> Pipeline<P> {
             frame.prefetch();
             bytes += frame.total_len() as u64;
         }
+        if self.is_trunk(port) {
+            return self.burst_of_trunk(pool, port, frames, now);
+        }
+        self.count_received(port, frames.len() as u64, bytes);
+        self.arrived(pool, port.into(), frames, now);
+    }
+
+    /// Counts frames that a device has received; those of a host tap the box has made itself.
+    #[inline]
+    pub(crate) fn count_received(&self, port: PortId, packets: u64, bytes: u64) {
         if self.is_host_tap(port) {
-            self.links.counters.generated.add(frames.len() as u64);
+            self.links.counters.generated.add(packets);
         } else if let Some(counters) = self.links.counters.ports.get(port.0 as usize) {
-            counters.rx_packets.add(frames.len() as u64);
+            counters.rx_packets.add(packets);
             counters.rx_bytes.add(bytes);
         }
-        self.arrived(pool, port.into(), frames, now);
     }
 
     /// The same for frames that have been counted.

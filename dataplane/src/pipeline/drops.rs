@@ -64,6 +64,7 @@ reasons! {
     NoMbuf "no-mbuf" "The mempool had no mbuf for a packet to be generated.";
     TxFull "tx-full" "The transmit queue stayed full.";
     TxChain "tx-chain" "The driver sends single segments and the packet does not fit one.";
+    NoHeadroom "no-headroom" "The packet's buffer has no room in front for the VLAN tag.";
     TransportChecksum "transport-checksum" "For the gateway itself, with a wrong TCP, UDP or ICMP checksum.";
     NotAccepted "not-accepted" "For the gateway itself, of a protocol that nothing answers.";
     Handoff "handoff" "The lcore that should take the frame had no room for it, or the conn changed hands too often.";

@@ -31,6 +31,10 @@ pub trait Frame: Sized {
     /// Removes `n` bytes from the front of the first segment; false if they are not there.
     fn strip_front(&mut self, n: usize) -> bool;
 
+    /// Adds `n` bytes, contents undefined, to the front of the first segment; false, and nothing
+    /// done, if its buffer has no room there.
+    fn push_front(&mut self, n: usize) -> bool;
+
     /// Asks for the head's first line to be brought into the cache.
     fn prefetch(&self);
 

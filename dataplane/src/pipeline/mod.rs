@@ -18,6 +18,7 @@
 //! | `translate` | the nat table and the edit of packets |
 //! | `answers` | ICMP errors and resets |
 //! | `untracked` | the cached paths of packets that no conn carries |
+//! | `vlan` | sub-interfaces: tags taken off and put on |
 //! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
 //! | `place`, `handoff` | whose queues and conns are whose; frames for other lcores |
 //! | `service` | what the control core asks for |
@@ -49,6 +50,7 @@ pub(crate) mod track;
 pub(crate) mod transit;
 pub(crate) mod translate;
 pub(crate) mod untracked;
+pub(crate) mod vlan;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -147,6 +149,8 @@ pub struct Pipeline<P: FramePool> {
     /// The neighbour table's news that held frames have been looked at for.
     heard: u32,
     outputs: Box<[neighbours::Output<P::Frame>]>,
+    /// By port number: those whose devices have VLAN sub-interfaces.
+    trunks: vlan::Trunks<P::Frame>,
     /// Frames for other lcores, by lcore.
     outbound: Box<[handoff::Outbound<P::Frame>]>,
     random: Random,
@@ -163,14 +167,16 @@ const OUTBOX_MAX: usize = 512;
 impl<P: FramePool> Pipeline<P> {
     /// With the policy to start with; `seed` drives the choice of random ports.
     pub fn new(
-        place: Place,
+        mut place: Place,
         store: Store,
         snapshot: Arc<Snapshot>,
         links: Links,
         seed: u64,
     ) -> Pipeline<P> {
         let epoch = links.neighbours.epoch();
-        let outputs = snapshot.ports.iter().map(|_| neighbours::Output::default()).collect();
+        let wires = vlan::wires(&snapshot.ports, &mut place);
+        let outputs = wires.map(neighbours::Output::new).collect();
+        let trunks = vlan::trunks(&snapshot.ports);
         let others = if place.is_alone() { 0 } else { place.lcores() };
         let table = store.shared().clone();
         Pipeline {
@@ -186,6 +192,7 @@ impl<P: FramePool> Pipeline<P> {
             held: Held::default(),
             heard: 0,
             outputs,
+            trunks,
             outbound: (0..others).map(|_| handoff::Outbound::new()).collect(),
             place,
             random: Random(seed | 1),

@@ -15,6 +15,7 @@ use crate::pipeline::neighbour::{Evidence, Resolved, State};
 use crate::pipeline::route::Destination;
 use crate::pipeline::snapshot::PortSettings;
 use crate::pipeline::transit::{Exit, Transit};
+use crate::pipeline::vlan::{self, Wire};
 use crate::pipeline::{At, Pipeline, World};
 use crate::rules::facts::PortId;
 use crate::time::Now;
@@ -67,23 +68,30 @@ impl<F> Held<F> {
 /// Frames on their way out of one port: a burst as the driver takes it, and what goes beyond.
 #[derive(Debug)]
 pub(crate) struct Output<F> {
+    wire: Wire,
     burst: Burst<F>,
     more: ArrayVec<F, { OUTPUT_MAX - BURST_MAX }>,
 }
 
-impl<F> Default for Output<F> {
-    fn default() -> Output<F> {
-        Output { burst: Burst::new(), more: ArrayVec::new() }
+impl<F: Frame> Output<F> {
+    pub(crate) fn new(wire: Wire) -> Output<F> {
+        Output { wire, burst: Burst::new(), more: ArrayVec::new() }
     }
-}
 
-impl<F> Output<F> {
-    /// Gives the frame back when there is no room.
+    /// Takes a frame, tagged as its wire wants it; gives it back when there is no room.
     #[inline]
-    fn push(&mut self, frame: F) -> Result<(), F> {
+    fn push(&mut self, mut frame: F) -> Result<(), (F, DropReason)> {
+        if let Some(tci) = self.wire.tag
+            && !vlan::put_tag(&mut frame, tci)
+        {
+            return Err((frame, DropReason::NoHeadroom));
+        }
         match self.burst.try_push(frame) {
             Ok(()) => Ok(()),
-            Err(full) => self.more.try_push(full.element()).map_err(|full| full.element()),
+            Err(full) => {
+                let more = self.more.try_push(full.element());
+                more.map_err(|full| (full.element(), DropReason::TxFull))
+            }
         }
     }
 }
@@ -220,20 +228,22 @@ impl<P: FramePool> Pipeline<P> {
             return self.hand_over(lcore, Handed { frame, port, stage, hops, mark });
         }
         let output = self.outputs.get_mut(port.0 as usize);
-        if let Some(Err(frame)) = output.map(|o| o.push(frame)) {
-            self.drop_frame(frame, DropReason::TxFull);
+        if let Some(Err((frame, reason))) = output.map(|o| o.push(frame)) {
+            self.drop_frame(frame, reason);
         }
     }
 
-    /// Hands every output to `send(port, frames)`, which leaves in `frames` what the device did not
-    /// take, and returns how many it could never send; after a few tries the rest is dropped.
+    /// Hands every output to `send(port, frames)`, `port` being the one whose device it is, which
+    /// leaves in `frames` what the device did not take, and returns how many it could never send;
+    /// after a few tries the rest is dropped.
     pub fn flush(&mut self, mut send: impl FnMut(PortId, &mut Burst<P::Frame>) -> usize) {
         let Pipeline { outputs, links, world, .. } = self;
         for (number, output) in outputs.iter_mut().enumerate() {
-            let port = PortId(number as u8);
+            let device = output.wire.device;
             while !output.burst.is_empty() {
-                let taken = send_burst(&links.counters, port, &mut output.burst, &mut send);
-                count_sent(&links.counters, port, world.as_ref(), taken);
+                let mut send = |burst: &mut Burst<P::Frame>| send(device, burst);
+                let taken = send_burst(&links.counters, &mut output.burst, &mut send);
+                count_sent(&links.counters, PortId(number as u8), world.as_ref(), taken);
                 let n = output.more.len().min(BURST_MAX);
                 output.burst.extend(output.more.drain(..n));
             }
@@ -375,14 +385,13 @@ const ALL_NODES: Address = Address::v6(0xff02 << 112 | 1);
 #[inline]
 fn send_burst<F: Frame>(
     counters: &LcoreCounters,
-    port: PortId,
     burst: &mut Burst<F>,
-    send: &mut impl FnMut(PortId, &mut Burst<F>) -> usize,
+    send: &mut impl FnMut(&mut Burst<F>) -> usize,
 ) -> (u64, u64) {
     let bytes: u64 = burst.iter().map(|f| f.total_len() as u64).sum();
     let mut packets = burst.len() as u64;
     for _ in 0..TX_TRIES {
-        let gone = send(port, burst) as u64;
+        let gone = send(burst) as u64;
         if gone > 0 {
             packets -= gone;
             counters.drops[DropReason::TxChain as usize].add(gone);

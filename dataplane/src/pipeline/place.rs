@@ -158,6 +158,15 @@ impl Place {
         owners.get(steering.queue(tuple) as usize).is_none_or(|&owner| owner == self.lcore)
     }
 
+    /// Gives a port without a device the place of the one whose device carries its frames: its
+    /// new conns are spread, its answers come in, and its frames are sent, as that one's.
+    pub(crate) fn follow(&mut self, port: PortId, device: PortId) {
+        let of_device = self.ports.get(device.0 as usize).cloned();
+        if let (Some(place), Some(of_device)) = (self.ports.get_mut(port.0 as usize), of_device) {
+            *place = of_device;
+        }
+    }
+
     /// The other lcore that sends on `port`, if this one has no queue there.
     #[inline(always)]
     pub fn sender(&self, port: PortId) -> Option<u8> {
@@ -207,6 +216,23 @@ mod tests {
         assert_eq!(senders, [Some(0), Some(1), Some(0), Some(1), Some(0)]);
         assert_eq!(layout.receiver(PortId(0), 6), 1, "more queues than lcores go round");
         assert_eq!(layout.sender(PortId(1), 3), None);
+    }
+
+    #[test]
+    fn a_port_that_another_carries_has_its_place() {
+        let queues =
+            vec![Queues { rx: 0, tx: 0 }, Queues { rx: 2, tx: 1 }, Queues { rx: 1, tx: 1 }];
+        let layout = Layout::new(2, queues);
+        for (lcore, (to_1, to_2)) in [(0, (Some(1), None)), (1, (None, Some(0)))] {
+            let mut place = layout.place(lcore);
+            assert!((0..100).any(|n| place.elsewhere(PortId(0), n << 30).is_some()));
+            place.follow(PortId(0), PortId(1));
+            assert_eq!(place.sender(PortId(0)), to_1, "{lcore}");
+            assert!((0..100).all(|n| place.elsewhere(PortId(0), n << 30).is_none()));
+            place.follow(PortId(0), PortId(2));
+            assert_eq!(place.sender(PortId(0)), to_2, "{lcore}");
+            assert!((0..100).any(|n| place.elsewhere(PortId(0), n << 30).is_some()));
+        }
     }
 
     #[test]

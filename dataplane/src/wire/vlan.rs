@@ -44,6 +44,14 @@ impl View<'_> {
     }
 }
 
+/// The tag control word of a frame; `None` if it is not tagged, or ends within its tag.
+#[inline]
+pub fn peek(frame: &[u8]) -> Option<u16> {
+    let head = frame.first_chunk::<{ MACS + TAG_LEN }>()?;
+    let tagged = u16::from_be_bytes([head[MACS], head[MACS + 1]]) == ether_type::VLAN;
+    tagged.then(|| u16::from_be_bytes([head[MACS + 2], head[MACS + 3]]))
+}
+
 /// Writes a tag into a frame that has just been grown by four bytes at its *front*: the MACs move
 /// there and the tag takes their old place. False if there are no MACs to move.
 pub fn push(frame: &mut [u8], tci: u16) -> bool {
@@ -57,11 +65,8 @@ pub fn push(frame: &mut [u8], tci: u16) -> bool {
 /// Takes the tag out of a frame by moving the MACs over it: afterwards the frame starts four bytes
 /// later. Gives the tag control word, `None` (and no change) if the frame is not tagged.
 pub fn pop(frame: &mut [u8]) -> Option<u16> {
+    let tci = peek(frame)?;
     let head = frame.first_chunk_mut::<{ MACS + TAG_LEN }>()?;
-    if u16::from_be_bytes([head[MACS], head[MACS + 1]]) != ether_type::VLAN {
-        return None;
-    }
-    let tci = u16::from_be_bytes([head[MACS + 2], head[MACS + 3]]);
     head.copy_within(..MACS, TAG_LEN);
     Some(tci)
 }
@@ -92,9 +97,13 @@ mod tests {
         assert_eq!((link.ether_type, link.l3), (ether_type::IPV4, 18));
         assert_eq!(buffer[..12], plain[..12]);
         assert!(set_tci(&mut buffer, 7));
+        assert_eq!(
+            (peek(&buffer), peek(&buffer[..16]), peek(&buffer[..15])),
+            (Some(7), Some(7), None)
+        );
         assert_eq!(pop(&mut buffer), Some(7));
         assert_eq!(buffer[4..], plain);
-        assert_eq!(pop(&mut buffer[4..]), None);
+        assert_eq!((peek(&buffer[4..]), pop(&mut buffer[4..])), (None, None));
         assert!(!set_tci(&mut buffer[4..], 7));
         assert!(!push(&mut buffer[..15], 1));
         let tag = View(&[0xa0, 0x64, 0x86, 0xdd]);

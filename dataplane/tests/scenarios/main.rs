@@ -15,3 +15,4 @@ mod robustness;
 mod rules;
 mod segments;
 mod tracking;
+mod vlan;

@@ -42,9 +42,10 @@ const PROVOKED: [(DropReason, &str); 33] = [
 ];
 
 /// The same for what befalls frames at the edges.
-const AT_THE_EDGES: [(DropReason, &str); 4] = [
+const AT_THE_EDGES: [(DropReason, &str); 5] = [
     (NoMbuf, include_str!("robustness.rs")),
     (TxFull, include_str!("robustness.rs")),
+    (NoHeadroom, include_str!("vlan.rs")),
     (Stopped, include_str!("links.rs")),
     (NotAccepted, include_str!("links.rs")),
 ];

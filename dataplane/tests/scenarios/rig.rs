@@ -29,7 +29,7 @@ use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::messages::{BATCH_MAX, FromLcore, Slice, ToLcore};
 use dataplane::pipeline::neighbour::{Event, NeighbourTable, Timers};
 use dataplane::pipeline::neighbours;
-use dataplane::pipeline::place::Layout;
+use dataplane::pipeline::place::{Layout, Queues};
 use dataplane::pipeline::route::{PortAddress, RouteKind, Routes, StaticRoute};
 use dataplane::pipeline::snapshot::{
     FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
@@ -42,7 +42,7 @@ use dataplane::rules::model::{Policy as ChainPolicy, Rule, Ruleset};
 use dataplane::time::{Now, TICKS_PER_SEC, Tick};
 use dataplane::wire::address::Address;
 use dataplane::wire::build::packet::Packet;
-use dataplane::wire::ethernet::Mac;
+use dataplane::wire::ethernet::{self, Mac, ether_type};
 use dataplane::wire::headers::{self, Headers};
 
 pub(crate) const LAN: PortId = PortId(0);
@@ -89,7 +89,13 @@ pub(crate) struct Setup {
     pub(crate) host_taps: bool,
     /// Lcores that rules are counted for.
     pub(crate) lcores: usize,
+    /// Sub-interfaces, as ports 2 and on.
+    pub(crate) vlans: Vec<Vlan>,
 }
+
+/// A sub-interface: its name, whose frames carry which id, its MTU.
+#[derive(Clone, Copy)]
+pub(crate) struct Vlan(pub(crate) &'static str, pub(crate) PortId, pub(crate) u16, pub(crate) u32);
 
 pub(crate) fn route(to: &str, prefix_len: u8, via: Option<&str>, port: PortId) -> StaticRoute {
     StaticRoute {
@@ -128,6 +134,7 @@ impl Default for Setup {
             burst_max: 32,
             host_taps: false,
             lcores: 1,
+            vlans: Vec::new(),
         }
     }
 }
@@ -180,6 +187,9 @@ impl Setup {
         let device = PortKind::Device;
         let mut ports =
             vec![("lan", LAN_MAC, self.mtu[0], device), ("wan", WAN_MAC, self.mtu[1], device)];
+        for &Vlan(name, parent, id, mtu) in &self.vlans {
+            ports.push((name, ports[parent.0 as usize].1, mtu, PortKind::Vlan { parent, id }));
+        }
         let names: Vec<&str> = ports.iter().map(|p| p.0).collect();
         for (of, number) in [(LAN, 0), (WAN, 1)].into_iter().filter(|_| self.host_taps) {
             let (_, mac, mtu, _) = ports[number];
@@ -221,7 +231,7 @@ impl Setup {
 
     /// Ports, those of the kernel's interfaces included.
     pub(crate) fn ports(&self) -> usize {
-        if self.host_taps { 4 } else { 2 }
+        2 + self.vlans.len() + if self.host_taps { 2 } else { 0 }
     }
 
     pub(crate) fn start(self) -> Rig {
@@ -288,7 +298,7 @@ impl Sent {
     }
 
     pub(crate) fn is_arp(&self) -> bool {
-        self.bytes[12..14] == [8, 6]
+        ethernet::parse(&self.bytes).is_some_and(|link| link.ether_type == ether_type::ARP)
     }
 
     fn check(&self) {
@@ -373,7 +383,9 @@ impl Rig {
         };
         let snapshot = Arc::new(setup.snapshot(1));
         let store = Store::new(shared.clone(), 0);
-        let place = Layout::alone(ports).place(0);
+        let mut layout = Layout::alone(ports);
+        layout.queues[2..2 + setup.vlans.len()].fill(Queues { rx: 0, tx: 0 });
+        let place = layout.place(0);
         let pipeline = Pipeline::new(place, store, snapshot.clone(), links, 42);
         let (mailbox, end) = mailbox();
         let rings = rings::mesh(1).remove(0);
@@ -654,7 +666,11 @@ impl Rig {
         let c = &self.counters;
         let rx: u64 = c.ports.iter().map(|p| p.rx_packets.get()).sum();
         let tx: u64 = c.ports.iter().map(|p| p.tx_packets.get()).sum();
-        let taps = c.ports.iter().skip(2).map(|p| p.rx_packets.get() + p.tx_packets.get());
+        let taps = c
+            .ports
+            .iter()
+            .skip(2 + self.setup.vlans.len())
+            .map(|p| p.rx_packets.get() + p.tx_packets.get());
         assert_eq!(taps.sum::<u64>(), 0, "the kernel's frames are not on a wire");
         assert!(
             c.balanced(),
