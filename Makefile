@@ -3,6 +3,7 @@
 #   make demo       a gateway between two network namespaces, with real clients (as root)
 #   make baremetal  a release build with the driver of every NIC that DPDK knows
 #   make test       every test (as root: some make network namespaces)
+#   make loom       the models of what lcores share, in every interleaving (part of make test)
 #   make bench      the benchmarks, beside what else this machine has
 #   make lint       formatting and clippy, warnings as errors
 #   make install    binary, configurations and documents under PREFIX (and DESTDIR)
@@ -13,7 +14,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 DOCUMENTS = README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE
 
-.PHONY: all baremetal demo test bench lint install clean
+.PHONY: all baremetal demo test loom bench lint install clean
 
 all:
 	tests/packages.sh build
@@ -32,6 +33,14 @@ demo:
 test:
 	@tests/packages.sh test
 	@tests/run.sh
+
+# Optimised, since a model runs ten thousands of times, but not for long.
+loom: export RUSTFLAGS = --cfg loom
+loom: export CARGO_PROFILE_RELEASE_LTO = off
+loom: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS = 16
+loom:
+	@tests/packages.sh build
+	cargo test --target-dir target/loom -p dataplane --release --test loom
 
 bench:
 	@tests/packages.sh bench
