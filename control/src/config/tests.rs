@@ -315,10 +315,10 @@ fn mistakes_in_sub_interfaces() {
     };
     let vlan = "device = \"lan\"\nvlan = N";
     assert_eq!(many(126, vlan).unwrap().ports.len(), PORTS_MAX);
-    assert!(many(127, vlan).unwrap_err().message.contains("more than 128 ports are not"));
+    assert!(many(127, vlan).unwrap_err().message.contains("more than 128 ports and taps are not"));
     assert_eq!(many(30, "device = \"net_nullN\"").unwrap().ports.len(), DEVICES_MAX);
     let error = many(31, "device = \"net_nullN\"").unwrap_err();
-    assert!(error.message.contains("more than 32 ports with a device"), "{error}");
+    assert!(error.message.contains("more than 32 devices and taps"), "{error}");
 }
 
 #[test]
