@@ -1,10 +1,11 @@
 # Each of these installs what it needs first (Debian's packages, through apt-get) unless it is there.
 #
-#   make demo      a gateway between two network namespaces, with real clients (as root)
-#   make test      every test (as root: some make network namespaces)
-#   make bench     the benchmarks, beside what else this machine has
-#   make lint      formatting and clippy, warnings as errors
-#   make install   binary, configurations and documents under PREFIX (and DESTDIR)
+#   make demo       a gateway between two network namespaces, with real clients (as root)
+#   make baremetal  a release build with the driver of every NIC that DPDK knows
+#   make test       every test (as root: some make network namespaces)
+#   make bench      the benchmarks, beside what else this machine has
+#   make lint       formatting and clippy, warnings as errors
+#   make install    binary, configurations and documents under PREFIX (and DESTDIR)
 
 PREFIX ?= /usr/local
 SHELL = /bin/bash
@@ -12,11 +13,16 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 DOCUMENTS = README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE
 
-.PHONY: all demo test bench lint install clean
+.PHONY: all baremetal demo test bench lint install clean
 
 all:
 	tests/packages.sh build
 	cargo build --release
+
+baremetal:
+	@tests/packages.sh build
+	cargo build --release --features all-drivers
+	@tests/drivers.sh target/release/sluicegate all
 
 demo:
 	@tests/packages.sh demo

@@ -1,15 +1,17 @@
 //! Generates the DPDK bindings, compiles the C shim and tells cargo how to link DPDK.
 //!
 //! Release builds link DPDK's archives whole, so that the constructors of the drivers named in
-//! `DRIVERS` run: one binary, and about 1.2 times the packets of a shared build. Debug builds, and
-//! the feature `dynamic`, link the shared libraries: EAL then loads every driver the machine has.
+//! `DRIVERS` run: one binary, and about 1.2 times the packets of a shared build. The feature
+//! `all-drivers` adds the archives of all other NICs' drivers. Debug builds, and the feature
+//! `dynamic`, link the shared libraries: EAL then loads every driver the machine has.
 //!
 //! Dependents' build scripts read the DPDK version from `DEP_DPDK_VERSION`.
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 use std::{env, panic};
 
-/// Drivers linked into a static binary.
+/// Drivers linked into a static binary: virtual devices, and the NICs that most machines have.
+/// Those that need libraries of their own (NVIDIA's) come with `all-drivers` alone.
 const DRIVERS: &[&str] = &[
     "rte_bus_vdev",
     "rte_bus_pci",
@@ -23,11 +25,34 @@ const DRIVERS: &[&str] = &[
     "rte_net_af_xdp",
     "rte_net_virtio",
     "rte_net_vhost",
+    "rte_common_iavf",
+    "rte_net_e1000",
+    "rte_net_ena",
+    "rte_net_i40e",
+    "rte_net_iavf",
+    "rte_net_ice",
+    "rte_net_igc",
+    "rte_net_ixgbe",
+    "rte_net_vmxnet3",
 ];
 
 /// What DPDK's archives need from the system.
 const SYSTEM: &[&str] =
     &["numa", "pcap", "xdp", "bpf", "elf", "z", "bsd", "jansson", "crypto", "fdt"];
+
+/// With `all-drivers`: archives whose names begin so go into the binary too. The drivers of
+/// accelerators (crypto, events, raw devices, …) are none of a gateway's business, but `net_ipn3ke`
+/// calls into one.
+const CLASSES: &[&str] = &["rte_bus_", "rte_common_", "rte_mempool_", "rte_net_", "rte_raw_ifpga"];
+
+/// The drivers among them that need more than `SYSTEM`: without these libraries they are left out,
+/// and cargo says so.
+const NEEDS: &[(&str, &[&str])] = &[
+    ("rte_common_mlx5", &["ibverbs", "mlx5"]),
+    ("rte_net_mlx4", &["ibverbs", "mlx4"]),
+    ("rte_net_mlx5", &["ibverbs", "mlx5"]),
+    ("rte_net_sfc", &["atomic"]),
+];
 
 /// All that the build needs beside Rust.
 const PACKAGES: &str = "gcc libc6-dev pkg-config libclang-dev libdpdk-dev dpdk-dev";
@@ -41,9 +66,13 @@ const FUNCTIONS: &[&str] = &[
     "rte_mempool_(free|avail_count|in_use_count)",
     "rte_ring_create",
     "rte_eth_from_rings",
-    "rte_eth_dev_(get_port_by_name|get_name_by_port|info_get|configure|start|stop|close|set_mtu)",
+    "rte_eth_dev_(get_port_by_name|get_name_by_port|info_get|configure|start|stop|close|[gs]et_mtu)",
     "rte_eth_dev_(adjust_nb_rx_tx_desc|default_mac_addr_set|socket_id)",
+    "rte_eth_dev_(rss_hash_conf_get|rss_hash_update|rss_reta_query|rss_reta_update)",
+    "rte_eth_dev_set_link_(up|down)",
     "rte_eth_(rx|tx)_queue_setup",
+    "rte_eth_(add|remove)_(rx|tx)_callback",
+    "rte_eal_hotplug_add",
     "rte_eth_(promiscuous|allmulticast)_enable",
     "rte_eth_(macaddr_get|stats_get|link_get_nowait)",
 ];
@@ -81,23 +110,85 @@ fn link(core: &[&str]) {
     let libdir = pkg_config::get_variable("libdpdk", "libdir")
         .unwrap_or_else(|_| fail("libdpdk.pc names no libdir"));
     println!("cargo::rustc-link-search=native={libdir}");
+    let feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
+    let (all, dynamic) = (feature("ALL_DRIVERS"), feature("DYNAMIC"));
+    if all && dynamic {
+        fail("the features all-drivers and dynamic exclude each other");
+    }
     let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
-    if release && env::var_os("CARGO_FEATURE_DYNAMIC").is_none() {
-        for lib in DRIVERS.iter().chain(core) {
-            if !Path::new(&libdir).join(format!("lib{lib}.a")).exists() {
-                fail(&format!("the archive of {lib} is missing"));
-            }
-            println!("cargo::rustc-link-lib=static:+whole-archive,-bundle={lib}");
-        }
-        for lib in SYSTEM {
-            println!("cargo::rustc-link-lib=dylib={lib}");
-        }
+    if !dynamic && (release || all) {
+        link_archives(core, Path::new(&libdir), all);
     } else {
         // net_ring is a driver, and the one driver whose functions are called by name.
         for lib in core.iter().chain(&["rte_net_ring"]) {
             println!("cargo::rustc-link-lib=dylib={lib}");
         }
     }
+}
+
+fn link_archives(core: &[&str], libdir: &Path, all: bool) {
+    let mut drivers: Vec<String> = DRIVERS.iter().map(|lib| (*lib).to_owned()).collect();
+    let mut system: Vec<&str> = SYSTEM.to_vec();
+    if all {
+        let mut left = Vec::new();
+        for (archive, needs) in archives(libdir) {
+            match needs.iter().find(|need| !exists(need)) {
+                Some(need) => left.push(format!("{archive} (no lib{need}.so)")),
+                None => {
+                    system.extend(needs);
+                    drivers.push(archive);
+                }
+            }
+        }
+        if !left.is_empty() {
+            println!("cargo::warning=drivers left out: {}", left.join(", "));
+        }
+    }
+    drivers.extend(core.iter().map(|lib| (*lib).to_owned()));
+    drivers.sort_unstable();
+    drivers.dedup();
+    for lib in drivers {
+        if !libdir.join(format!("lib{lib}.a")).exists() {
+            fail(&format!("the archive of {lib} is missing"));
+        }
+        println!("cargo::rustc-link-lib=static:+whole-archive,-bundle={lib}");
+    }
+    system.sort_unstable();
+    system.dedup();
+    for lib in system {
+        println!("cargo::rustc-link-lib=dylib={lib}");
+    }
+}
+
+/// The archives of all drivers a gateway can use, each with the system libraries that it alone
+/// needs.
+fn archives(libdir: &Path) -> Vec<(String, &'static [&'static str])> {
+    let listed = libdir.read_dir().unwrap_or_else(|_| fail("DPDK's libdir cannot be read"));
+    let names = listed.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<_> = names
+        .filter_map(|name| Some(name.strip_prefix("lib")?.strip_suffix(".a")?.to_owned()))
+        // Of accelerators alone, and it needs libraries for these.
+        .filter(|name| name != "rte_common_qat")
+        .filter(|name| CLASSES.iter().any(|class| name.starts_with(class)))
+        .map(|name| {
+            let needs = NEEDS.iter().find(|(driver, _)| name == *driver).map_or(&[][..], |n| n.1);
+            (name, needs)
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Whether the linker will find a system library: the compiler answers with its path, or with the
+/// bare name.
+fn exists(lib: &str) -> bool {
+    let name = format!("lib{lib}.so");
+    let printed = cc::Build::new()
+        .get_compiler()
+        .to_command()
+        .arg(format!("-print-file-name={name}"))
+        .output();
+    printed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() != name)
 }
 
 /// The flags as pkg-config prints them: the pkg-config crate loses `-include` and `-march`.

@@ -206,6 +206,7 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
             mtu: port.mtu,
             promiscuous: port.promiscuous,
             mac: port.mac,
+            ..PortConfig::default()
         };
         let device = port.device.split(',').next().unwrap_or_default();
         let failed = |error| {

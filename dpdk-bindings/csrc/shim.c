@@ -2,6 +2,7 @@
 #include "shim.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The Rust side reads and writes these fields itself. */
@@ -9,6 +10,7 @@ _Static_assert(sizeof(struct rte_mbuf) == 128, "an mbuf header is two cache line
 _Static_assert(sizeof(((struct rte_mbuf *)0)->data_len) == 2, "segment lengths are 16 bit");
 _Static_assert(sizeof(((struct rte_mbuf *)0)->pkt_len) == 4, "packet lengths are 32 bit");
 _Static_assert(sizeof(((struct rte_mbuf *)0)->nb_segs) == 2, "segment counts are 16 bit");
+_Static_assert(offsetof(struct rte_mbuf, pool) < 64, "sending reads the first cache line alone");
 
 int shim_errno(void)
 {
@@ -63,6 +65,28 @@ unsigned int shim_ring_push(struct rte_ring *ring, struct rte_mbuf **mbufs, unsi
 unsigned int shim_ring_pop(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count)
 {
 	return rte_ring_dequeue_burst(ring, (void **)mbufs, count, NULL);
+}
+
+uint32_t shim_toeplitz(uint32_t *input, uint32_t words, const uint8_t *key)
+{
+	return rte_softrss(input, words, key);
+}
+
+size_t shim_log_names(char *buffer, size_t size)
+{
+	char *text = NULL;
+	size_t length = 0;
+	FILE *memory = open_memstream(&text, &length);
+
+	if (memory == NULL)
+		return 0;
+	rte_log_dump(memory);
+	fclose(memory);
+	if (length > size)
+		length = size;
+	memcpy(buffer, text, length);
+	free(text);
+	return length;
 }
 
 /* Never closed: a thread of EAL's may be writing to it at any time. */

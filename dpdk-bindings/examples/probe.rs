@@ -1,4 +1,5 @@
-//! Lists the devices that come up with the given EAL arguments, and what they can do:
+//! Lists the drivers there are, the devices that come up with the given EAL arguments, and what
+//! these can do:
 //! `probe DEVICE… -- EAL_ARGS…`, as in
 //! `probe net_tap0 net_null0 -- --no-pci --no-huge -m 64 --vdev net_tap0 --vdev net_null0`.
 
@@ -20,6 +21,8 @@ fn main() -> ExitCode {
         }
     };
     println!("{}, {} worker lcores", eal.version(), eal.lcores().len());
+    let drivers: Vec<String> = eal.drivers().into_iter().collect();
+    println!("{} drivers: {}", drivers.len(), drivers.join(" "));
     let mut code = ExitCode::SUCCESS;
     for device in &args[..split] {
         match PortInfo::of(device) {

@@ -60,6 +60,21 @@ impl Eal {
         (!dir.is_empty()).then(|| PathBuf::from(dir.to_string_lossy().into_owned()))
     }
 
+    /// The drivers of network devices that this process can use (`i40e`, `virtio`, …), whether or
+    /// not there is a device: linked in, or loaded by [`Self::init`]. Known by the logs that their
+    /// constructors register with DPDK (`pmd.net.i40e.init`).
+    pub fn drivers(&self) -> BTreeSet<String> {
+        const ROOM: usize = 64 << 10;
+        let mut bytes = vec![0u8; ROOM];
+        // SAFETY: the buffer has ROOM bytes, of which the call writes as many as it returns.
+        let len = unsafe { ffi::shim_log_names(bytes.as_mut_ptr().cast(), ROOM) };
+        bytes.truncate(len);
+        let text = String::from_utf8_lossy(&bytes);
+        let names = text.split("pmd.net.").skip(1);
+        let end = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+        names.filter_map(|rest| rest.split(end).next()).map(str::to_owned).collect()
+    }
+
     /// The version of the DPDK libraries in use, as `DPDK 22.11.11`.
     pub fn version(&self) -> String {
         // SAFETY: rte_version gives a static NUL-terminated string.

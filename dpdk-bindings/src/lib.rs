@@ -24,6 +24,7 @@
 mod burst;
 mod eal;
 mod errno;
+pub mod fakenic;
 mod ffi;
 mod lcore;
 mod log;
@@ -40,9 +41,12 @@ pub use eal::{Eal, EalError};
 pub use errno::Errno;
 pub use lcore::{LcoreError, LcoreHandle, LcoreId};
 pub use log::HeldLog;
-pub use mbuf::{Mbuf, Segments};
+pub use mbuf::{Checksum, Checksums, Mbuf, Segments};
 pub use mempool::{HEADROOM, Mempool, PoolError};
-pub use port::{Link, Port, PortConfig, PortError, PortId, PortInfo, PortStats, Side, Unsupported};
+pub use port::{
+    FamilyFunctions, HashFunctions, Hashed, Link, Offloading, Offloads, Port, PortConfig,
+    PortError, PortId, PortInfo, PortStats, Rss, Side, Unsupported,
+};
 pub use queue::{RxQueue, TxQueue};
 
 /// The DPDK version this crate was built against, as pkg-config gives it.

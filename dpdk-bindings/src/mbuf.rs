@@ -21,6 +21,29 @@ use std::slice;
 use crate::ffi;
 use crate::port::PortId;
 
+/// What a device found of one checksum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// It did not look.
+    #[default]
+    Unknown,
+    /// It is right.
+    Good,
+    /// It is wrong.
+    Bad,
+    /// It is not right in the packet, but the packet is whole: it never left a machine (virtio).
+    None,
+}
+
+/// What a device found of a packet's checksums.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Checksums {
+    /// Of the IPv4 header.
+    pub ip: Checksum,
+    /// Of TCP or UDP.
+    pub l4: Checksum,
+}
+
 /// An owned packet buffer chain; dropping it returns all segments to their pools.
 #[repr(transparent)]
 pub struct Mbuf(NonNull<ffi::rte_mbuf>);
@@ -81,6 +104,46 @@ impl Mbuf {
     pub fn port(&self) -> Option<PortId> {
         let port = self.first().port;
         (u32::from(port) != ffi::shim_invalid_mbuf_port).then_some(PortId(port))
+    }
+
+    /// What the device found of the packet's checksums, as it was received; unknown for a packet
+    /// that was not, or where verifying was not asked for. Edits do not change it.
+    #[inline]
+    pub fn checksums(&self) -> Checksums {
+        let flags = self.first().ol_flags;
+        let found = |good, bad| match (flags & good != 0, flags & bad != 0) {
+            (false, false) => Checksum::Unknown,
+            (true, false) => Checksum::Good,
+            (false, true) => Checksum::Bad,
+            (true, true) => Checksum::None,
+        };
+        Checksums {
+            ip: found(ffi::shim_rx_ip_checksum_good, ffi::shim_rx_ip_checksum_bad),
+            l4: found(ffi::shim_rx_l4_checksum_good, ffi::shim_rx_l4_checksum_bad),
+        }
+    }
+
+    /// Marks the packet as a device does.
+    pub(crate) fn set_checksums(&mut self, checksums: Checksums) {
+        let flags = |checksum, good, bad| match checksum {
+            Checksum::Unknown => 0,
+            Checksum::Good => good,
+            Checksum::Bad => bad,
+            Checksum::None => good | bad,
+        };
+        let (ip_good, ip_bad) = (ffi::shim_rx_ip_checksum_good, ffi::shim_rx_ip_checksum_bad);
+        let (l4_good, l4_bad) = (ffi::shim_rx_l4_checksum_good, ffi::shim_rx_l4_checksum_bad);
+        let first = self.first_mut();
+        first.ol_flags &= !(ip_good | ip_bad | l4_good | l4_bad);
+        first.ol_flags |= flags(checksums.ip, ip_good, ip_bad);
+        first.ol_flags |= flags(checksums.l4, l4_good, l4_bad);
+    }
+
+    /// Where its pool is: the first segment's stands for all, as pools are not mixed in a chain
+    /// that goes to a driver which cares.
+    #[inline]
+    pub(crate) fn pool_address(&self) -> usize {
+        self.first().pool.addr()
     }
 
     /// Cuts the packet's tail so that `len` bytes are left; segments beyond are freed, the first

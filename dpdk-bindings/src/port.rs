@@ -9,7 +9,9 @@
 //! reported by [`Port::unsupported`] where a gateway can do without.
 
 mod error;
+mod offloads;
 mod opened;
+mod rss;
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -18,13 +20,17 @@ use std::sync::Arc;
 
 use crate::eal::Running;
 use crate::errno::Errno;
+use crate::fakenic;
 use crate::ffi;
 use crate::mempool::{HEADROOM, Mempool};
 use crate::queue::{RxQueue, TxQueue};
 
 pub use error::{PortError, Side};
+pub use offloads::{Offloading, Offloads};
 use opened::Claim;
 pub(crate) use opened::Opened;
+use rss::Asked;
+pub use rss::{FamilyFunctions, HashFunctions, Hashed, Rss};
 
 /// DPDK's number of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +39,8 @@ pub struct PortId(pub u16);
 /// What a port is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortConfig {
-    /// Receive queues, at least 1. With more, the driver spreads by RSS if it can.
+    /// Receive queues, at least 1. With more, the driver spreads by RSS if it can; [`Port::rss`]
+    /// tells how.
     pub rx_queues: u16,
     /// Transmit queues, at least 1.
     pub tx_queues: u16,
@@ -47,6 +54,14 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// The port's address; `None` leaves the driver's.
     pub mac: Option<[u8; 6]>,
+    /// The key of RSS, repeated or cut to the length of the device's keys; `None` leaves the
+    /// driver's.
+    pub rss_key: Option<Vec<u8>>,
+    /// The redirection table of RSS, repeated or cut to the size of the device's table; `None`
+    /// lets the queues take turns.
+    pub rss_reta: Option<Vec<u16>>,
+    /// What the device is to do by itself, if it can.
+    pub offloads: Offloads,
 }
 
 impl Default for PortConfig {
@@ -59,6 +74,9 @@ impl Default for PortConfig {
             mtu: 1500,
             promiscuous: false,
             mac: None,
+            rss_key: None,
+            rss_reta: None,
+            offloads: Offloads::default(),
         }
     }
 }
@@ -113,6 +131,10 @@ pub struct Unsupported {
     pub promiscuous: bool,
     /// Receiving all multicast, which IPv6 neighbour discovery needs.
     pub allmulticast: bool,
+    /// Using the RSS key asked for: [`Port::rss`] tells the one in use.
+    pub rss_key: bool,
+    /// Using the redirection table asked for: [`Port::rss`] tells the one in use.
+    pub rss_reta: bool,
 }
 
 /// A driver's counters since the start of the port.
@@ -153,6 +175,9 @@ pub struct Port {
     opened: Arc<Opened>,
     capabilities: PortInfo,
     unsupported: Unsupported,
+    offloading: Offloading,
+    rss: Option<Rss>,
+    queues: (u16, u16),
     descriptors: (u16, u16),
     one_thread: PhantomData<Cell<()>>,
 }
@@ -181,7 +206,9 @@ impl Port {
             let failed = |errno| PortError::Call { device: device.to_owned(), call, errno };
             result.map(drop).map_err(failed)
         };
-        call("configure", opened.configure(config, &raw_info, scatter))?;
+        let offloads = offloads::choose(config.offloads, scatter, &raw_info);
+        let asked = Asked::of(config, &raw_info);
+        call("configure", opened.configure(config, asked.as_ref(), offloads))?;
         let mut descriptors = (config.rx_desc, config.tx_desc);
         call("adjust descriptors", opened.adjust(&mut descriptors))?;
         call("set up receive queues", opened.rx_queues(config.rx_queues, descriptors.0, pool))?;
@@ -198,13 +225,35 @@ impl Port {
             call("set promiscuous", tolerate(asked, &mut unsupported.promiscuous))?;
         }
         unsupported.allmulticast = opened.allmulticast().is_err();
+        let rss = asked.as_ref().and_then(|asked| asked.set_up(&opened));
+        if let (Some(asked), Some(rss)) = (&asked, &rss) {
+            (unsupported.rss_key, unsupported.rss_reta) = asked.differs(rss);
+        }
 
+        let driver = capabilities.driver.as_str();
+        let named = SCATTERING.contains(&driver) || fakenic::is_fake(&capabilities.device);
+        let scatters = scatter && named;
+        let offloading = Offloading::from_bits(offloads, scatters, GATHERING.contains(&driver));
         let opened = Arc::new(opened);
         let rx = (0..config.rx_queues).map(|queue| RxQueue::new(&opened, queue)).collect();
-        let chains = capabilities.multi_segs;
-        let tx = (0..config.tx_queues).map(|queue| TxQueue::new(&opened, queue, chains)).collect();
-        let port = Self { opened, capabilities, unsupported, descriptors, one_thread: PhantomData };
+        let only = offloading.fast_free.then_some(pool);
+        let tx = |queue| TxQueue::new(&opened, queue, offloading.chains, only);
+        let tx = (0..config.tx_queues).map(tx).collect();
+        let port = Self {
+            opened,
+            capabilities,
+            unsupported,
+            offloading,
+            rss,
+            queues: (config.rx_queues, config.tx_queues),
+            descriptors,
+            one_thread: PhantomData,
+        };
         Ok((port, rx, tx))
+    }
+
+    pub(crate) fn opened(&self) -> Arc<Opened> {
+        Arc::clone(&self.opened)
     }
 
     /// DPDK's number of the port.
@@ -220,6 +269,22 @@ impl Port {
     /// What was asked and the driver cannot do.
     pub fn unsupported(&self) -> Unsupported {
         self.unsupported
+    }
+
+    /// What the device does by itself.
+    pub fn offloading(&self) -> Offloading {
+        self.offloading
+    }
+
+    /// How the device spreads over its receive queues, as it told after the start. `None` with one
+    /// queue, and for a device that has no RSS or does not tell: it may use any queue for anything.
+    pub fn rss(&self) -> Option<&Rss> {
+        self.rss.as_ref()
+    }
+
+    /// Receive queues and transmit queues.
+    pub fn queues(&self) -> (u16, u16) {
+        self.queues
     }
 
     /// Descriptors of a receive and of a transmit queue, as the driver's limits left them.
@@ -245,7 +310,9 @@ impl Port {
         })
     }
 
-    /// The link as the driver last saw it, without waiting; `None` if it cannot tell.
+    /// The link as the driver last saw it, without waiting; `None` if it cannot tell. To be polled:
+    /// interrupts for changes are not asked for, as few drivers have them and the control core
+    /// looks after many things by the second anyway.
     pub fn link(&self) -> Option<Link> {
         const UNKNOWN: u32 = u32::MAX;
         let mut raw = ffi::rte_eth_link::default();
@@ -253,10 +320,24 @@ impl Port {
         let returned = unsafe { ffi::rte_eth_link_get_nowait(self.id().0, &mut raw) };
         Errno::check(returned).ok()?;
         Some(Link {
-            up: raw.link_status() == 1,
+            up: raw.link_status() == 1 && !fakenic::is_unplugged(self.id()),
             speed_mbps: (raw.link_speed != UNKNOWN).then_some(raw.link_speed),
             full_duplex: raw.link_duplex() == 1,
         })
+    }
+
+    /// Takes the link up or down, as `ip link set` does. Where it goes down the other end sees it,
+    /// if the driver means it.
+    ///
+    /// # Errors
+    /// [`PortError::Call`], with ENOTSUP from a driver that cannot.
+    pub fn set_link(&self, up: bool) -> Result<(), PortError> {
+        let call = if up { "take its link up" } else { "take its link down" };
+        let failed = |errno| {
+            let device = self.capabilities.device.clone();
+            PortError::Call { device, call, errno }
+        };
+        self.opened.set_link(up).map(drop).map_err(failed)
     }
 
     /// The port's address; `None` if the driver has none.
@@ -300,7 +381,6 @@ fn describe(device: &str) -> Result<(PortInfo, ffi::rte_eth_dev_info), PortError
     // SAFETY: the id is valid.
     let socket = unsafe { ffi::rte_eth_dev_socket_id(id) };
     let capabilities = PortInfo {
-        device,
         id: PortId(id),
         socket: u32::try_from(socket).ok(),
         max_rx_queues: raw.max_rx_queues,
@@ -308,10 +388,12 @@ fn describe(device: &str) -> Result<(PortInfo, ffi::rte_eth_dev_info), PortError
         min_mtu: raw.min_mtu,
         max_mtu: max_mtu(&raw),
         scatter: raw.rx_offload_capa & ffi::shim_rx_offload_scatter != 0
-            || SCATTERING.contains(&driver.as_str()),
+            || SCATTERING.contains(&driver.as_str())
+            || fakenic::is_fake(&device),
         multi_segs: raw.tx_offload_capa & ffi::shim_tx_offload_multi_segs != 0
             || GATHERING.contains(&driver.as_str()),
         rss: raw.flow_type_rss_offloads & ffi::shim_rss_ip_tcp_udp != 0,
+        device,
         driver,
     };
     Ok((capabilities, raw))
@@ -340,6 +422,13 @@ fn check(config: &PortConfig, info: &PortInfo, pool: &Mempool) -> Result<bool, P
     };
     queues(Side::Rx, config.rx_queues, info.max_rx_queues)?;
     queues(Side::Tx, config.tx_queues, info.max_tx_queues)?;
+    if config.rss_key.as_ref().is_some_and(Vec::is_empty) {
+        return Err(PortError::RssKey { device: device() });
+    }
+    let no_queue = |reta: &Vec<u16>| reta.is_empty() || reta.iter().any(|q| *q >= config.rx_queues);
+    if config.rss_reta.as_ref().is_some_and(no_queue) {
+        return Err(PortError::RssTable { device: device(), queues: config.rx_queues });
+    }
     let (asked, min, max) = (config.mtu, info.min_mtu, info.max_mtu);
     if !(min..=max).contains(&asked) {
         return Err(PortError::Mtu { device: device(), asked, min, max });
@@ -472,6 +561,23 @@ mod tests {
         let (port, ..) = Port::configure(wire.device(), &config, &pool).unwrap();
         assert_eq!(port.unsupported(), Unsupported { mtu: true, mac: true, ..Default::default() });
         assert_ne!(port.mac(), Some(mac));
+    }
+
+    #[test]
+    fn a_link_goes_down_and_up_where_the_driver_can() {
+        let _eal = rig::eal();
+        let pool = Mempool::create("updown", 63, 0, 2176, None).unwrap();
+        let wire = TestPort::create("updown", 1, 16).unwrap();
+        let (port, ..) = Port::configure(wire.device(), &PortConfig::default(), &pool).unwrap();
+        for up in [false, true] {
+            port.set_link(up).unwrap();
+            assert_eq!(port.link().unwrap().up, up);
+        }
+        let nic = fakenic::FakeNic::create("updown").unwrap();
+        let (port, ..) = Port::configure(nic.device(), &PortConfig::default(), &pool).unwrap();
+        let error = port.set_link(false).unwrap_err();
+        let (device, call, errno) = (nic.device().to_owned(), "take its link down", Errno(95));
+        assert_eq!(error, PortError::Call { device, call, errno });
     }
 
     #[test]

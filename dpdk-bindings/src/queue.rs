@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::burst::Burst;
 use crate::ffi;
+use crate::mempool::Mempool;
 use crate::port::{Opened, PortId};
 
 /// A receive queue.
@@ -62,15 +63,30 @@ pub struct TxQueue {
     port: PortId,
     queue: u16,
     takes_chains: bool,
+    // The driver gives back to this pool whatever it sent. A number, only ever compared.
+    only: Option<usize>,
     chains_dropped: u64,
     _opened: Arc<Opened>,
     one_thread: PhantomData<Cell<()>>,
 }
 
 impl TxQueue {
-    pub(crate) fn new(opened: &Arc<Opened>, queue: u16, takes_chains: bool) -> Self {
-        let (port, _opened) = (opened.id(), Arc::clone(opened));
-        Self { port, queue, takes_chains, chains_dropped: 0, _opened, one_thread: PhantomData }
+    /// With `only`, mbufs of other pools must not reach the driver.
+    pub(crate) fn new(
+        opened: &Arc<Opened>,
+        queue: u16,
+        takes_chains: bool,
+        only: Option<&Mempool>,
+    ) -> Self {
+        Self {
+            port: opened.id(),
+            queue,
+            takes_chains,
+            only: only.map(|pool| pool.raw().addr()),
+            chains_dropped: 0,
+            _opened: Arc::clone(opened),
+            one_thread: PhantomData,
+        }
     }
 
     /// The port it belongs to.
@@ -89,7 +105,8 @@ impl TxQueue {
         self.takes_chains
     }
 
-    /// Packets dropped because they had more segments than the driver takes.
+    /// Packets dropped because they had more segments than the driver takes, or came from a pool
+    /// that it does not give back to.
     pub fn chains_dropped(&self) -> u64 {
         self.chains_dropped
     }
@@ -100,6 +117,9 @@ impl TxQueue {
     pub fn burst(&mut self, burst: &mut Burst) -> usize {
         if !self.takes_chains {
             self.straighten(burst);
+        }
+        if let Some(pool) = self.only {
+            self.keep_own(burst, pool);
         }
         let count = burst.len() as u16;
         // SAFETY: the port is started as long as self holds it, the queue exists and is used here
@@ -121,12 +141,22 @@ impl TxQueue {
         burst.retain(|mbuf| mbuf.linearize());
         self.chains_dropped += (before - burst.len()) as u64;
     }
+
+    /// A driver that frees unseen would put another pool's mbufs into this one.
+    fn keep_own(&mut self, burst: &mut Burst, pool: usize) {
+        let before = burst.len();
+        if burst.iter().all(|mbuf| mbuf.pool_address() == pool) {
+            return;
+        }
+        burst.retain(|mbuf| mbuf.pool_address() == pool);
+        self.chains_dropped += (before - burst.len()) as u64;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mempool::{HEADROOM, Mempool};
+    use crate::mempool::HEADROOM;
     use crate::port::{Port, PortConfig};
     use crate::rig;
     use crate::testport::TestPort;
@@ -154,6 +184,31 @@ mod tests {
             assert_eq!((packet.pkt_len(), packet.segment_count()), (len, 1));
         }
         assert_eq!(pool.avail(), 63);
+    }
+
+    #[test]
+    fn a_queue_that_frees_unseen_sends_its_own_alone() {
+        let _eal = rig::eal();
+        let pool = Mempool::create("own", 63, 0, 2176, None).unwrap();
+        let other = Mempool::create("other", 63, 0, 2176, None).unwrap();
+        let wire = TestPort::create("own", 1, 32).unwrap();
+        let (_port, _rx, mut tx) =
+            Port::configure(wire.device(), &PortConfig::default(), &pool).unwrap();
+        let mut burst = Burst::new();
+        let fill = |burst: &mut Burst| {
+            for (n, pool) in [&pool, &other, &pool, &other].into_iter().enumerate() {
+                burst.push(rig::packet(pool, &[n as u8])).unwrap();
+            }
+        };
+        fill(&mut burst);
+        assert_eq!((tx[0].burst(&mut burst), tx[0].chains_dropped()), (4, 0), "it looks");
+        (0..4).for_each(|_| drop(wire.take(0)));
+        tx[0].only = Some(pool.raw().addr());
+        fill(&mut burst);
+        assert_eq!((tx[0].burst(&mut burst), tx[0].chains_dropped()), (2, 2));
+        assert_eq!(wire.take(0).unwrap().head(), [0]);
+        assert_eq!(wire.take(0).unwrap().head(), [2]);
+        assert_eq!((pool.avail(), other.avail()), (63, 63));
     }
 
     #[test]

@@ -152,14 +152,16 @@ fn rings(
     count: u16,
     depth: u32,
 ) -> Result<Vec<NonNull<ffi::rte_ring>>, Errno> {
-    let ring = |queue| {
-        let name = CString::new(format!("{name}_{way}{queue}")).map_err(|_| Errno(EINVAL))?;
-        // SAFETY: EAL is initialised; the name is NUL-terminated and copied.
-        let ring =
-            unsafe { ffi::rte_ring_create(name.as_ptr(), depth, ANY_SOCKET, ffi::RING_F_EXACT_SZ) };
-        NonNull::new(ring).ok_or_else(Errno::last)
-    };
-    (0..count).map(ring).collect()
+    (0..count).map(|queue| ring(&format!("{name}_{way}{queue}"), depth)).collect()
+}
+
+/// A ring of `depth` packets, never freed.
+pub(crate) fn ring(name: &str, depth: u32) -> Result<NonNull<ffi::rte_ring>, Errno> {
+    let name = CString::new(name).map_err(|_| Errno(EINVAL))?;
+    // SAFETY: EAL is initialised; the name is NUL-terminated and copied.
+    let ring =
+        unsafe { ffi::rte_ring_create(name.as_ptr(), depth, ANY_SOCKET, ffi::RING_F_EXACT_SZ) };
+    NonNull::new(ring).ok_or_else(Errno::last)
 }
 
 fn device_name(id: u16) -> Result<String, Errno> {
@@ -170,7 +172,8 @@ fn device_name(id: u16) -> Result<String, Errno> {
     Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
 }
 
-fn pop(ring: NonNull<ffi::rte_ring>, burst: &mut Burst) -> usize {
+/// Adds to the burst what is in a ring that is alive and holds mbufs; the number added.
+pub(crate) fn pop(ring: NonNull<ffi::rte_ring>, burst: &mut Burst) -> usize {
     // SAFETY: the ring is alive; spare() has room() free slots, which get mbufs that left the ring.
     unsafe {
         let room = burst.room() as u32;

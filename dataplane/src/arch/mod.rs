@@ -7,25 +7,30 @@
 //! counted. Words are read by anybody and written by one owner; on x86 both are plain moves.
 
 mod huge;
+#[cfg(feature = "count-lines")]
+pub mod lines;
+pub mod sync;
 
 pub use huge::{HugeSlice, OutOfMemory};
 
-use core::sync::atomic::AtomicU64;
-#[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
-use core::sync::atomic::Ordering::Relaxed;
+use sync::AtomicU64;
+#[cfg(any(loom, not(all(target_arch = "x86_64", target_feature = "avx2"))))]
+use sync::Ordering::Relaxed;
 
 /// One 64-byte cache line of atomic words.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Line(pub [AtomicU64; 8]);
 
+// Loom's words are larger; nothing depends on addresses there.
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
 
 /// A bit for each of the seven slots of a bucket whose upper 16 bits are `tag` at the moment of
 /// looking. Whoever acts on a bit reads the slot again.
 #[inline(always)]
 pub fn tagged(slots: &[AtomicU64; 7], tag: u64) -> u32 {
-    #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx2", not(loom)))]
     {
         use core::arch::x86_64::{
             _mm256_castsi256_pd, _mm256_cmpeq_epi64, _mm256_loadu_si256, _mm256_movemask_pd,
@@ -47,7 +52,7 @@ pub fn tagged(slots: &[AtomicU64; 7], tag: u64) -> u32 {
             half(0) | half(3) << 3
         }
     }
-    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+    #[cfg(any(loom, not(all(target_arch = "x86_64", target_feature = "avx2"))))]
     {
         let bit = |word: &AtomicU64| (word.load(Relaxed) >> 48 == tag) as u32;
         slots.iter().enumerate().fold(0, |mask, (i, word)| mask | bit(word) << i)

@@ -8,8 +8,8 @@
 //!
 //! Lowering the limit deletes nothing. Until enough conns have gone, new ones find it full.
 
-use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::Relaxed;
+use crate::arch::sync::AtomicU32;
+use crate::arch::sync::Ordering::Relaxed;
 
 #[derive(Debug, Default)]
 #[repr(align(64))]

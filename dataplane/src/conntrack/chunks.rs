@@ -17,17 +17,16 @@
 //! most [`FreeList::HOARD`] free pieces per lcore are out of everybody else's reach.
 
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+use crate::arch::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::arch::sync::{AtomicU32, AtomicU64};
 use crate::arch::{HugeSlice, Line, OutOfMemory};
 
 /// Pieces in one chunk: whole huge pages for 2 and for 3 lines alike (4 and 6 MiB).
 pub const CHUNK: u32 = 1 << 15;
 
-/// Pieces that cross the shelf together.
-pub const BATCH: u32 = 64;
+/// Pieces that cross the shelf together; few in a model, which tries every interleaving.
+pub const BATCH: u32 = if cfg!(loom) { 2 } else { 64 };
 
 /// How often taking from the shelf is tried again after a lost race; then fresh numbers serve.
 const SHELF_TRIES: u32 = 64;

@@ -9,10 +9,9 @@
 //! are used up or the control core has made no more memory; the caller is told and goes on
 //! without a block, as the kernel does when an extension cannot be allocated.
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::chunks::{Chunks, FreeList};
 use super::state::Direction;
+use crate::arch::sync::Ordering::Relaxed;
 use crate::arch::{Line, OutOfMemory};
 
 /// The pool.

@@ -26,15 +26,13 @@
 //!
 //! The same structure, with duplicates allowed, finds the conns of one source ([`Index::list`]).
 
-use core::hint::spin_loop;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64, fence};
-
 use arrayvec::ArrayVec;
 
 use super::record::ConnRef;
 use super::state::Direction;
 use crate::arch;
+use crate::arch::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::arch::sync::{AtomicU32, AtomicU64, fence, spin_loop};
 use crate::arch::{HugeSlice, OutOfMemory, prefetch_read};
 use crate::time::{TICKS_PER_SEC, Tick};
 
@@ -107,6 +105,7 @@ struct Bucket {
     overflow: AtomicU32,
 }
 
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 const REPLY: u32 = 1 << 30;
@@ -134,6 +133,18 @@ fn entry(slot: u64) -> (ConnRef, Direction) {
 #[inline(always)]
 const fn undated(slot: u64) -> u64 {
     slot & 0xffff_0000_ffff_ffff
+}
+
+/// Empties a slot of the caller's conn. Nobody but the control core's arming writes to it, and that
+/// compares: it comes before or fails.
+#[inline]
+fn empty(slot: &AtomicU64) {
+    // Loom 0.7 may order a plain store before a compare-and-swap of the value it replaced.
+    if cfg!(loom) {
+        slot.swap(0, Release);
+    } else {
+        slot.store(0, Release);
+    }
 }
 
 impl Bucket {
@@ -403,7 +414,7 @@ impl Index {
             if undated(word) != wanted {
                 return None;
             }
-            slot.store(0, Release);
+            empty(slot);
             Some(probe)
         });
         // What the owner does to the record next must not be seen before the slot is empty.
@@ -483,7 +494,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, AtomicU32};
 
     use proptest::prelude::*;
 

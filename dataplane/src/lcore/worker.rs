@@ -4,11 +4,11 @@
 //! that shares its CPU with the control core or another worker sleeps a little when there was
 //! nothing to do, so that the other gets its turn.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use crate::arch::sync::{AtomicBool, Ordering::Relaxed, spin_loop};
 use crate::lcore::io::BurstIo;
 use crate::lcore::mailbox::LcoreEnd;
 use crate::lcore::rings::Rings;
@@ -123,7 +123,7 @@ impl<Io: BurstIo> Worker<Io> {
                     let doublings = ((idle_rounds - IDLE_ROUNDS) / 8).min(5);
                     std::thread::sleep((SLEEP_MIN * (1 << doublings)).min(SLEEP_MAX));
                 }
-                _ => core::hint::spin_loop(),
+                _ => spin_loop(),
             }
         }
         self.stop();

@@ -3,9 +3,8 @@
 //! A token bucket in one atomic word, refilled by the tick (`icmp_msgs_per_sec`,
 //! `icmp_msgs_burst`). Only packets that are answered with an error touch it.
 
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
-
+use crate::arch::sync::AtomicU64;
+use crate::arch::sync::Ordering::Relaxed;
 use crate::pipeline::frame::BURST_MAX;
 use crate::time::{TICKS_PER_SEC, Tick};
 

@@ -3,7 +3,7 @@
 //! Plain load-and-store on atomics: a read-modify-write would cost a locked instruction per packet
 //! and nobody else writes here.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::arch::sync::{AtomicU64, Ordering::Relaxed};
 
 use super::drops::DropReason;
 

@@ -20,6 +20,7 @@
 //! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
 //! | `place`, `handoff` | whose queues and conns are whose; frames for other lcores |
 //! | `service` | what the control core asks for |
+//! | `steering` | the queue a NIC gives a packet to |
 
 pub(crate) mod answers;
 pub mod budget;
@@ -41,6 +42,7 @@ pub mod place;
 pub mod route;
 pub mod service;
 pub mod snapshot;
+pub mod steering;
 pub(crate) mod track;
 pub(crate) mod transit;
 pub(crate) mod translate;
@@ -49,6 +51,7 @@ pub(crate) mod untracked;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::arch::sync::AtomicBool;
 use crate::conntrack::record::Conn;
 use crate::conntrack::store::{Shared, Store};
 use crate::rules::facts::PortId;
@@ -72,7 +75,7 @@ pub struct Links {
     /// MAC addresses by next hop.
     pub neighbours: Arc<NeighbourTable>,
     /// True while somebody listens to conntrack events.
-    pub listeners: Arc<core::sync::atomic::AtomicBool>,
+    pub listeners: Arc<AtomicBool>,
     /// ICMP errors that may still be sent.
     pub errors: Arc<ErrorBudget>,
 }

@@ -29,9 +29,8 @@
 //! worker that compares epochs once per burst can at worst send the rest of that burst to the new
 //! owner. Memory: 40 bytes a slot.
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64};
-
+use crate::arch::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::arch::sync::{AtomicU32, AtomicU64};
 use crate::conntrack::tuple::{HashSeed, Tuple};
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
@@ -583,9 +582,13 @@ impl NeighbourTable {
         {
             return None;
         }
+        // An answer to the former owner may come at this moment, so its state is taken away before
+        // it is judged: from here on nobody is known by this number, and late changes fail.
+        let nobody = Word::new(State::Failed, 0, 0, incarnation);
+        let former = Word(slot.state.swap(nobody.0, AcqRel));
         // The number of a slot without a MAC address was never given out as known, so nobody
         // remembers it: a scan of a subnet must not cost every lcore its cached paths.
-        if owner & 3 == LIVE && Word(slot.state.load(Acquire)).mac_bits() != 0 {
+        if owner & 3 == LIVE && former.mac_bits() != 0 {
             self.epoch.fetch_add(1, Release);
         }
         let probes = (state == State::Incomplete) as u8;

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use core::sync::atomic::Ordering::Relaxed;
-
+use crate::arch::sync::Ordering::Relaxed;
 use crate::conntrack::record::{Conn, ConnId, ConnRef};
 use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::tcp::TcpTrack;

@@ -60,6 +60,18 @@ pub enum PortError {
         /// Bytes of an mbuf without headroom.
         room: u32,
     },
+    /// An RSS key without a byte was given.
+    RssKey {
+        /// The device.
+        device: String,
+    },
+    /// A redirection table without an entry was given, or one that names a queue that there is not.
+    RssTable {
+        /// The device.
+        device: String,
+        /// The receive queues asked for.
+        queues: u16,
+    },
     /// The driver failed.
     Call {
         /// The device.
@@ -87,6 +99,12 @@ impl fmt::Display for PortError {
             Self::FrameTooBig { device, frame, room } => write!(
                 f,
                 "device {device}: frames of {frame} bytes need one mbuf, which holds {room}"
+            ),
+            Self::RssKey { device } => write!(f, "device {device}: the RSS key is empty"),
+            Self::RssTable { device, queues } => write!(
+                f,
+                "device {device}: the redirection table names other queues than 0 to {}",
+                queues.saturating_sub(1)
             ),
             Self::Call { device, call, errno } => {
                 write!(f, "device {device} failed to {call}: {errno}")

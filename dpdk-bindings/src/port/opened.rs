@@ -9,6 +9,7 @@ use crate::eal::Running;
 use crate::errno::Errno;
 use crate::ffi;
 use crate::mempool::Mempool;
+use crate::port::rss::Asked;
 use crate::port::{PortConfig, PortId};
 
 /// A claimed device that was configured; closed on drop. Shared by the port and its queues.
@@ -16,40 +17,50 @@ use crate::port::{PortConfig, PortId};
 pub(crate) struct Opened {
     claim: Claim,
     started: bool,
+    // Drivers keep a pointer to it, and read it at the start.
+    rss_key: Vec<u8>,
     // Dropped after the port is closed: drivers return their mbufs then.
-    _pool: Mempool,
+    pool: Mempool,
     _running: Arc<Running>,
 }
 
 impl Opened {
     /// The claimed device, about to be configured.
     pub(super) fn new(claim: Claim, pool: &Mempool, running: Arc<Running>) -> Self {
-        Self { claim, started: false, _pool: pool.clone(), _running: running }
+        Self { claim, started: false, rss_key: Vec::new(), pool: pool.clone(), _running: running }
     }
 
     pub(crate) fn id(&self) -> PortId {
         self.claim.0
     }
 
+    /// The pool it receives into.
+    pub(crate) fn pool(&self) -> &Mempool {
+        &self.pool
+    }
+
     pub(super) fn configure(
         &mut self,
         config: &PortConfig,
-        info: &ffi::rte_eth_dev_info,
-        scatter: bool,
+        rss: Option<&Asked>,
+        (rx_offloads, tx_offloads): (u64, u64),
     ) -> Result<i32, Errno> {
         let mut conf = ffi::rte_eth_conf::default();
         conf.rxmode.mtu = config.mtu.into();
-        if scatter {
-            conf.rxmode.offloads = info.rx_offload_capa & ffi::shim_rx_offload_scatter;
-        }
-        let hashes = info.flow_type_rss_offloads & ffi::shim_rss_ip_tcp_udp;
-        if config.rx_queues > 1 && hashes != 0 {
+        conf.rxmode.offloads = rx_offloads;
+        conf.txmode.offloads = tx_offloads;
+        if let Some(asked) = rss {
             conf.rxmode.mq_mode = ffi::shim_mq_rx_rss;
-            conf.rx_adv_conf.rss_conf.rss_hf = hashes;
+            conf.rx_adv_conf.rss_conf.rss_hf = asked.functions;
+            if !asked.key.is_empty() {
+                self.rss_key.clone_from(&asked.key);
+                conf.rx_adv_conf.rss_conf.rss_key = self.rss_key.as_mut_ptr();
+                conf.rx_adv_conf.rss_conf.rss_key_len = asked.key.len() as u8;
+            }
         }
-        conf.txmode.offloads = info.tx_offload_capa & ffi::shim_tx_offload_multi_segs;
         let (rx, tx) = (config.rx_queues, config.tx_queues);
-        // SAFETY: the port id is valid and claimed; the struct is read during the call only.
+        // SAFETY: the port id is valid and claimed; the struct is read during the call only, the
+        // key until the port is closed, for which time self keeps it in its place.
         Errno::check(unsafe { ffi::rte_eth_dev_configure(self.id().0, rx, tx, &conf) })
     }
 
@@ -98,6 +109,14 @@ impl Opened {
         Errno::check(unsafe { ffi::rte_eth_dev_set_mtu(self.id().0, mtu) })
     }
 
+    /// The largest IP packet, as DPDK keeps it.
+    pub(crate) fn mtu(&self) -> Result<u16, Errno> {
+        let mut mtu = 0;
+        // SAFETY: the port is configured; the number is written on success.
+        Errno::check(unsafe { ffi::rte_eth_dev_get_mtu(self.id().0, &mut mtu) })?;
+        Ok(mtu)
+    }
+
     pub(super) fn start(&mut self) -> Result<i32, Errno> {
         // SAFETY: the port is configured and all its queues are set up.
         Errno::check(unsafe { ffi::rte_eth_dev_start(self.id().0) })?;
@@ -109,6 +128,12 @@ impl Opened {
         let mut mac = ffi::rte_ether_addr { addr_bytes: mac };
         // SAFETY: the port is configured; the address is read during the call only.
         Errno::check(unsafe { ffi::rte_eth_dev_default_mac_addr_set(self.id().0, &mut mac) })
+    }
+
+    pub(super) fn set_link(&self, up: bool) -> Result<i32, Errno> {
+        let set = if up { ffi::rte_eth_dev_set_link_up } else { ffi::rte_eth_dev_set_link_down };
+        // SAFETY: the port is configured and started.
+        Errno::check(unsafe { set(self.id().0) })
     }
 
     pub(super) fn promiscuous(&self) -> Result<i32, Errno> {
