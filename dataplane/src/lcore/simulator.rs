@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+use crate::arch::sync::{AtomicBool, Ordering::Relaxed};
 use crate::conntrack::record::{ConnId, ConnRef, Family};
 use crate::conntrack::state::Status;
 use crate::conntrack::store::{SetupError, Shared, Sizes, Store};
@@ -48,7 +49,6 @@ use crate::rules::compiled::CounterId;
 use crate::rules::facts::PortId;
 use crate::time::{Now, TICKS_PER_SEC, Tick};
 use crate::wire::headers::{self, Headers};
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Steps after which a gateway that is still busy is taken for stuck.
 const STEPS_MAX: usize = 4_000_000;

@@ -1,0 +1,12 @@
+//! Any number of workers give what one gives: scripts of hosts under seeded schedules.
+//!
+//! `gateway` is the policy, `script` what the hosts mean to say, `hosts` how they say it and what
+//! they check, `run` one script under one plan, `schedules` the comparison of many with one worker.
+//! `ports` uses up every port of an address, `clash` lets threads meet where a simulator cannot.
+
+mod gateway;
+mod hosts;
+
+mod run;
+mod schedules;
+mod script;
