@@ -56,6 +56,15 @@ const STEPS_MAX: usize = 4_000_000;
 /// Record numbers that one listing message looks at.
 const LIST_SLICE: u32 = 512;
 
+/// Buckets that a round of the control core sweeps at most.
+const SWEEP_MAX: u32 = 512;
+
+/// Next hops that there is room for: so many that no set of the table overflows.
+const NEIGHBOURS: usize = 1024;
+
+/// Ticks between two rounds of the neighbour timers.
+const TIMER_TICKS: u32 = 10;
+
 /// Steps that a worker sleeps at most.
 const SLEEP_STEPS: u64 = 200;
 
@@ -205,6 +214,7 @@ pub struct Simulator {
     heard: Heard,
     listed: Vec<ConnView>,
     swept: u32,
+    timers_at: Tick,
 }
 
 impl Simulator {
@@ -218,7 +228,7 @@ impl Simulator {
         let lcores = plan.layout.lcores;
         let sizes = Sizes { max: plan.max, lcores, extensions: plan.max };
         let shared = Arc::new(Shared::new(sizes, seed)?);
-        let neighbours = Arc::new(NeighbourTable::new(256, seed));
+        let neighbours = Arc::new(NeighbourTable::new(NEIGHBOURS, seed));
         let listeners = Arc::new(AtomicBool::new(false));
         let errors = Arc::new(ErrorBudget::default());
         let ports = snapshot.ports.len();
@@ -262,6 +272,7 @@ impl Simulator {
             heard: Heard::default(),
             listed: Vec::new(),
             swept: 0,
+            timers_at: Tick(0),
         };
         simulator.provide_memory()?;
         Ok(simulator)
@@ -443,13 +454,16 @@ impl Simulator {
                 }
             }
         }
-        let buckets = self.shared.index.buckets();
+        let buckets = self.shared.index.buckets().min(SWEEP_MAX);
         let share = match self.plan.order {
             Order::Turns => buckets,
             Order::Seeded => 1 + self.dice.below(buckets.into()) as u32,
         };
         self.sweep(share);
-        self.neighbour_timers();
+        if self.now.tick.0.wrapping_sub(self.timers_at.0) >= TIMER_TICKS {
+            self.timers_at = self.now.tick;
+            self.neighbour_timers();
+        }
         // Where there is none, conns are refused and the test sees it.
         let _ = self.provide_memory();
     }

@@ -6,7 +6,7 @@
 
 mod gateway;
 mod hosts;
-
+mod ports;
 mod run;
 mod schedules;
 mod script;
