@@ -3,6 +3,7 @@
 #   make demo       a gateway between two network namespaces, with real clients (as root)
 #   make baremetal  a release build with the driver of every NIC that DPDK knows
 #   make test       every test (as root: some make network namespaces)
+#   make soak       new schedules of several workers for SLUICEGATE_SOAK_SECS (600) seconds
 #   make bench      the benchmarks, beside what else this machine has
 #   make lint       formatting and clippy, warnings as errors
 #   make install    binary, configurations and documents under PREFIX (and DESTDIR)
@@ -13,7 +14,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 DOCUMENTS = README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE
 
-.PHONY: all baremetal demo test bench lint install clean
+.PHONY: all baremetal demo test soak bench lint install clean
 
 all:
 	tests/packages.sh build
@@ -32,6 +33,12 @@ demo:
 test:
 	@tests/packages.sh test
 	@tests/run.sh
+
+# Stops at the first schedule that goes wrong and says how to replay it.
+soak: export SLUICEGATE_SOAK_SECS ?= 600
+soak:
+	@tests/packages.sh build
+	cargo test --release -p dataplane --test simulator soak -- --ignored --nocapture
 
 bench:
 	@tests/packages.sh bench

@@ -34,6 +34,7 @@ run() {
 
 # Without DPDK first: the packet logic must not need it.
 run cargo test -p dataplane --no-fail-fast
+run cargo test -p dataplane --features count-lines --test simulator lines
 run cargo build --release
 run cargo test --workspace --no-fail-fast
 

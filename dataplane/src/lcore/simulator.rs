@@ -155,6 +155,26 @@ pub struct Sent {
     pub bytes: Vec<u8>,
 }
 
+/// What was written for a number of frames, as far as words of `arch::sync` tell: tables, records,
+/// counters. Not among them are the frames, which who takes them over writes to, and the rings:
+/// there each frame handed over costs its slot, each push a word and each burst taken another.
+#[cfg(feature = "count-lines")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Frames received.
+    pub received: u64,
+    /// How often one of them was handed over.
+    pub handed_over: u64,
+    /// Lines written.
+    pub lines: usize,
+    /// Those that more than one worker wrote (address / 64).
+    pub shared: Vec<usize>,
+}
+
+/// The control core, where lcores are numbered.
+#[cfg(feature = "count-lines")]
+const CONTROL_CORE: u8 = u8::MAX;
+
 /// One worker and what stands between it and the rest.
 struct Lcore {
     worker: Worker<MemoryIo>,
@@ -215,6 +235,8 @@ pub struct Simulator {
     listed: Vec<ConnView>,
     swept: u32,
     timers_at: Tick,
+    /// A listing that nobody reads is under way.
+    noisy: bool,
 }
 
 impl Simulator {
@@ -273,6 +295,7 @@ impl Simulator {
             listed: Vec::new(),
             swept: 0,
             timers_at: Tick(0),
+            noisy: false,
         };
         simulator.provide_memory()?;
         Ok(simulator)
@@ -375,8 +398,15 @@ impl Simulator {
         self.sent.pop_front()
     }
 
-    /// One step of whoever's turn it is.
+    /// One step of whoever's turn it is. Now and then somebody asks for a listing or for counts.
     pub fn step(&mut self) {
+        self.turn();
+        if self.plan.order == Order::Seeded && self.dice.once_in(64) {
+            self.make_noise();
+        }
+    }
+
+    fn turn(&mut self) {
         self.steps += 1;
         let lcores = self.lcores.len() as u64;
         match self.plan.order {
@@ -387,7 +417,6 @@ impl Simulator {
             Order::Seeded if self.dice.once_in(2 + 2 * lcores) => {
                 let orders = self.dice.below(3) as usize;
                 self.control_round(orders);
-                self.make_noise();
             }
             Order::Seeded => {
                 let lcore = self.dice.below(lcores) as usize;
@@ -440,7 +469,7 @@ impl Simulator {
     /// neighbour timers, memory.
     fn control_round(&mut self, orders: usize) {
         #[cfg(feature = "count-lines")]
-        crate::arch::lines::as_lcore(u8::MAX);
+        crate::arch::lines::as_lcore(CONTROL_CORE);
         for number in 0..self.lcores.len() {
             while let Some(message) = self.lcores[number].mailbox.receive() {
                 self.take_message(number, message);
@@ -470,12 +499,11 @@ impl Simulator {
 
     /// What users ask for at any time: counts folded, conns listed.
     fn make_noise(&mut self) {
-        if self.dice.once_in(16) {
-            let lcore = self.dice.below(self.lcores.len() as u64) as usize;
+        let lcore = self.dice.below(self.lcores.len() as u64) as usize;
+        if self.dice.once_in(2) {
             self.order(lcore, ToLcore::Fold);
-        }
-        if self.dice.once_in(64) && self.listed.is_empty() {
-            let lcore = self.dice.below(self.lcores.len() as u64) as usize;
+        } else if !self.noisy {
+            self.noisy = true;
             self.order_list(lcore, Family::V4, NOISE);
         }
     }
@@ -509,6 +537,8 @@ impl Simulator {
                 }
                 if !slice.end {
                     self.order(from, ToLcore::List(question, slice));
+                } else if question == NOISE {
+                    self.noisy = false;
                 }
             }
             FromLcore::Event(event) => match event.kind {
@@ -591,7 +621,7 @@ impl Simulator {
             if self.is_quiet() {
                 return true;
             }
-            self.step();
+            self.turn();
         }
         false
     }
@@ -669,6 +699,28 @@ impl Simulator {
             conns.filter(|conn| conn.status().has(Status::CONFIRMED)).count() as u32
         };
         confirmed(Family::V4) + confirmed(Family::V6)
+    }
+
+    /// Lets frames arrive and counts the cache lines that are written until nothing is under way;
+    /// `None` if that takes too long.
+    #[cfg(feature = "count-lines")]
+    pub fn count_lines(&mut self, frames: Vec<(PortId, Vec<u8>)>) -> Option<Written> {
+        use crate::arch::lines;
+        let handed = |lcores: &[Lcore]| -> u64 {
+            lcores.iter().map(|lcore| lcore.counters.handed_over.get()).sum()
+        };
+        let (received, before) = (frames.len() as u64, handed(&self.lcores));
+        frames.into_iter().for_each(|(port, bytes)| self.arrive(port, bytes));
+        lines::start();
+        let settled = self.settle();
+        let written = lines::stop().written;
+        let workers = |by: &std::collections::BTreeSet<u8>| {
+            by.iter().filter(|lcore| **lcore != CONTROL_CORE).count()
+        };
+        let shared = written.iter().filter(|(_, by)| workers(by) > 1).map(|(line, _)| *line);
+        let (shared, lines) = (shared.collect(), written.len());
+        let handed_over = handed(&self.lcores) - before;
+        settled.then_some(Written { received, handed_over, lines, shared })
     }
 
     /// Stops all workers, which frees what they hold.
