@@ -44,11 +44,11 @@ fn script(seed: u64, plan: &Plan) -> Script {
     Script::new(seed, plan.spread == Spread::Random)
 }
 
-/// What differs, shortly.
-fn difference(many: &Outcome, one: &Outcome) -> Option<String> {
+/// What differs, shortly, and in which talk.
+fn difference(many: &Outcome, one: &Outcome) -> Option<(Option<usize>, String)> {
     for (talk, (a, b)) in many.arrived.iter().zip(&one.arrived).enumerate() {
         if a != b {
-            return Some(format!("talk {talk}:\n{a:#?}\nwith one worker:\n{b:#?}"));
+            return Some((Some(talk), format!("{a:#?}\nwith one worker:\n{b:#?}")));
         }
     }
     for (phase, (a, b)) in many.listings.iter().zip(&one.listings).enumerate() {
@@ -56,11 +56,8 @@ fn difference(many: &Outcome, one: &Outcome) -> Option<String> {
             a.iter().filter(|line| !b.contains(line)).cloned().collect()
         };
         if a != b {
-            return Some(format!(
-                "conns after phase {phase}: {:#?}\n{:#?}",
-                only(a, b),
-                only(b, a)
-            ));
+            let (more, fewer) = (only(a, b), only(b, a));
+            return Some((None, format!("conns after phase {phase}: {more:#?}\n{fewer:#?}")));
         }
     }
     for (i, family) in [Family::V4, Family::V6].into_iter().enumerate() {
@@ -68,14 +65,14 @@ fn difference(many: &Outcome, one: &Outcome) -> Option<String> {
         let (a, b) = (&many.rules[i], &one.rules[i]);
         let names = rule_names(family);
         if let Some(at) = (0..a.len().max(b.len())).find(|at| differ(at, a, b)) {
-            return Some(format!(
-                "{:?} {}: {:?}, with one worker {:?}",
-                family, names[at], a[at], b[at]
+            return Some((
+                None,
+                format!("{:?} {}: {:?}, with one worker {:?}", family, names[at], a[at], b[at]),
             ));
         }
     }
     let rest = |o: &Outcome| (o.counts.clone(), o.drops.clone(), o.deleted, o.events);
-    (many != one).then(|| format!("{:?}\nwith one worker\n{:?}", rest(many), rest(one)))
+    (many != one).then(|| (None, format!("{:?}\nwith one worker\n{:?}", rest(many), rest(one))))
 }
 
 /// Runs the schedule of a seed and compares.
@@ -91,8 +88,9 @@ fn check(seed: u64) -> Effort {
     let (one, _) =
         run(&script, &one_worker(seed)).unwrap_or_else(|w| explain(format!("one worker: {w}")));
     let (many, effort) = run(&script, &plan).unwrap_or_else(|w| explain(w));
-    if let Some(difference) = difference(&many, &one) {
-        explain(difference);
+    if let Some((talk, difference)) = difference(&many, &one) {
+        let talk = talk.map(|number| &script.talks[number]);
+        explain(format!("{talk:?}\n{difference}"));
     }
     effort
 }
