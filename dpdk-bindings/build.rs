@@ -112,10 +112,8 @@ fn link(core: &[&str]) {
     println!("cargo::rustc-link-search=native={libdir}");
     let feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
     let (all, dynamic) = (feature("ALL_DRIVERS"), feature("DYNAMIC"));
-    if all && dynamic {
-        fail("the features all-drivers and dynamic exclude each other");
-    }
     let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    // Shared libraries have all drivers by themselves.
     if !dynamic && (release || all) {
         link_archives(core, Path::new(&libdir), all);
     } else {

@@ -36,6 +36,14 @@ if [[ $purpose == test ]]; then
     command_of conntrack conntrack
     command_of ethtool ethtool
     command_of sysctl procps
+    # Programs on the gateway box. The tests start them by hand.
+    command_of ssh openssh-client
+    command_of sshd openssh-server
+    file_of /usr/lib/frr/bgpd frr
+    command_of vtysh frr
+    command_of dnsmasq dnsmasq-base
+    command_of dhclient isc-dhcp-client
+    command_of udhcpc udhcpc
 fi
 
 if [[ $purpose == bench ]]; then
@@ -58,5 +66,25 @@ fi
 as_root=()
 [[ $(id -u) -eq 0 ]] || as_root=(sudo)
 quietly=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0)
+
+# Some of them come with a server that would run from now on and from every boot. Debian asks
+# policy-rc.d whether it may; if the machine has one of its own, that one decides.
+servers=()
+for package in "${missing[@]}"; do
+    case $package in
+        openssh-server) servers+=(ssh) ;;
+        frr) servers+=(frr) ;;
+    esac
+done
+policy=/usr/sbin/policy-rc.d
+if [[ ${#servers[@]} -gt 0 && ! -e $policy ]]; then
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+fi
 "${quietly[@]}" update </dev/null
 "${quietly[@]}" install -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+for server in "${servers[@]}"; do
+    [[ ! -d /run/systemd/system ]] || "${as_root[@]}" systemctl stop "$server"
+    "${as_root[@]}" update-rc.d "$server" disable >/dev/null
+done

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataplane::lcore::rings;
 use dataplane::lcore::worker::{Idle as WorkerIdle, Worker};
@@ -18,13 +18,17 @@ use crate::clock::Clock;
 use crate::config::sizes::{self, TableCost};
 use crate::config::{Config, Idle};
 use crate::gateway::{ControlCore, Served, WorkerParts, load_rules};
+use crate::host::Host;
 use crate::launch::{self, Launched, LcoreHandle};
-use crate::publish::{self, Rulesets};
+use crate::publish::{self, Learnt, Rulesets};
 use crate::socket::Server;
 use crate::watchdog::Watchdog;
 
 /// How long the control core rests between rounds.
 const REST: Duration = Duration::from_millis(1);
+
+/// How often the wires are looked at.
+const LOOK: Duration = Duration::from_millis(150);
 
 /// How long answers may take to reach their clients at the end.
 const FAREWELL: Duration = Duration::from_millis(200);
@@ -99,6 +103,7 @@ fn work(
     let (burst, idle) = (config.eal.burst.into(), config.eal.idle);
     let now = Box::new(move || clock.now());
     let mut core = ControlCore::new(config, wires, rulesets, random_seed()?, now)?;
+    let mut links = Links::attach(&mut core, &launched.macs)?;
     let mut workers = Workers::default();
     // Nobody waits for a worker that has ended, nor for anything once the process is to stop.
     let (ended, stopping) = (Arc::clone(&workers.ended), Arc::clone(&signals.stop));
@@ -138,6 +143,7 @@ fn work(
             }
         }
         serve(server, &mut core);
+        links.look(launched, &mut core);
         core.round();
         std::thread::sleep(REST);
     }
@@ -150,6 +156,35 @@ fn work(
     drop(core);
     server.drain(FAREWELL);
     Ok(())
+}
+
+/// The wires' links, which the host taps shall show.
+struct Links {
+    /// `None` without taps.
+    next: Option<Instant>,
+}
+
+impl Links {
+    /// Gives the control core its host taps, if there are any.
+    fn attach(
+        core: &mut ControlCore,
+        macs: &[[u8; 6]],
+    ) -> Result<Links, Box<dyn std::error::Error>> {
+        let taps = publish::taps(core.config(), macs);
+        if taps.is_empty() {
+            return Ok(Links { next: None });
+        }
+        core.attach_host(Host::open(taps)?)?;
+        Ok(Links { next: Some(Instant::now()) })
+    }
+
+    fn look(&mut self, launched: &Launched, core: &mut ControlCore) {
+        let now = Instant::now();
+        if self.next.is_some_and(|next| now >= next) {
+            self.next = Some(now + LOOK);
+            core.set_links(&launched.links(core.config()));
+        }
+    }
 }
 
 /// Says that a worker has ended, also by a panic, so that nobody waits for its answers.
@@ -224,7 +259,8 @@ fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let macs: Vec<[u8; 6]> =
         config.ports.iter().map(|p| p.mac.unwrap_or([2, 0, 0, 0, 0, 1])).collect();
     let lcores = config.eal.worker_cores.len();
-    publish::snapshot(&config, &macs, &rulesets, config.conntrack.knobs, 1, lcores)?;
+    let (learnt, knobs) = (Learnt::default(), config.conntrack.knobs);
+    publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, 1, lcores)?;
     let (hashsize, max) = (config.conntrack.hashsize, config.conntrack.max);
     let index_lines = dataplane::conntrack::store::index_lines(max);
     let cost =

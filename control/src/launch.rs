@@ -8,18 +8,20 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use dataplane::lcore::dpdk_io::DpdkIo;
 use dataplane::lcore::rings;
 use dataplane::pipeline::place::{Layout, Queues};
+use dataplane::pipeline::steering::{Fields, Functions, SYMMETRIC_KEY, Steering};
 use dataplane::rules::facts::PortId;
 pub use dpdk_bindings::LcoreHandle;
 use dpdk_bindings::{
-    BURST_MAX, Eal, EalError, HeldLog, LcoreError, LcoreId, Mempool, PoolError, Port, PortConfig,
-    PortError, PortInfo, RxQueue, TxQueue,
+    BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreError, LcoreId, Mempool,
+    Offloads, PoolError, Port, PortConfig, PortError, PortInfo, RxQueue, TxQueue,
 };
 
-use crate::config::{Config, Hugepages, sizes};
+use crate::config::{self, Config, Hugepages, sizes};
 
 /// Room for a frame in one mbuf behind DPDK's headroom; longer frames are chains.
 const DATA_ROOM: u16 = 2048 + dpdk_bindings::HEADROOM;
@@ -206,7 +208,10 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
             mtu: port.mtu,
             promiscuous: port.promiscuous,
             mac: port.mac,
-            ..PortConfig::default()
+            // Both directions of a conn that no NAT changes arrive at one queue.
+            rss_key: Some(SYMMETRIC_KEY.to_vec()),
+            rss_reta: None,
+            offloads: offloads(config),
         };
         let device = port.device.split(',').next().unwrap_or_default();
         let failed = |error| {
@@ -221,11 +226,54 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
         // A driver that cannot set the address still sends and receives with ours.
         let mac = port.mac.or_else(|| up.mac());
         macs.push(mac.ok_or_else(|| LaunchError::NoMac(port.name.clone()))?);
-        wires.push(queues, rx, tx);
+        wires.push(queues, rx, tx, steering_of(&up, &port.name));
+        ports.push(up);
+    }
+    // Behind all ports and in their order, as the snapshot numbers them.
+    for ((port, mac), (device, name)) in tapped(config, &macs).zip(tap_devices(config)) {
+        let settings = tap_settings(port, mac);
+        let failed =
+            |error| LaunchError::Port { name: name.to_owned(), error, reason: Reason::of(log) };
+        let (up, rx, tx) = Port::configure(&device, &settings, &pool).map_err(failed)?;
+        wires.push(Queues { rx: 1, tx: 1 }, rx, tx, None);
         ports.push(up);
     }
     let (layout, io) = wires.share_out(workers as u8, &pool);
     Ok(Launched { eal, ports, pool, macs, layout, io })
+}
+
+/// What devices are to do for us. Frames of several segments are sent as they are only where frames
+/// may be longer than an mbuf: drivers have a faster way for ports that never send any.
+fn offloads(config: &Config) -> Offloads {
+    let room = usize::from(DATA_ROOM - dpdk_bindings::HEADROOM);
+    let chains = config.ports.iter().any(|port| usize::from(port.mtu) + FRAME_OVERHEAD > room);
+    Offloads { rx_checksums: true, chains, fast_free: !chains }
+}
+
+/// Bytes of a frame around its IP packet: Ethernet header and one 802.1Q tag.
+const FRAME_OVERHEAD: usize = 14 + 4;
+
+/// How a port's device spreads what it receives over its queues, if it says so.
+fn steering_of(port: &Port, name: &str) -> Option<Steering> {
+    let rss = port.rss()?;
+    let fields = |hashed| match hashed {
+        Hashed::Nothing => Fields::Nothing,
+        Hashed::Addresses => Fields::Addresses,
+        Hashed::Ports => Fields::Ports,
+    };
+    let functions = |f: FamilyFunctions| Functions {
+        tcp: fields(f.tcp),
+        udp: fields(f.udp),
+        other: fields(f.other),
+    };
+    let (v4, v6) = (functions(rss.functions.v4), functions(rss.functions.v6));
+    match Steering::new(&rss.key, &rss.reta, v4, v6) {
+        Ok(steering) => Some(steering),
+        Err(error) => {
+            log::warn!("port {name}: conns will change lcores more often than need be: {error}");
+            None
+        }
+    }
 }
 
 /// Drivers whose number of queues is agreed upon with a peer: more than one has to be asked for.
@@ -249,18 +297,26 @@ struct Wires {
     queues: Vec<Queues>,
     rx: Vec<Vec<RxQueue>>,
     tx: Vec<Vec<TxQueue>>,
+    steering: Vec<Option<Arc<Steering>>>,
 }
 
 impl Wires {
-    fn push(&mut self, queues: Queues, rx: Vec<RxQueue>, tx: Vec<TxQueue>) {
+    fn push(
+        &mut self,
+        queues: Queues,
+        rx: Vec<RxQueue>,
+        tx: Vec<TxQueue>,
+        steering: Option<Steering>,
+    ) {
         self.queues.push(queues);
         self.rx.push(rx);
         self.tx.push(tx);
+        self.steering.push(steering.map(Arc::new));
     }
 
     /// Gives each worker its queues.
     fn share_out(self, workers: u8, pool: &Mempool) -> (Layout, Vec<DpdkIo>) {
-        let layout = Layout { lcores: workers, queues: self.queues.into_boxed_slice() };
+        let layout = Layout { steering: self.steering.into(), ..Layout::new(workers, self.queues) };
         let mut rx: Vec<Vec<(PortId, RxQueue)>> = (0..workers).map(|_| Vec::new()).collect();
         for (port, queues) in (0..).map(PortId).zip(self.rx) {
             for (number, queue) in (0..).zip(queues) {
@@ -281,6 +337,40 @@ impl Wires {
     }
 }
 
+/// Descriptors of each queue of a host tap.
+const TAP_DESCRIPTORS: u16 = 512;
+
+/// The ports with a host tap and their MAC addresses.
+fn tapped<'a>(
+    config: &'a Config,
+    macs: &'a [[u8; 6]],
+) -> impl Iterator<Item = (&'a config::Port, [u8; 6])> {
+    config.ports.iter().zip(macs.iter().copied()).filter(|(port, _)| port.host_tap.is_some())
+}
+
+/// A tap speaks with the port's MAC address. It has one queue: what goes there is little.
+fn tap_settings(port: &config::Port, mac: [u8; 6]) -> PortConfig {
+    PortConfig {
+        rx_queues: 1,
+        tx_queues: 1,
+        rx_desc: TAP_DESCRIPTORS,
+        tx_desc: TAP_DESCRIPTORS,
+        mtu: port.mtu,
+        promiscuous: false,
+        mac: Some(mac),
+        ..PortConfig::default()
+    }
+}
+
+/// The vdevs of the host taps with their interface names, in the order of their ports. Their
+/// numbers are not those of configured devices.
+fn tap_devices(config: &Config) -> impl Iterator<Item = (String, &str)> {
+    let name = |p: &config::Port| p.device.split(',').next().unwrap_or_default().to_owned();
+    let taken: Vec<String> = config.ports.iter().map(name).collect();
+    let free = (0..).map(|n| format!("net_tap{n}")).filter(move |name| !taken.contains(name));
+    free.zip(config.ports.iter().filter_map(|p| p.host_tap.as_deref()))
+}
+
 impl Launched {
     /// Runs `job` on the lcore of worker `number`.
     ///
@@ -296,6 +386,16 @@ impl Launched {
     /// Mbufs in the pool: (free, all).
     pub fn pool(&self) -> (u32, u32) {
         (self.pool.avail(), self.pool.size())
+    }
+
+    /// Whether the wires of the configured ports are up; `None` where that cannot be seen: the
+    /// kernel's end of a `net_tap` may be in another network namespace.
+    pub fn links(&self, config: &Config) -> Vec<Option<bool>> {
+        let link = |(port, named): (&Port, &config::Port)| {
+            let blind = named.device.starts_with("net_tap");
+            if blind { None } else { port.link().map(|link| link.up) }
+        };
+        self.ports.iter().zip(&config.ports).map(link).collect()
     }
 
     /// Frames that the drivers lost before anybody saw them, by port: (missed, errors, no mbuf).
@@ -357,12 +457,14 @@ fn mbufs_needed(config: &Config, queues: &[Queues]) -> u32 {
         of(queues.rx, port.rx_descriptors) + of(queues.tx, port.tx_descriptors)
     });
     let workers = config.eal.worker_cores.len() as u32;
-    let under_way = (BURST_MAX as u32 * 4 + 512) * config.ports.len() as u32;
+    let taps = config.ports.iter().filter(|p| p.host_tap.is_some()).count() as u32;
+    let under_way = (BURST_MAX as u32 * 4 + 512) * (config.ports.len() as u32 + taps);
     // Every lcore's rings are rarely full at once; one of them may well be.
     let handed_over = (workers - 1) * rings::RING_MAX as u32;
     let each = under_way + handed_over + POOL_CACHE * 4;
+    let descriptors = descriptors.sum::<u32>() + taps * 2 * u32::from(TAP_DESCRIPTORS);
     // A mempool uses its memory best with one less than a power of two.
-    (descriptors.sum::<u32>() * 2 + each * workers).max(8192).next_power_of_two() - 1
+    (descriptors * 2 + each * workers).max(8192).next_power_of_two() - 1
 }
 
 /// The command line EAL gets. A worker has an lcore number of its own, so that it may share the
@@ -400,6 +502,7 @@ fn eal_args(config: &Config, free_kb: u64) -> Result<Vec<String>, LaunchError> {
             args.push(format!("--allow={}", port.device));
         }
     }
+    args.extend(tap_devices(config).map(|(device, name)| format!("--vdev={device},iface={name}")));
     // Without a PCI device of ours the bus is left alone: EAL would take any NIC it can drive.
     let names_pci = |a: &String| {
         ["--no-pci", "-a", "--allow", "-b", "--block"]
@@ -444,6 +547,19 @@ mod tests {
             assert_eq!(args.iter().filter(|a| *a == "--no-pci").count(), 1, "{args:?}");
             assert!(args.contains(&"--vdev=net_null0".to_owned()));
         }
+    }
+
+    #[test]
+    fn each_host_tap_is_a_vdev_with_a_number_of_its_own() {
+        let text = "[[port]]\nname = \"a\"\ndevice = \"net_tap1,iface=x\"\nhost_tap = \"ha\"\n\
+                    [[port]]\nname = \"b\"\ndevice = \"net_tap0\"\n\
+                    [[port]]\nname = \"c\"\ndevice = \"net_null0\"\nhost_tap = \"hc\"\n";
+        let config = Config::parse(Path::new("t.toml"), text, 8 << 30).unwrap();
+        let args = eal_args(&config, 0).unwrap();
+        let vdevs: Vec<_> = args.iter().filter_map(|a| a.strip_prefix("--vdev=")).collect();
+        let expected = ["net_tap1,iface=x", "net_tap0", "net_null0"];
+        assert_eq!(vdevs[..3], expected);
+        assert_eq!(vdevs[3..], ["net_tap2,iface=ha", "net_tap3,iface=hc"]);
     }
 
     #[test]

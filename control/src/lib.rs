@@ -6,6 +6,7 @@
 //! | [`config`], [`iptables`] | the two languages users write |
 //! | [`publish`] | both of them compiled into a snapshot |
 //! | [`gateway`] | the control core at work: policy, expiry, tools |
+//! | [`host`] | the kernel interfaces of the box itself, and what is learnt there |
 //! | [`tools`] | `conntrack`, `sysctl`, `/proc` and `stats` as text |
 //! | [`launch`], [`daemon`] | DPDK started, workers launched, signals obeyed |
 //! | [`watchdog`] | which thread stands still, said in the log and in `stats` |
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod gateway;
+pub mod host;
 pub mod iptables;
 pub mod launch;
 pub mod log_line;

@@ -454,7 +454,7 @@ impl std::fmt::Display for Full {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::publish::{self, Rulesets};
+    use crate::publish::{self, Learnt, Rulesets};
     use dataplane::conntrack::knobs::Knobs;
     use dataplane::rules::hook::Family;
     use dataplane::rules::model::Ruleset;
@@ -467,7 +467,8 @@ mod tests {
         let config = Config::parse("x.toml".as_ref(), text, 1 << 32).unwrap();
         let rules = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
         let macs = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
-        publish::snapshot(&config, &macs, &rules, Knobs::default(), 1, 1).unwrap()
+        let learnt = Learnt::default();
+        publish::snapshot(&config, &macs, &learnt, &rules, Knobs::default(), 1, 1).unwrap()
     }
 
     fn line(frame: &[u8]) -> LogLine {

@@ -9,9 +9,11 @@ use dataplane::pipeline::snapshot::{
 };
 use dataplane::rules::check::CheckError;
 use dataplane::rules::compiled::Compiled;
+use dataplane::rules::facts::PortId;
 use dataplane::rules::model::Ruleset;
 
-use crate::config::{Config, Port};
+use crate::config::{Config, Port, Prefixed};
+use crate::host::Tap;
 
 /// Why there is no snapshot.
 #[derive(Debug)]
@@ -42,13 +44,29 @@ pub struct Rulesets {
     pub v6: Ruleset,
 }
 
-/// Builds a snapshot. `macs` are the addresses the ports really have, by port number.
+/// What the kernel has learnt on the host taps and the file does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learnt {
+    /// Addresses with the number of their port, in order.
+    pub addresses: Vec<(u8, Prefixed)>,
+    /// Routes, sorted by [`route_order`]; of one prefix the best is enough.
+    pub routes: Vec<StaticRoute>,
+}
+
+/// By prefix, then the better first.
+pub fn route_order(route: &StaticRoute) -> impl Ord + use<> {
+    (route.to, route.prefix_len, route.metric, route.port, route.via, route.kind)
+}
+
+/// Builds a snapshot of the configuration and what was learnt. A route of the file beats a learnt
+/// one of the same prefix. `macs` are the addresses the ports really have, by port number.
 ///
 /// # Errors
 /// See [`PublishError`].
 pub fn snapshot(
     config: &Config,
     macs: &[[u8; 6]],
+    learnt: &Learnt,
     rulesets: &Rulesets,
     knobs: Knobs,
     generation: u32,
@@ -59,30 +77,75 @@ pub fn snapshot(
         let rules = Compiled::new(ruleset, &names, 0).map_err(PublishError::Rules)?;
         Ok(FamilyRules::new(rules, lcores))
     };
-    let ports = config.ports.iter().zip(macs).map(|(p, mac)| settings(p, *mac)).collect();
+    let ports = ports(config, macs, learnt);
     Ok(Snapshot {
         generation,
+        routes: routes(config, &ports, learnt)?,
         ports,
-        routes: routes(config, macs)?,
         v4: compile(&rulesets.v4)?,
         v6: compile(&rulesets.v6)?,
         knobs,
     })
 }
 
-fn settings(port: &Port, mac: [u8; 6]) -> PortSettings {
-    let addresses =
-        port.addresses.iter().map(|a| InterfaceAddress { address: a.address, prefix: a.prefix });
-    let link_local = InterfaceAddress { address: link_local(mac), prefix: 64 };
-    let has_v6 = port.addresses.iter().any(|a| !a.address.is_v4());
-    PortSettings {
-        name: port.name.clone(),
-        mac,
-        mtu: port.mtu.into(),
-        addresses: addresses.chain(has_v6.then_some(link_local)).collect(),
-        kind: PortKind::Device,
-        host_tap: None,
+/// Configured ports in their order, then a port for each host tap in the order of theirs.
+fn ports(config: &Config, macs: &[[u8; 6]], learnt: &Learnt) -> Box<[PortSettings]> {
+    let mut ports = Vec::new();
+    let mut taps = Vec::new();
+    for (number, (port, mac)) in config.ports.iter().zip(macs).enumerate() {
+        let tap = port.host_tap.as_ref().map(|name| {
+            let id = PortId((config.ports.len() + taps.len()) as u8);
+            taps.push(PortSettings {
+                name: name.clone(),
+                mac: *mac,
+                mtu: port.mtu.into(),
+                addresses: Box::default(),
+                kind: PortKind::HostTap { of: PortId(number as u8) },
+                host_tap: None,
+            });
+            id
+        });
+        let entry = |a: &Prefixed| InterfaceAddress { address: a.address, prefix: a.prefix };
+        let learnt = learnt.addresses.iter().filter(|(of, _)| usize::from(*of) == number);
+        let mut addresses: Vec<_> = own_addresses(port, *mac).iter().map(entry).collect();
+        addresses.extend(learnt.map(|(_, address)| entry(address)));
+        ports.push(PortSettings {
+            name: port.name.clone(),
+            mac: *mac,
+            mtu: port.mtu.into(),
+            addresses: addresses.into(),
+            kind: PortKind::Device,
+            host_tap: tap,
+        });
     }
+    ports.extend(taps);
+    ports.into()
+}
+
+/// The addresses of the file, and the link-local one that Linux gives every interface that speaks
+/// IPv6. Where the kernel has an interface for the port, programs there may speak it too.
+fn own_addresses(port: &Port, mac: [u8; 6]) -> Vec<Prefixed> {
+    let mut addresses = port.addresses.clone();
+    let named = addresses.iter().any(|a| !a.address.is_v4());
+    // RFC 8200, section 5: the kernel keeps IPv6 from smaller links.
+    if named || (port.host_tap.is_some() && port.mtu >= 1280) {
+        addresses.push(Prefixed { address: link_local(mac), prefix: 64 });
+    }
+    addresses
+}
+
+/// The host taps of a configuration, as the kernel shall have them.
+pub fn taps(config: &Config, macs: &[[u8; 6]]) -> Vec<Tap> {
+    let tap = |(number, (port, mac)): (usize, (&Port, &[u8; 6]))| {
+        Some(Tap {
+            name: port.host_tap.clone()?,
+            port: number as u8,
+            mac: *mac,
+            mtu: port.mtu,
+            addresses: own_addresses(port, *mac),
+        })
+    };
+    config.ports.iter().zip(macs).enumerate().filter_map(tap).collect()
 }
 
 /// The link-local address of a port (RFC 4291 appendix A), which Linux gives every interface that
@@ -93,36 +156,128 @@ fn link_local(mac: [u8; 6]) -> dataplane::wire::address::Address {
     dataplane::wire::address::Address::v6(0xfe80 << 112 | id as u128)
 }
 
-fn routes(config: &Config, macs: &[[u8; 6]]) -> Result<Routes, PublishError> {
+fn routes(
+    config: &Config,
+    ports: &[PortSettings],
+    learnt: &Learnt,
+) -> Result<Routes, PublishError> {
     let mut addresses = Vec::new();
-    for (number, (port, mac)) in config.ports.iter().zip(macs).enumerate() {
-        for a in settings(port, *mac).addresses.iter() {
+    for (number, port) in ports.iter().enumerate() {
+        for a in &port.addresses {
             let port = number as u8;
             addresses.push(PortAddress { port, address: a.address, prefix_len: a.prefix });
         }
     }
-    let routes: Vec<StaticRoute> = config
-        .routes
-        .iter()
-        .map(|route| StaticRoute {
-            to: route.to.address,
-            prefix_len: route.to.prefix,
-            via: route.via,
-            port: route.port as u8,
-            metric: 0,
-            kind: RouteKind::Unicast,
-        })
-        .collect();
+    // Metric 0 and the first place: nothing that is learnt comes before the file.
+    let configured = config.routes.iter().map(|route| StaticRoute {
+        to: route.to.address,
+        prefix_len: route.to.prefix,
+        via: route.via,
+        port: route.port as u8,
+        metric: 0,
+        kind: RouteKind::Unicast,
+    });
+    let routes: Vec<StaticRoute> = configured.chain(learnt.routes.iter().copied()).collect();
     Routes::new(&addresses, &routes).map_err(PublishError::Routes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dataplane::pipeline::route::{Destination, Route};
+    use dataplane::rules::hook::Family;
+    use dataplane::wire::address::Address;
+
+    const LAN: [u8; 6] = [2, 0, 0, 0, 0x10, 1];
+    const WAN: [u8; 6] = [2, 0, 0, 0, 0x10, 2];
+
+    fn address(text: &str) -> Address {
+        text.parse::<std::net::IpAddr>().unwrap().into()
+    }
+
+    fn config() -> Config {
+        let text = "[[port]]\nname = \"dmz\"\ndevice = \"net_null0\"\n\
+                    [[port]]\nname = \"lan\"\ndevice = \"net_null1\"\nhost_tap = \"sgh-lan\"\n\
+                    addresses = [\"10.7.0.1/24\"]\nmtu = 1279\n\
+                    [[port]]\nname = \"wan\"\ndevice = \"net_null2\"\nhost_tap = \"wan\"\n\
+                    [[route]]\nto = \"10.50.0.0/16\"\nvia = \"10.7.0.9\"\nport = \"lan\"\n";
+        Config::parse("x.toml".as_ref(), text, 1 << 32).unwrap()
+    }
+
+    fn published(learnt: &Learnt) -> Result<Snapshot, PublishError> {
+        let rules = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
+        snapshot(&config(), &[[2; 6], LAN, WAN], learnt, &rules, Knobs::default(), 1, 1)
+    }
+
+    fn route(to: &str, prefix_len: u8, via: &str, metric: u32) -> StaticRoute {
+        let kind = RouteKind::Unicast;
+        let via = Some(address(via));
+        StaticRoute { to: address(to), prefix_len, via, port: 2, metric, kind }
+    }
 
     #[test]
     fn link_local_addresses_are_linux_s() {
         let address = link_local([0x02, 0x00, 0x00, 0x00, 0x10, 0x01]);
         assert_eq!(address.to_string(), "fe80::ff:fe00:1001");
+    }
+
+    #[test]
+    fn taps_come_behind_the_ports_and_each_knows_the_other() {
+        let snapshot = published(&Learnt::default()).unwrap();
+        let port = |p: &PortSettings| (p.name.clone(), p.kind, p.host_tap, p.mac);
+        let tap = |of| PortKind::HostTap { of: PortId(of) };
+        let expected = [
+            ("dmz".to_owned(), PortKind::Device, None, [2; 6]),
+            ("lan".to_owned(), PortKind::Device, Some(PortId(3)), LAN),
+            ("wan".to_owned(), PortKind::Device, Some(PortId(4)), WAN),
+            ("sgh-lan".to_owned(), tap(1), None, LAN),
+            ("wan".to_owned(), tap(2), None, WAN),
+        ];
+        assert_eq!(snapshot.ports.iter().map(port).collect::<Vec<_>>(), expected);
+        assert!(snapshot.ports[3..].iter().all(|p| p.addresses.is_empty()));
+    }
+
+    #[test]
+    fn a_port_with_a_tap_speaks_ipv6_where_its_mtu_allows_it() {
+        let taps = taps(&config(), &[[2; 6], LAN, WAN]);
+        let addresses = |n: usize| taps[n].addresses.iter().map(|a| a.address.to_string());
+        assert_eq!(addresses(0).collect::<Vec<_>>(), ["10.7.0.1"]);
+        assert_eq!(addresses(1).collect::<Vec<_>>(), ["fe80::ff:fe00:1002"]);
+        assert_eq!((taps[1].port, taps[1].mtu, taps[1].mac), (2, 1500, WAN));
+    }
+
+    #[test]
+    fn the_file_comes_before_what_is_learnt() {
+        let learnt = Learnt {
+            addresses: vec![(2, Prefixed { address: address("203.0.113.7"), prefix: 24 })],
+            routes: vec![
+                route("0.0.0.0", 0, "203.0.113.1", 0),
+                route("10.50.0.0", 16, "203.0.113.1", 0),
+                route("10.50.7.0", 24, "203.0.113.1", 20),
+            ],
+        };
+        let snapshot = published(&learnt).unwrap();
+        let via = |to| snapshot.routes.lookup(address(to)).unwrap();
+        let by = |port, via: &str| Route { port, via: Some(address(via)) };
+        assert_eq!(via("10.50.1.1"), by(1, "10.7.0.9"), "the file's route of the same prefix");
+        assert_eq!(via("10.50.7.1"), by(2, "203.0.113.1"), "a longer prefix is another route");
+        assert_eq!(via("8.8.8.8"), by(2, "203.0.113.1"));
+        assert_eq!(via("203.0.113.9"), Route { port: 2, via: None }, "a learnt network");
+        let own = snapshot.routes.classify(address("203.0.113.7"), Some(2));
+        assert_eq!(own, Destination::Local(2));
+        assert_eq!(snapshot.ports[2].primary_v4(), Some(address("203.0.113.7")));
+    }
+
+    #[test]
+    fn of_learnt_routes_the_lower_metric_comes_first() {
+        let mut routes = vec![
+            route("10.60.0.0", 16, "203.0.113.3", 300),
+            route("10.60.0.0", 16, "203.0.113.1", 100),
+        ];
+        routes.sort_by_key(route_order);
+        assert_eq!(routes.iter().map(|r| r.metric).collect::<Vec<_>>(), [100, 300]);
+        let snapshot = published(&Learnt { addresses: vec![], routes }).unwrap();
+        let way = snapshot.routes.lookup(address("10.60.1.1")).unwrap();
+        assert_eq!(way.via, Some(address("203.0.113.1")));
     }
 }

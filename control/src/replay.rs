@@ -203,6 +203,8 @@ struct Bench {
     core: ControlCore,
     workers: Rc<RefCell<Vec<Worker<MemoryIo>>>>,
     layout: Layout,
+    /// Ports of the capture; those behind them lead to the box itself, which is not in it.
+    ports: usize,
     clock: Rc<Cell<Now>>,
     /// The time stamp of the first frame, where ticks begin.
     origin_ns: Option<u64>,
@@ -212,13 +214,15 @@ struct Bench {
 impl Bench {
     fn new(config: Config, rulesets: Rulesets, keep_log: bool) -> Result<Bench, CoreError> {
         let (ports, burst) = (config.ports.len(), config.eal.burst.into());
+        let taps = config.ports.iter().filter(|p| p.host_tap.is_some()).count();
         let workers = config.eal.worker_cores.len();
         let queues = |port: &Port| Queues {
             rx: port.rx_queues.unwrap_or(1),
             tx: port.tx_queues.unwrap_or(1),
         };
-        let queues = config.ports.iter().map(queues).collect();
-        let layout = Layout { lcores: workers as u8, queues };
+        let tap_queues = std::iter::repeat_n(Queues { rx: 1, tx: 1 }, taps);
+        let queues = config.ports.iter().map(queues).chain(tap_queues).collect();
+        let layout = Layout::new(workers as u8, queues);
         let macs = (0u8..).zip(&config.ports);
         let macs = macs.map(|(n, port)| port.mac.unwrap_or([0x02, 0x53, 0x47, 0, 0, n])).collect();
         let clock = Rc::new(Cell::new(Now::default()));
@@ -234,7 +238,7 @@ impl Bench {
             let Some(parts) = core.worker_parts(number) else { continue };
             let WorkerParts { place, store, snapshot, links, mailbox, seed } = parts;
             let pipeline = Pipeline::new(place, store, snapshot, links, seed);
-            made.push(Worker::new(MemoryIo::new(ports), pipeline, mailbox, rings, burst));
+            made.push(Worker::new(MemoryIo::new(ports + taps), pipeline, mailbox, rings, burst));
         }
         let workers = Rc::new(RefCell::new(made));
         let (polled, at) = (Rc::clone(&workers), Rc::clone(&clock));
@@ -242,7 +246,7 @@ impl Bench {
             poll(&mut polled.borrow_mut(), at.get());
             true
         }));
-        Ok(Bench { core, workers, layout, clock, origin_ns: None, sent: Vec::new() })
+        Ok(Bench { core, workers, layout, ports, clock, origin_ns: None, sent: Vec::new() })
     }
 
     /// How far apart the control core's rounds are on the way to `unix_ns`.
@@ -293,7 +297,9 @@ impl Bench {
         }
         for worker in self.workers.borrow_mut().iter_mut() {
             while let Some((port, frame)) = worker.io().pop_sent() {
-                self.sent.push((port, now.unix_ns, frame.bytes()));
+                if usize::from(port.0) < self.ports {
+                    self.sent.push((port, now.unix_ns, frame.bytes()));
+                }
             }
         }
     }

@@ -1,17 +1,25 @@
 //! The gateway as its users have it: the binary, started on net_tap or on veth pairs between
 //! network namespaces, with the kernel's own clients and servers on both sides.
 //!
-//! Needs root, iproute2, util-linux, ethtool, procps, curl and ping, and fails where they are
-//! missing. Every test has its own namespaces, file prefix, folder and control socket, so tests run
-//! side by side; gateways use no huge pages and sleep when idle, but for the tests about just that.
+//! Needs root, iproute2, util-linux, ethtool, procps, curl and ping, for programs on the gateway
+//! box also OpenSSH, FRR, dnsmasq, dhclient, udhcpc and iptables, and fails where they are missing.
+//! Every test has its own namespaces, file prefix, folder and control socket, so tests run side by
+//! side; gateways use no huge pages and sleep when idle, but for the tests about just that.
 
 #![forbid(unsafe_code)]
 #![allow(missing_docs, unreachable_pub)]
 
 mod bad_input;
 mod control;
+mod daemon;
 mod ending;
 mod gateway;
+mod host;
+mod host_bgp;
+mod host_dhcp;
+mod host_once;
+mod host_rig;
+mod host_ssh;
 mod netns;
 mod reload;
 mod rig;

@@ -1,5 +1,6 @@
 //! Network namespaces that carry the number of this process in their names and go when dropped, on
-//! a panic too. Those of processes that were killed are removed by the next run.
+//! a panic too, and what still runs in them with them. Those of processes that were killed are
+//! removed by the next run.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -9,6 +10,8 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const PREFIX: &str = "sg-e2e";
 
@@ -96,10 +99,15 @@ pub fn demand_machine() {
         nix::unistd::geteuid().is_root(),
         "the end-to-end tests make network namespaces and have to run as root"
     );
-    for program in PROGRAMS {
+    demand_programs(&PROGRAMS);
+    LOOKED.call_once(remove_orphans);
+}
+
+/// Fails clearly where a program is missing.
+pub fn demand_programs(programs: &[&str]) {
+    for program in programs {
         assert!(in_path(program), "the end-to-end tests need the program `{program}`");
     }
-    LOOKED.call_once(remove_orphans);
 }
 
 fn in_path(program: &str) -> bool {
@@ -114,7 +122,22 @@ fn run(argv: &[&str]) {
     assert!(output.status.success(), "`{}` failed: {complaint}", argv.join(" "));
 }
 
+/// Ends what runs in a namespace, as a server's children may outlive it.
+fn end_programs(name: &str) {
+    let output = Command::new("ip").args(["netns", "pids", name]).stderr(Stdio::null()).output();
+    let Ok(output) = output else { return };
+    let own = Pid::this();
+    for pid in String::from_utf8_lossy(&output.stdout).lines().filter_map(|pid| pid.parse().ok()) {
+        let pid = Pid::from_raw(pid);
+        if pid != own {
+            // It may have ended by itself in the meantime.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+}
+
 fn remove(name: &str) {
+    end_programs(name);
     let status = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
     if !status.is_ok_and(|status| status.success()) {
         eprintln!("namespace {name} could not be removed");

@@ -80,13 +80,22 @@ pub struct Wish {
     pub eal: &'static str,
     /// MTU of the WAN side.
     pub wan_mtu: u16,
+    /// Further lines of the ports `lan` and `wan`.
+    pub ports: [&'static str; 2],
     pub rules4: &'static str,
     pub rules6: &'static str,
 }
 
 impl Default for Wish {
     fn default() -> Wish {
-        Wish { wires: Wires::Tap, eal: "", wan_mtu: 1500, rules4: RULES4, rules6: RULES6 }
+        Wish {
+            wires: Wires::Tap,
+            eal: "",
+            wan_mtu: 1500,
+            ports: [""; 2],
+            rules4: RULES4,
+            rules6: RULES6,
+        }
     }
 }
 
@@ -95,24 +104,25 @@ pub struct Rig {
     pub gateway: Gateway,
     pub lan: Namespace,
     pub wan: Namespace,
-    _middle: Namespace,
+    /// Where the gateway runs.
+    pub middle: Namespace,
 }
 
 /// A side of the gateway as its host sees it.
-struct End {
-    interface: &'static str,
+pub struct End {
+    pub interface: &'static str,
     mac: &'static str,
     addresses: [&'static str; 2],
     gateways: [&'static str; 2],
 }
 
-const LAN: End = End {
+pub const LAN: End = End {
     interface: "lan-host",
     mac: "02:00:00:00:77:02",
     addresses: ["10.77.0.2/24", "fd77::2/64"],
     gateways: [LAN_GATEWAY, LAN_GATEWAY6],
 };
-const WAN: End = End {
+pub const WAN: End = End {
     interface: "wan-host",
     mac: "02:00:00:00:78:02",
     addresses: ["198.51.100.2/24", "2001:db8:77::2/64"],
@@ -142,7 +152,7 @@ impl Rig {
         }
         wan.run(&format!("ip link set wan-host mtu {}", wish.wan_mtu));
         wan.run(&format!("ip address add {BEHIND}/32 dev lo"));
-        Rig { gateway, lan, wan, _middle: middle }
+        Rig { gateway, lan, wan, middle }
     }
 
     pub fn files(&self) -> &Files {
@@ -156,13 +166,7 @@ impl Rig {
 
     /// Every frame has ended once: the totals agree.
     pub fn assert_balance(&self) {
-        let stats = self.files().stats();
-        let n = |name: &str| stats["totals"][name].as_u64().expect("a number of frames");
-        let ends = n("tx") + n("to_host") + n("dropped") + n("held");
-        assert_eq!(n("rx") + n("generated"), ends, "{}", stats["totals"]);
-        let dropped: u64 =
-            stats["drops"].as_object().unwrap().values().map(|v| v.as_u64().unwrap()).sum();
-        assert_eq!(dropped, n("dropped"), "{}", stats["drops"]);
+        assert_balance(self.files());
     }
 
     /// Packets dropped for a reason.
@@ -183,12 +187,24 @@ impl Rig {
     }
 }
 
+/// Every frame of a gateway has ended once: the totals agree.
+pub fn assert_balance(files: &Files) {
+    let stats = files.stats();
+    let n = |name: &str| stats["totals"][name].as_u64().expect("a number of frames");
+    let ends = n("tx") + n("to_host") + n("dropped") + n("held");
+    assert_eq!(n("rx") + n("generated"), ends, "{}", stats["totals"]);
+    let dropped: u64 =
+        stats["drops"].as_object().unwrap().values().map(|v| v.as_u64().unwrap()).sum();
+    assert_eq!(dropped, n("dropped"), "{}", stats["drops"]);
+}
+
 /// curl in a namespace, silent but for errors.
 pub fn curl(namespace: &Namespace, arguments: &str) -> Output {
     namespace.try_run(&format!("curl -sS --max-time 20 {arguments}"))
 }
 
-fn veth(end: &End, host: &Namespace, middle: &Namespace, port: &str) {
+/// A veth pair between a host and an interface `port` of the middle.
+pub fn veth(end: &End, host: &Namespace, middle: &Namespace, port: &str) {
     let (host_end, host_name) = (end.interface, host.name());
     middle.run(&format!("ip link add {port} type veth peer name {host_end} netns {host_name}"));
     middle.run(&format!("ip link set {port} addrgenmode none up"));
@@ -197,7 +213,8 @@ fn veth(end: &End, host: &Namespace, middle: &Namespace, port: &str) {
     host.run(&format!("ethtool -K {host_end} tx off rx off gso off tso off gro off"));
 }
 
-fn attach(end: &End, host: &Namespace) {
+/// Gives a host's end its addresses and routes.
+pub fn attach(end: &End, host: &Namespace) {
     let interface = end.interface;
     host.run(&format!("ip link set {interface} address {} addrgenmode none", end.mac));
     host.run(&format!("ip link set {interface} up"));
@@ -218,12 +235,12 @@ pub fn config(files: &Files, wish: &Wish) -> String {
     files.head(wish.eal)
         + &format!(
             "\n[[port]]\nname = \"lan\"\ndevice = \"{lan}\"\nmac = \"02:00:00:00:77:01\"\n\
-             addresses = [\"{LAN_GATEWAY}/24\", \"{LAN_GATEWAY6}/64\"]\n\
+             addresses = [\"{LAN_GATEWAY}/24\", \"{LAN_GATEWAY6}/64\"]\n{}\n\
              \n[[port]]\nname = \"wan\"\ndevice = \"{wan}\"\nmac = \"02:00:00:00:78:01\"\n\
-             addresses = [\"{WAN_GATEWAY}/24\", \"{WAN_GATEWAY6}/64\"]\nmtu = {}\n\
+             addresses = [\"{WAN_GATEWAY}/24\", \"{WAN_GATEWAY6}/64\"]\nmtu = {}\n{}\n\
              \n[[route]]\nto = \"0.0.0.0/0\"\nvia = \"{WAN_HOST}\"\nport = \"wan\"\n\
              \n[conntrack]\nhashsize = 4096\n\
              \n[rules]\nipv4 = \"rules.v4\"\nipv6 = \"rules.v6\"\n",
-            wish.wan_mtu
+            wish.ports[0], wish.wan_mtu, wish.ports[1]
         )
 }

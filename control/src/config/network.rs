@@ -61,6 +61,8 @@ pub struct Port {
     pub tx_descriptors: u16,
     /// Whether it takes frames for other MAC addresses.
     pub promiscuous: bool,
+    /// The kernel interface by which the box itself is reached through this port.
+    pub host_tap: Option<String>,
 }
 
 /// One static route.
@@ -85,7 +87,7 @@ pub struct Neighbour {
     pub port: usize,
 }
 
-const PORT_LATER: &[&str] = &["host_tap", "vlan"];
+const PORT_LATER: &[&str] = &["vlan"];
 
 /// Reads `[[port]]`.
 pub(super) fn ports(sections: &[Section<'_>]) -> Result<Vec<Port>, ConfigError> {
@@ -93,8 +95,8 @@ pub(super) fn ports(sections: &[Section<'_>]) -> Result<Vec<Port>, ConfigError> 
     for section in sections {
         let port = port(section, &ports)?;
         ports.push(port);
-        if ports.len() > PORTS_MAX {
-            let message = format!("more than {PORTS_MAX} ports are not supported");
+        if ports.len() + ports.iter().filter(|p| p.host_tap.is_some()).count() > PORTS_MAX {
+            let message = format!("more than {PORTS_MAX} ports and taps are not supported");
             return Err(section.source.error(section.span.clone(), message));
         }
     }
@@ -109,6 +111,10 @@ fn port(section: &Section<'_>, others: &[Port]) -> Result<Port, ConfigError> {
     }
     if others.iter().any(|p| p.device == device) {
         return Err(section.wrong("device", value, "is the device of another port"));
+    }
+    let taken = |p: &Port| p.host_tap.is_some() && p.host_tap.as_deref() == interface(device);
+    if others.iter().any(taken) {
+        return Err(section.wrong("device", value, "has the interface that is a host_tap"));
     }
     let mac = mac(section)?;
     let mut addresses: Vec<Prefixed> = Vec::new();
@@ -138,9 +144,41 @@ fn port(section: &Section<'_>, others: &[Port]) -> Result<Port, ConfigError> {
         rx_descriptors: descriptors("rx_descriptors")?,
         tx_descriptors: descriptors("tx_descriptors")?,
         promiscuous: section.flag("promiscuous", false)?,
+        host_tap: host_tap(section, device, others)?,
     };
     section.finish(PORT_LATER)?;
     Ok(port)
+}
+
+/// The kernel interface of a vdev, such as `sg-lan` of `net_tap0,iface=sg-lan`.
+fn interface(device: &str) -> Option<&str> {
+    device.split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="))
+}
+
+/// The key `host_tap`: a name that Linux takes (`dev_valid_name`) and a device argument can carry,
+/// and that nobody else has.
+fn host_tap(
+    section: &Section<'_>,
+    device: &str,
+    others: &[Port],
+) -> Result<Option<String>, ConfigError> {
+    let Some((name, value)) = section.text("host_tap")? else { return Ok(None) };
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let mut devices = others.iter().map(|p| p.device.as_str()).chain([device]);
+    let what = if name.is_empty() || name.len() > PORT_NAME_MAX {
+        format!("must have 1 to {PORT_NAME_MAX} characters")
+    } else if !name.chars().all(good) || name.starts_with('-') || matches!(name, "." | "..") {
+        "may have letters, digits and . _ -, and must not begin with -".to_owned()
+    } else if matches!(name, "lo" | "all" | "default") {
+        "is a name that Linux uses itself".to_owned()
+    } else if others.iter().any(|p| p.host_tap.as_deref() == Some(name)) {
+        "is the host_tap of another port".to_owned()
+    } else if devices.any(|device| interface(device) == Some(name)) {
+        "is the interface of a port's own device".to_owned()
+    } else {
+        return Ok(Some(name.to_owned()));
+    };
+    Err(section.wrong("host_tap", value, what))
 }
 
 /// A name that Linux would give an interface and that a rule can spell.

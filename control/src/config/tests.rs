@@ -60,6 +60,18 @@ fn defaults_are_filled_in() {
 }
 
 #[test]
+fn a_port_may_have_a_kernel_interface_of_its_own_name() {
+    let tapped =
+        |name: &str| parse(&GOOD.replacen("mtu = 1300", &format!("host_tap = {name:?}"), 1));
+    let config = tapped("wan").unwrap();
+    let names: Vec<_> = config.ports.iter().map(|p| p.host_tap.as_deref()).collect();
+    assert_eq!(names, [None, Some("wan")]);
+    let both = GOOD.replace("device =", "host_tap = \"sgh\"\ndevice =");
+    let error = parse(&both).unwrap_err();
+    assert!(error.message.contains("is the host_tap of another port"), "{error}");
+}
+
+#[test]
 fn knobs_take_booleans_and_numbers() {
     let more = "[conntrack]\nbuckets = 1000\nacct = true\ntcp_loose = 0\nudp_timeout = 7\n";
     let table = parse(&format!("{GOOD}{more}")).unwrap().conntrack;
@@ -145,8 +157,9 @@ fn a_mistake_has_its_place() {
     let text = GOOD.replace("mtu = 1300", "mtu = 1300\nno_such_key = 1");
     assert_eq!(
         parse(&text).unwrap_err().to_string(),
-        "dir/g.toml:13:1: [[port]] has no key \"no_such_key\"; it takes addresses, device, mac, \
-         mtu, name, promiscuous, rx_descriptors, rx_queues, tx_descriptors, tx_queues"
+        "dir/g.toml:13:1: [[port]] has no key \"no_such_key\"; it takes addresses, \
+         device, host_tap, mac, mtu, name, promiscuous, rx_descriptors, rx_queues, \
+         tx_descriptors, tx_queues"
     );
     assert_eq!(
         parse(&GOOD.replace("mtu = 1300", "mtu = 10")).unwrap_err().to_string(),
@@ -174,7 +187,12 @@ fn mistakes_in_ports() {
         ("203.0.113.10/24", "224.0.0.1/24", "is not a unicast address"),
         ("02:00:00:00:10:01", "01:00:00:00:10:01", "must be a unicast address"),
         ("02:00:00:00:10:01", "02:00:00:00:10", "must be like 02:00:00:00:10:01"),
-        ("mtu = 1300", "mtu = 1300\nhost_tap = \"x\"", "host_tap is not supported in this version"),
+        ("mtu = 1300", "host_tap = \"a/b\"", "may have letters, digits"),
+        ("mtu = 1300", "host_tap = \"sixteen-letters-\"", "must have 1 to 15 characters"),
+        ("mtu = 1300", "host_tap = \"lo\"", "is a name that Linux uses itself"),
+        ("mtu = 1300", "host_tap = \"sg-lan\"", "is the interface of a port's own device"),
+        ("mtu = 1300", "host_tap = \"sg-wan\"", "is the interface of a port's own device"),
+        ("mac = \"02:00:00:00:10:01\"", "host_tap = \"sg-wan\"", "that is a host_tap"),
         ("mtu = 1300", "vlan = 3", "vlan is not supported in this version"),
         ("mtu = 1300", "rx_queues = 257", "must be a number from 1 to 256"),
         ("mtu = 1300", "rx_descriptors = 1", "must be a number from 64 to 32768"),

@@ -10,11 +10,13 @@
 //! | `mod` | the parts and how they are made |
 //! | `mail` | messages from the lcores; questions to them |
 //! | `policy` | publishing rules, routes and knobs; rule counters across snapshots |
+//! | `host` | what the kernel learns on the host taps |
 //! | `upkeep` | expiry sweep, neighbour timers, memory ahead of demand |
 //! | `serve` | what the tools need: listings, deletes, sysctls, statistics |
 //! | `commands` | from a command line to its answer |
 
 mod commands;
+mod host;
 mod mail;
 mod policy;
 mod serve;
@@ -40,7 +42,7 @@ use dataplane::pipeline::snapshot::Snapshot;
 use dataplane::time::{Now, Tick};
 
 use crate::config::Config;
-use crate::publish::{self, PublishError, Rulesets};
+use crate::publish::{self, Learnt, PublishError, Rulesets};
 use crate::socket::Reply;
 use crate::tools::conntrack::Subscription;
 use crate::watchdog::{Stalls, Watched, Who};
@@ -133,6 +135,9 @@ pub struct ControlCore {
     inbox: mail::Inbox,
     subscriptions: Vec<(Box<Subscription>, Reply)>,
     upkeep: upkeep::Upkeep,
+    host: Option<host::HostSide>,
+    /// In the snapshot in force.
+    learnt: Learnt,
     clock: Box<dyn Fn() -> Now>,
     pause: Pause,
     /// Times it has read its mail: the heartbeat that the watchdog looks at.
@@ -163,8 +168,10 @@ impl ControlCore {
         let sizes = Sizes { max, lcores: cpus.len() as u8, extensions: max };
         let shared = Arc::new(Shared::new(sizes, hash_seed)?);
         let knobs = config.conntrack.knobs;
-        let snapshot = publish::snapshot(&config, &macs, &rulesets, knobs, 1, cpus.len())
+        let learnt = Learnt::default();
+        let snapshot = publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, 1, cpus.len())
             .map_err(CoreError::Publish)?;
+        let ports = snapshot.ports.len();
         let lcore = |cpu| {
             let (mailbox, worker_end) = mailbox();
             Lcore {
@@ -172,7 +179,7 @@ impl ControlCore {
                 worker_end: Some(worker_end),
                 adopting: 0,
                 folding: 0,
-                counters: Arc::new(LcoreCounters::new(config.ports.len())),
+                counters: Arc::new(LcoreCounters::new(ports)),
                 cpu,
                 stalls: Arc::default(),
             }
@@ -194,6 +201,8 @@ impl ControlCore {
             inbox: mail::Inbox::default(),
             subscriptions: Vec::new(),
             upkeep: upkeep::Upkeep::default(),
+            host: None,
+            learnt,
             clock,
             pause: Box::new(|| {
                 std::thread::yield_now();
@@ -308,6 +317,7 @@ impl ControlCore {
     pub fn round(&mut self) {
         self.read_mail();
         self.keep_up();
+        self.follow_host();
         self.end_subscriptions();
     }
 

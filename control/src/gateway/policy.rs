@@ -19,7 +19,7 @@ use dataplane::rules::model::{Counters, Ruleset, TableRules};
 use super::ControlCore;
 use crate::config::{Config, ConfigError, Rules};
 use crate::iptables::{self, ParseError};
-use crate::publish::{self, PublishError, Rulesets};
+use crate::publish::{self, Learnt, PublishError, Rulesets};
 
 /// Why a rule file was not taken.
 #[derive(Debug)]
@@ -193,18 +193,28 @@ impl ControlCore {
         Ok(())
     }
 
-    fn build(
+    pub(super) fn build(
         &self,
         config: &Config,
         macs: &[[u8; 6]],
         rulesets: &Rulesets,
     ) -> Result<Snapshot, PublishError> {
-        let generation = self.snapshot.generation.wrapping_add(1);
-        publish::snapshot(config, macs, rulesets, self.knobs, generation, self.lcores.len())
+        self.build_with(config, macs, &self.learnt, rulesets)
+    }
+
+    fn build_with(
+        &self,
+        config: &Config,
+        macs: &[[u8; 6]],
+        learnt: &Learnt,
+        rulesets: &Rulesets,
+    ) -> Result<Snapshot, PublishError> {
+        let (generation, lcores) = (self.snapshot.generation.wrapping_add(1), self.lcores.len());
+        publish::snapshot(config, macs, learnt, rulesets, self.knobs, generation, lcores)
     }
 
     /// Puts a snapshot in force and waits until every lcore judges by it.
-    fn adopt(&mut self, snapshot: Snapshot, rulesets: Rulesets) {
+    pub(super) fn adopt(&mut self, snapshot: Snapshot, rulesets: Rulesets) {
         let snapshot = Arc::new(snapshot);
         self.inbox.retired.clear();
         for lcore in 0..self.lcores.len() {
@@ -227,13 +237,11 @@ impl ControlCore {
     pub(super) fn publish_knobs(&mut self) {
         // First, or what is counted now would be missing in the copy that comes into force.
         self.count_rules();
-        let (config, macs, rulesets) =
-            (self.config.clone(), self.macs.clone(), self.rulesets.clone());
         let generation = self.snapshot.generation;
-        let lcores = self.lcores.len();
-        let built = publish::snapshot(&config, &macs, &rulesets, self.knobs, generation, lcores);
-        match built {
-            Ok(snapshot) => self.adopt(snapshot, rulesets),
+        match self.build(&self.config, &self.macs, &self.rulesets) {
+            Ok(snapshot) => {
+                self.adopt(Snapshot { generation, ..snapshot }, self.rulesets.clone());
+            }
             Err(error) => log::error!("knobs: {error}"),
         }
     }
@@ -250,8 +258,10 @@ impl ControlCore {
             return Err(ReloadError::NeedsRestart(what));
         }
         self.count_rules();
-        let snapshot =
-            self.build(&config, &self.macs.clone(), &rulesets).map_err(ReloadError::Publish)?;
+        let learnt = self.learnt_under(&config);
+        let snapshot = self
+            .build_with(&config, &self.macs, &learnt, &rulesets)
+            .map_err(ReloadError::Publish)?;
         if config.conntrack.names_sizes.1 {
             self.set_max(config.conntrack.max).map_err(ReloadError::Max)?;
         }
@@ -270,9 +280,10 @@ impl ControlCore {
                 self.neighbours.forget(old.port as u8, old.address, now);
             }
         }
-        self.config = config;
+        (self.config, self.learnt) = (config, learnt);
         self.set_neighbours();
         self.adopt(Snapshot { knobs, ..snapshot }, rulesets);
+        self.address_taps();
         Ok(())
     }
 
@@ -307,12 +318,12 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         let key = |p: &crate::config::Port| {
             let sizes = (p.mtu, p.rx_descriptors, p.tx_descriptors, p.promiscuous);
             let queues = (p.rx_queues, p.tx_queues);
-            (p.name.clone(), p.device.clone(), p.mac, sizes, queues)
+            (p.name.clone(), p.device.clone(), p.host_tap.clone(), p.mac, sizes, queues)
         };
         c.ports.iter().map(key).collect::<Vec<_>>()
     };
     if ports(old) != ports(new) {
-        return Some("ports, their devices, MAC addresses, MTUs and queues");
+        return Some("ports, their devices, taps, MAC addresses, MTUs and queues");
     }
     if old.eal != new.eal {
         return Some("[eal]");

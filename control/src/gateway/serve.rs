@@ -182,13 +182,15 @@ impl Gateway for ControlCore {
         for (number, lcore) in self.lcores.iter().enumerate() {
             let c = &lcore.counters;
             let mut rx = 0;
-            for (stats, port) in ports.iter_mut().zip(&c.ports) {
+            // Host taps come behind the configured ports and belong to the balance alone.
+            for (number, port) in c.ports.iter().enumerate() {
                 rx += port.rx_packets.get();
+                totals.tx += port.tx_packets.get();
+                let Some(stats) = ports.get_mut(number) else { continue };
                 stats.rx_packets += port.rx_packets.get();
                 stats.tx_packets += port.tx_packets.get();
                 stats.rx_bytes += port.rx_bytes.get();
                 stats.tx_bytes += port.tx_bytes.get();
-                totals.tx += port.tx_packets.get();
             }
             for ((_, sum), counter) in drops.iter_mut().zip(&c.drops) {
                 *sum += counter.get();
@@ -221,6 +223,7 @@ impl Gateway for ControlCore {
         };
         let control_core =
             ControlCoreStats { cpu: self.config.eal.control_core, stalls: self.stalls.stats() };
-        Stats { ports, lcores, control_core, drops, totals, conntrack }
+        let host = self.host_stats();
+        Stats { ports, lcores, control_core, drops, totals, conntrack, host }
     }
 }

@@ -24,6 +24,8 @@ pub struct Stats {
     pub totals: Totals,
     /// The table.
     pub conntrack: TableStats,
+    /// The kernel's side.
+    pub host: HostStats,
 }
 
 /// Frames and bytes of one port.
@@ -112,6 +114,17 @@ pub struct TableStats {
     pub expect_count: u32,
 }
 
+/// What the kernel has learnt on the host taps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HostStats {
+    /// Host taps.
+    pub taps: usize,
+    /// Addresses that the file does not name.
+    pub learnt_addresses: usize,
+    /// Routes in use beside the file's.
+    pub learnt_routes: usize,
+}
+
 /// Answers `stats`.
 pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Answer {
     match argv {
@@ -140,6 +153,7 @@ pub fn json(stats: &Stats) -> Value {
         "drops": drops.collect::<Map<String, Value>>(),
         "totals": stats.totals,
         "conntrack": stats.conntrack,
+        "host": stats.host,
     })
 }
 
@@ -177,6 +191,12 @@ pub fn text(stats: &Stats) -> String {
     let c = &stats.conntrack;
     put(&mut text, format_args!("\nconns {} of {}, buckets {}", c.count, c.max, c.buckets));
     put(&mut text, format_args!(", expectations {}\n", c.expect_count));
+    let h = &stats.host;
+    if h.taps > 0 {
+        let (taps, routes) = (h.taps, h.learnt_routes);
+        put(&mut text, format_args!("host taps {taps}, learnt routes {routes}"));
+        put(&mut text, format_args!(", learnt addresses {}\n", h.learnt_addresses));
+    }
     text
 }
 
@@ -209,6 +229,7 @@ mod tests {
             drops: vec![("no_route", 2), ("bad_version", 0)],
             totals: Totals { rx: 7, tx: 5, dropped: 2, ..Totals::default() },
             conntrack: TableStats { count: 1, max: 262_144, buckets: 65_536, expect_count: 0 },
+            host: HostStats { taps: 2, learnt_addresses: 1, learnt_routes: 12 },
         }
     }
 
@@ -225,6 +246,7 @@ mod tests {
                 "drops": {"no_route": 2, "bad_version": 0},
                 "totals": {"rx": 7, "generated": 0, "tx": 5, "to_host": 0, "dropped": 2, "held": 0},
                 "conntrack": {"count": 1, "max": 262_144, "buckets": 65_536, "expect_count": 0},
+                "host": {"taps": 2, "learnt_addresses": 1, "learnt_routes": 12},
             })
         );
     }
@@ -234,6 +256,7 @@ mod tests {
         let text = text(&stats());
         assert!(text.contains("rx 7 + generated 0 = tx 5 + to host 0 + dropped 2 + held 0\n"));
         assert!(text.contains("no_route") && !text.contains("bad_version"));
+        assert!(text.contains("host taps 2, learnt routes 12, learnt addresses 1\n"));
         assert!(text.contains("conns 1 of 262144, buckets 65536, expectations 0\n"));
     }
 

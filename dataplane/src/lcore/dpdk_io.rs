@@ -3,7 +3,7 @@
 //! Owns the receive and transmit queues given to the lcore and a handle of the mempool. The
 //! pipeline's bursts have the layout of DPDK's, so drivers fill and empty them in place.
 
-use dpdk_bindings::{Burst as Mbufs, Mbuf, Mempool, RxQueue, TxQueue};
+use dpdk_bindings::{Burst as Mbufs, Checksum, Mbuf, Mempool, RxQueue, TxQueue};
 
 use super::io::BurstIo;
 use crate::arch::prefetch_read;
@@ -44,6 +44,11 @@ impl Frame for Mbuf {
         if let Some(first) = Mbuf::head(self).first() {
             prefetch_read(first);
         }
+    }
+
+    #[inline]
+    fn is_verified(&self) -> bool {
+        self.checksums().l4 == Checksum::Good
     }
 }
 

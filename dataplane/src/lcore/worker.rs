@@ -35,7 +35,8 @@ pub enum Idle {
     Sleep,
 }
 
-/// One worker with its ports and its pipeline.
+/// One worker with its ports and its pipeline, on cache lines that no other one's share.
+#[repr(align(128))]
 pub struct Worker<Io: BurstIo> {
     io: Io,
     pipeline: Pipeline<Io>,

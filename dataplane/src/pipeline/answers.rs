@@ -88,7 +88,7 @@ impl<P: FramePool> Pipeline<P> {
         match written {
             Some(len) => {
                 frame.truncate(len);
-                self.originate(pool, frame, lent, t.in_port, at);
+                self.originate(pool, frame, lent, t.link(), at);
             }
             None => self.drop_frame(frame, DropReason::NoMbuf),
         }
@@ -114,7 +114,7 @@ impl<P: FramePool> Pipeline<P> {
                 if let Some(a) = lent {
                     self.set_closing(a.conn, at);
                 }
-                self.originate(pool, frame, lent, t.in_port, at);
+                self.originate(pool, frame, lent, t.link(), at);
             }
             None => self.drop_frame(frame, DropReason::NoMbuf),
         }
@@ -157,7 +157,7 @@ fn lend<F>(t: &Transit<F>) -> Option<Attachment> {
 fn may_be_answered<F>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
     let h = &t.headers;
     let group_too = matches!(error, IcmpError::TooBig(_));
-    let Some(port) = t.in_port else { return false };
+    let Some(port) = t.link() else { return false };
     if !t.addressed || !icmp_error::answerable(h, group_too) {
         return false;
     }
@@ -174,7 +174,7 @@ fn may_be_answered<F>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
 /// towards its source.
 fn source_of_answer<F>(t: &Transit<F>, at: At<'_>) -> Option<Address> {
     let h = &t.headers;
-    let port = t.in_port.map(|p| p.0);
+    let port = t.link().map(|p| p.0);
     if matches!(at.policy.routes.classify(h.dst, port), Destination::Local(_)) {
         return Some(h.dst);
     }

@@ -19,6 +19,7 @@ use crate::pipeline::handoff::{Handed, Stage};
 use crate::pipeline::lean::{Lean, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
+use crate::pipeline::snapshot::PortKind;
 use crate::pipeline::track::{Judged, ZONE, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
 use crate::pipeline::{Arrival, At, Pipeline};
@@ -91,7 +92,9 @@ impl<P: FramePool> Pipeline<P> {
             frame.prefetch();
             bytes += frame.total_len() as u64;
         }
-        if let Some(counters) = self.links.counters.ports.get(port.0 as usize) {
+        if self.is_host_tap(port) {
+            self.links.counters.generated.add(frames.len() as u64);
+        } else if let Some(counters) = self.links.counters.ports.get(port.0 as usize) {
             counters.rx_packets.add(frames.len() as u64);
             counters.rx_bytes.add(bytes);
         }
@@ -108,7 +111,11 @@ impl<P: FramePool> Pipeline<P> {
     ) {
         self.check_epoch();
         let Some(world) = self.world.take() else { return };
-        self.stages(pool, arrival, frames, world.at(now, arrival.hops));
+        let at = world.at(now, arrival.hops);
+        match at.policy.port(arrival.port).kind {
+            PortKind::HostTap { of } => self.host_frames(pool, arrival, of, frames, at),
+            _ => self.stages(pool, arrival, frames, at),
+        }
         self.world = Some(world);
     }
 
@@ -192,7 +199,7 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Hands a received frame to the lcore it belongs to.
-    fn pass_on(&mut self, lcore: u8, port: PortId, frame: P::Frame, at: At<'_>) {
+    pub(crate) fn pass_on(&mut self, lcore: u8, port: PortId, frame: P::Frame, at: At<'_>) {
         let stage = Stage::Arrived;
         self.hand_over(lcore, Handed { frame, port, stage, hops: at.hops + 1, mark: 0 });
     }
@@ -264,7 +271,7 @@ impl<P: FramePool> Pipeline<P> {
     /// of the conn that it is an error about. Fragments, and what was sent to many, stay here.
     #[cold]
     #[inline(never)]
-    fn elsewhere(
+    pub(crate) fn elsewhere(
         &self,
         port: PortId,
         frame: &P::Frame,
@@ -318,7 +325,7 @@ impl<P: FramePool> Pipeline<P> {
 
     /// Frames that are no IP packet, or a broken one.
     #[cold]
-    fn refuse(
+    pub(crate) fn refuse(
         &mut self,
         pool: &mut P,
         port: PortId,
@@ -403,7 +410,11 @@ pub(crate) fn is_plain(h: &Headers) -> bool {
 }
 
 /// What keeps an IP packet out of the hooks.
-fn reason_to_refuse<F: Frame>(frame: &F, h: &Headers, addressed: bool) -> Option<DropReason> {
+pub(crate) fn reason_to_refuse<F: Frame>(
+    frame: &F,
+    h: &Headers,
+    addressed: bool,
+) -> Option<DropReason> {
     let group = frame.head().first().is_some_and(|byte| byte & 1 == 1);
     if !addressed && !group {
         Some(DropReason::OtherHost)

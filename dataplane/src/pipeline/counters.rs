@@ -1,7 +1,8 @@
 //! What one lcore counts. The lcore is the only writer; the control core reads at any time.
 //!
 //! Plain load-and-store on atomics: a read-modify-write would cost a locked instruction per packet
-//! and nobody else writes here.
+//! and nobody else writes here. What lcores count lies on cache lines of their own: the types are
+//! aligned, so that two lcores' counters never share one by where the allocator put them.
 
 use crate::arch::sync::{AtomicU64, Ordering::Relaxed};
 
@@ -33,6 +34,7 @@ impl Counter {
 
 /// Frames and bytes of one port as seen by one lcore.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct PortCounters {
     /// Frames received.
     pub rx_packets: Counter,
@@ -65,14 +67,15 @@ pub struct ConntrackCounters {
 
 /// Everything one lcore counts.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct LcoreCounters {
-    /// By port number.
+    /// By port number; those of host taps stay 0.
     pub ports: Box<[PortCounters]>,
     /// By [`DropReason`].
     pub drops: [Counter; DropReason::ALL.len()],
-    /// Frames made here: answers, errors, probes.
+    /// Frames made here: answers, errors, probes, and what the box's own programs send.
     pub generated: Counter,
-    /// Frames that the gateway itself consumed.
+    /// Frames that the gateway itself consumed or that the box's own programs got.
     pub to_host: Counter,
     /// Frames waiting for a neighbour (a gauge).
     pub held: Counter,

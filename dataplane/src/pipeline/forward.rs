@@ -11,6 +11,7 @@ use crate::pipeline::burst::{forward_one_hop, is_plain};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::handoff::{Handed, Stage};
+use crate::pipeline::host_tap::{for_dhcp_client, group_for_host};
 use crate::pipeline::lean::key_of;
 use crate::pipeline::neighbour::{NextHop, Resolved};
 use crate::pipeline::paths::{PathEnd, Route as PathRoute};
@@ -28,7 +29,10 @@ impl<P: FramePool> Pipeline<P> {
     pub(crate) fn walk_received(&mut self, pool: &mut P, mut t: Transit<P::Frame>, at: At<'_>) {
         self.links.counters.walked.add(1);
         take_off_tag(&mut t);
-        let exit = self.received(pool, &mut t, at).unwrap_or_else(|end| end);
+        let exit = match for_dhcp_client(&t, at) {
+            Some(exit) => exit,
+            None => self.received(pool, &mut t, at).unwrap_or_else(|end| end),
+        };
         self.finish(pool, t, exit, at);
     }
 
@@ -78,16 +82,9 @@ impl<P: FramePool> Pipeline<P> {
         let Some(in_port) = t.in_port else { return Err(DropReason::NoRoute) };
         let h = &t.headers;
         match at.policy.routes.judge(h.src, h.dst, in_port.0) {
-            Ok(Destination::Multicast { joined: false }) => Err(DropReason::NotForwarded),
+            Ok(Destination::Multicast { joined: false }) => group_for_host(t, in_port, at),
             Ok(Destination::Unreachable(way)) => {
-                match way {
-                    NoWay::Blackhole => {}
-                    NoWay::NoRoute => self.answer_error(pool, t, IcmpError::NoRoute, at),
-                    NoWay::Unreachable => {
-                        self.answer_error(pool, t, IcmpError::HostUnreachable, at);
-                    }
-                    NoWay::Prohibit => self.answer_error(pool, t, IcmpError::Prohibited, at),
-                }
+                self.answer_no_way(pool, t, way, at);
                 Err(DropReason::NoRoute)
             }
             Ok(destination) => Ok(destination),
@@ -101,6 +98,23 @@ impl<P: FramePool> Pipeline<P> {
             Err(Martian::SourceUnspecified) => Err(DropReason::NotForwarded),
             Err(_) => Err(DropReason::MartianSource),
         }
+    }
+
+    /// Says that no way leads on, as the route that ends here asks.
+    pub(crate) fn answer_no_way(
+        &mut self,
+        pool: &mut P,
+        t: &Transit<P::Frame>,
+        way: NoWay,
+        at: At<'_>,
+    ) {
+        let error = match way {
+            NoWay::Blackhole => return,
+            NoWay::NoRoute => IcmpError::NoRoute,
+            NoWay::Unreachable => IcmpError::HostUnreachable,
+            NoWay::Prohibit => IcmpError::Prohibited,
+        };
+        self.answer_error(pool, t, error, at);
     }
 
     /// `ip_forward`, then POSTROUTING.
@@ -178,6 +192,10 @@ impl<P: FramePool> Pipeline<P> {
                 }
                 self.transmit(pool, t.frame, port, towards, resolved, at);
             }
+            Exit::Framed(port) => {
+                t.frame.truncate(t.headers.end as usize);
+                self.put_out(port, t.frame);
+            }
             Exit::ToHost => self.links.counters.to_host.add(1),
             Exit::Answer => {
                 self.links.counters.to_host.add(1);
@@ -192,7 +210,7 @@ impl<P: FramePool> Pipeline<P> {
                 self.drop_frame(t.frame, reason);
             }
             Exit::Elsewhere(lcore) => {
-                let Some(port) = t.in_port else {
+                let Some(port) = t.in_port.or(t.host.map(|h| h.tap)) else {
                     return self.drop_frame(t.frame, DropReason::Handoff);
                 };
                 let (frame, mark, stage) = (t.frame, t.mark, Stage::PastRaw);
@@ -229,7 +247,7 @@ impl<P: FramePool> Pipeline<P> {
 }
 
 /// A priority tag (VLAN 0) belongs to the link that the frame came by, not to the next one.
-fn take_off_tag<F: Frame>(t: &mut Transit<F>) {
+pub(crate) fn take_off_tag<F: Frame>(t: &mut Transit<F>) {
     const TAG: usize = vlan::TAG_LEN;
     let Some(macs) = t.headers.vlan.and_then(|_| t.frame.head_mut().get_mut(..12 + TAG)) else {
         return;

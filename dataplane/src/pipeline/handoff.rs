@@ -11,7 +11,7 @@
 use arrayvec::ArrayVec;
 
 use crate::pipeline::drops::DropReason;
-use crate::pipeline::frame::{BURST_MAX, Burst, FramePool};
+use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
 use crate::pipeline::neighbours::OUTPUT_MAX;
 use crate::pipeline::{Arrival, Pipeline};
 use crate::rules::facts::PortId;
@@ -103,6 +103,8 @@ impl<P: FramePool> Pipeline<P> {
         now: Now,
     ) {
         self.links.counters.taken_over.add(handed.len() as u64);
+        // Their first lines lie in the cache of the lcore that received them.
+        handed.iter().for_each(|handed| handed.frame.prefetch());
         let mut burst = Burst::new();
         let mut of: Option<Arrival> = None;
         for Handed { frame, port, stage, hops, mark } in handed.drain(..) {

@@ -5,6 +5,7 @@ use crate::nat::range::Manip;
 use crate::pipeline::answers::IcmpError;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::host_tap::for_programs;
 use crate::pipeline::route::Destination;
 use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
@@ -25,10 +26,13 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
         self.local_in(pool, t, at)?;
-        self.deliver_local(pool, t, at)
+        match for_programs(t, at) {
+            Some(exit) => Ok(exit),
+            None => self.deliver_local(pool, t, at),
+        }
     }
 
-    /// The same for broadcast and for the multicast groups we are in.
+    /// The same for broadcast and for multicast groups.
     pub(crate) fn input_group(
         &mut self,
         pool: &mut P,
@@ -36,6 +40,9 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
         self.local_in(pool, t, at)?;
+        if let Some(exit) = for_programs(t, at) {
+            return Ok(exit);
+        }
         if t.headers.proto == proto::ICMPV6 {
             return self.deliver_local(pool, t, at);
         }
@@ -107,44 +114,62 @@ impl<P: FramePool> Pipeline<P> {
         };
         let mut t = Transit::new(frame, headers, None);
         t.attached = lent.map_or(Attached::Nothing, Attached::Conn);
-        t.out_port = link;
-        let exit = self.local_out(pool, &mut t, at).unwrap_or_else(|end| end);
+        let exit = self.local_out(pool, &mut t, link, at).unwrap_or_else(|end| end);
         self.finish(pool, t, exit, at);
     }
 
-    fn local_out(
+    /// OUTPUT and POSTROUTING. `link` is the port that link-local addresses mean.
+    pub(crate) fn local_out(
         &mut self,
         pool: &mut P,
         t: &mut Transit<P::Frame>,
+        link: Option<PortId>,
         at: At<'_>,
     ) -> Result<Exit, Exit> {
         // An error about a packet whose source was translated is addressed to ourselves until its
         // conn turns it back at OUTPUT.
-        t.out_port = self.route_out(t, at)?.map(|(port, _)| port);
+        t.out_port = self.route_out(pool, t, link, at)?.map(|(port, _)| port);
         self.raw(pool, t, Hook::Output, at)?;
         self.track(t, at)?;
         self.filter(pool, t, Table::Mangle, Hook::Output, at)?;
         self.translate(t, Hook::Output, Manip::Dst, at)?;
-        let (port, towards) = self.route_out(t, at)?.ok_or(DropReason::NotAccepted)?;
+        let Some((port, towards)) = self.route_out(pool, t, t.out_port, at)? else {
+            return self.answer_programs(pool, t, link, at);
+        };
         t.out_port = Some(port);
         self.filter(pool, t, Table::Filter, Hook::Output, at)?;
-        if t.headers.ip_len() > at.policy.port(port).mtu {
+        let mtu = at.policy.port(port).mtu;
+        if t.headers.ip_len() > mtu {
+            if t.headers.dont_fragment || t.is_v6() {
+                self.answer_error(pool, t, IcmpError::TooBig(mtu), at);
+            }
             return Err(DropReason::TooBig.into());
         }
         Ok(self.postrouting(pool, t, towards, port, at)?)
     }
 
-    /// Where a packet of our own leaves and towards whom; `None` if it is for ourselves.
+    /// Where a packet of our own leaves and towards whom; `None` if it is for ourselves. What the
+    /// kernel sends to a group stays on the link that it chose.
     fn route_out(
-        &self,
+        &mut self,
+        pool: &mut P,
         t: &Transit<P::Frame>,
+        link: Option<PortId>,
         at: At<'_>,
     ) -> Result<Option<(PortId, Address)>, DropReason> {
-        match at.policy.routes.classify(t.headers.dst, t.out_port.map(|p| p.0)) {
-            Destination::Forward(route) => {
-                Ok(Some((PortId(route.port), route.via.unwrap_or(t.headers.dst))))
+        let dst = t.headers.dst;
+        match (at.policy.routes.classify(dst, link.map(|p| p.0)), t.host) {
+            (Destination::Forward(route), _) => {
+                Ok(Some((PortId(route.port), route.via.unwrap_or(dst))))
             }
-            Destination::Local(_) => Ok(None),
+            (Destination::Local(_), _) => Ok(None),
+            (Destination::Broadcast | Destination::Multicast { .. }, Some(host)) => {
+                Ok(Some((host.of, dst)))
+            }
+            (Destination::Unreachable(way), Some(_)) => {
+                self.answer_no_way(pool, t, way, at);
+                Err(DropReason::NoRoute)
+            }
             _ => Err(DropReason::NoRoute),
         }
     }

@@ -11,6 +11,7 @@
 //! | `lean` | the shortest way, for TCP and UDP over plain IPv4 |
 //! | `forward` | the long way: PREROUTING, route, FORWARD, POSTROUTING |
 //! | `host` | to and from the gateway itself: INPUT, OUTPUT, echo, closed ports |
+//! | `host_tap` | the same for the box's own programs, by way of a kernel interface |
 //! | `hooks` | walking the rules with the facts of a packet |
 //! | `track` | conntrack at PREROUTING and OUTPUT |
 //! | `confirm` | new conns: room for them, confirm at the end, clashes |
@@ -33,6 +34,7 @@ pub mod frame;
 pub mod handoff;
 pub(crate) mod hooks;
 pub(crate) mod host;
+pub(crate) mod host_tap;
 pub(crate) mod lean;
 pub mod messages;
 pub mod neighbour;

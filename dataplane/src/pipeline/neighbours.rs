@@ -15,7 +15,7 @@ use crate::pipeline::neighbour::{Evidence, Resolved, State};
 use crate::pipeline::route::Destination;
 use crate::pipeline::snapshot::PortSettings;
 use crate::pipeline::transit::{Exit, Transit};
-use crate::pipeline::{At, Pipeline};
+use crate::pipeline::{At, Pipeline, World};
 use crate::rules::facts::PortId;
 use crate::time::Now;
 use crate::wire::address::Address;
@@ -228,11 +228,12 @@ impl<P: FramePool> Pipeline<P> {
     /// Hands every output to `send(port, frames)`, which leaves in `frames` what the device did not
     /// take, and returns how many it could never send; after a few tries the rest is dropped.
     pub fn flush(&mut self, mut send: impl FnMut(PortId, &mut Burst<P::Frame>) -> usize) {
-        let Pipeline { outputs, links, .. } = self;
+        let Pipeline { outputs, links, world, .. } = self;
         for (number, output) in outputs.iter_mut().enumerate() {
             let port = PortId(number as u8);
             while !output.burst.is_empty() {
-                send_burst(&links.counters, port, &mut output.burst, &mut send);
+                let taken = send_burst(&links.counters, port, &mut output.burst, &mut send);
+                count_sent(&links.counters, port, world.as_ref(), taken);
                 let n = output.more.len().min(BURST_MAX);
                 output.burst.extend(output.more.drain(..n));
             }
@@ -350,7 +351,7 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Sends a link-layer message that `write` puts into a buffer.
-    fn answer_link(
+    pub(crate) fn answer_link(
         &mut self,
         pool: &mut P,
         port: PortId,
@@ -370,13 +371,14 @@ impl<P: FramePool> Pipeline<P> {
 /// `ff02::1`.
 const ALL_NODES: Address = Address::v6(0xff02 << 112 | 1);
 
+/// Packets and bytes that the device took.
 #[inline]
 fn send_burst<F: Frame>(
     counters: &LcoreCounters,
     port: PortId,
     burst: &mut Burst<F>,
     send: &mut impl FnMut(PortId, &mut Burst<F>) -> usize,
-) {
+) -> (u64, u64) {
     let bytes: u64 = burst.iter().map(|f| f.total_len() as u64).sum();
     let mut packets = burst.len() as u64;
     for _ in 0..TX_TRIES {
@@ -390,12 +392,26 @@ fn send_burst<F: Frame>(
         }
     }
     let left: u64 = burst.iter().map(|f| f.total_len() as u64).sum();
-    if let Some(port) = counters.ports.get(port.0 as usize) {
-        port.tx_packets.add(packets - burst.len() as u64);
-        port.tx_bytes.add(bytes - left);
-    }
+    let taken = (packets - burst.len() as u64, bytes - left);
     for frame in burst.drain(..) {
         drop(frame);
         counters.count_drop(DropReason::TxFull);
+    }
+    taken
+}
+
+/// Counts what a device took: on a wire, or for the box's own programs.
+#[inline]
+fn count_sent(
+    counters: &LcoreCounters,
+    port: PortId,
+    world: Option<&World>,
+    (packets, bytes): (u64, u64),
+) {
+    if world.is_some_and(|w| w.snapshot.is_host_tap(port)) {
+        counters.to_host.add(packets);
+    } else if let Some(port) = counters.ports.get(port.0 as usize) {
+        port.tx_packets.add(packets);
+        port.tx_bytes.add(bytes);
     }
 }

@@ -48,8 +48,9 @@ pub struct Route {
     pub hits: Hits,
 }
 
-/// One interned path with its sums since the last fold.
+/// One interned path with its sums since the last fold, on cache lines of its own.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 struct Path {
     route: Route,
     packets: u64,

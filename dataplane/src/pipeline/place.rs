@@ -12,6 +12,10 @@
 //!   no transmit queue here     what leaves by that port is handed to an lcore that has one
 //! ```
 
+use std::sync::Arc;
+
+use crate::conntrack::tuple::Tuple;
+use crate::pipeline::steering::Steering;
 use crate::rules::facts::PortId;
 
 /// Queues of one port's device.
@@ -24,12 +28,14 @@ pub struct Queues {
 }
 
 /// Lcores and the queues of all ports, by port number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Layout {
-    /// Lcores that own conns, 1 to 128.
+    /// Lcores that own conns, 1 to 127.
     pub lcores: u8,
     /// By port number.
     pub queues: Box<[Queues]>,
+    /// How the devices choose a queue, by port number, as far as that is known.
+    pub steering: Box<[Option<Arc<Steering>>]>,
 }
 
 impl Layout {
@@ -40,8 +46,13 @@ impl Layout {
 
     /// `lcores` lcores and `queues` pairs of queues for each of `ports` ports.
     pub fn even(lcores: u8, ports: usize, queues: u16) -> Layout {
-        let queues = vec![Queues { rx: queues, tx: queues }; ports].into_boxed_slice();
-        Layout { lcores: lcores.max(1), queues }
+        Layout::new(lcores, vec![Queues { rx: queues, tx: queues }; ports])
+    }
+
+    /// `lcores` lcores and the queues of each port; how devices choose among them is not known.
+    pub fn new(lcores: u8, queues: Vec<Queues>) -> Layout {
+        let steering = queues.iter().map(|_| None).collect();
+        Layout { lcores: lcores.max(1), queues: queues.into_boxed_slice(), steering }
     }
 
     /// The lcore of the `queue`th of `queues` queues of a port.
@@ -79,19 +90,24 @@ impl Layout {
             let port = PortId(number as u8);
             let spread = queues.rx < self.lcores as u16;
             let sender = self.sender(port, lcore).filter(|&sender| sender != lcore);
-            PortPlace { spread, sender }
+            let owners: Box<[u8]> = (0..queues.rx).map(|q| self.receiver(port, q)).collect();
+            let steering = self.steering.get(number).and_then(Option::as_ref);
+            let returns = steering.map(|steering| (Arc::clone(steering), owners));
+            PortPlace { spread, sender, returns }
         };
         let ports = self.queues.iter().enumerate().map(of).collect();
         Place { lcore, lcores: self.lcores, ports }
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct PortPlace {
     /// New conns that arrive here are given to the lcore that their hash names.
     spread: bool,
     /// Who sends on this port, if it is somebody else.
     sender: Option<u8>,
+    /// Which queue a tuple arrives at, and whose queues those are.
+    returns: Option<(Arc<Steering>, Box<[u8]>)>,
 }
 
 /// One lcore's view of the layout.
@@ -134,6 +150,14 @@ impl Place {
         (lcore != self.lcore).then_some(lcore)
     }
 
+    /// True unless packets of this tuple are known to come in at `port` by another lcore's queue.
+    #[inline]
+    pub fn comes_here(&self, port: PortId, tuple: &Tuple) -> bool {
+        let returns = self.ports.get(port.0 as usize).and_then(|place| place.returns.as_ref());
+        let Some((steering, owners)) = returns else { return true };
+        owners.get(steering.queue(tuple) as usize).is_none_or(|&owner| owner == self.lcore)
+    }
+
     /// The other lcore that sends on `port`, if this one has no queue there.
     #[inline(always)]
     pub fn sender(&self, port: PortId) -> Option<u8> {
@@ -144,6 +168,9 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conntrack::tuple::proto;
+    use crate::pipeline::steering::{Functions, SYMMETRIC_KEY};
+    use crate::wire::address::Address;
 
     #[test]
     fn with_a_queue_each_the_queue_is_the_lcore_on_every_port() {
@@ -175,8 +202,7 @@ mod tests {
 
     #[test]
     fn two_transmit_queues_serve_five_lcores_evenly() {
-        let queues = vec![Queues { rx: 7, tx: 2 }, Queues { rx: 0, tx: 0 }];
-        let layout = Layout { lcores: 5, queues: queues.into_boxed_slice() };
+        let layout = Layout::new(5, vec![Queues { rx: 7, tx: 2 }, Queues { rx: 0, tx: 0 }]);
         let senders: Vec<_> = (0..5).map(|l| layout.sender(PortId(0), l)).collect();
         assert_eq!(senders, [Some(0), Some(1), Some(0), Some(1), Some(0)]);
         assert_eq!(layout.receiver(PortId(0), 6), 1, "more queues than lcores go round");
@@ -197,5 +223,27 @@ mod tests {
             counts[owners[0] as usize] += 1;
         }
         assert!(counts.iter().all(|n| (9_000..11_000).contains(n)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_tuple_comes_to_the_lcore_whose_queue_the_device_chooses() {
+        let (reta, functions) = ([0, 1, 2, 1], Functions::PORTS);
+        let steering = Steering::new(&SYMMETRIC_KEY, &reta, functions, functions).unwrap();
+        let mut layout = Layout::even(3, 2, 3);
+        layout.steering[1] = Some(Arc::new(steering));
+        let places: Vec<Place> = (0..3).map(|l| layout.place(l)).collect();
+        let mut shares = [0; 3];
+        for port in 1024..2048 {
+            let (src, dst) = (Address::v4(0xcb00_7101), Address::v4(0xc633_6407));
+            let tuple = Tuple { src, dst, src_id: port, dst_id: 53, proto: proto::UDP };
+            let here: Vec<usize> =
+                (0..3).filter(|&l| places[l].comes_here(PortId(1), &tuple)).collect();
+            let queue = layout.steering[1].as_ref().unwrap().queue(&tuple);
+            assert_eq!(here, [usize::from(queue)]);
+            shares[here[0]] += 1;
+            // Of a port that does not tell, anything may be true.
+            assert!(places.iter().all(|p| p.comes_here(PortId(0), &tuple)));
+        }
+        assert!(shares[1] > shares[0] && shares[0] > 200 && shares[2] > 200, "{shares:?}");
     }
 }

@@ -99,18 +99,31 @@ fn is_link_local(a: Address) -> bool {
 
 /// Packets and bytes of each rule and policy, for one lcore.
 #[derive(Debug)]
-pub struct RuleCounters(Box<[(Counter, Counter)]>);
+pub struct RuleCounters(Box<[Row]>);
+
+/// A cache line of counters: no two lcores' share one.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Row([(Counter, Counter); ROW]);
+
+const ROW: usize = 4;
 
 impl RuleCounters {
     /// Zeroes for `n` counters.
     pub fn new(n: usize) -> RuleCounters {
-        RuleCounters((0..n).map(|_| Default::default()).collect())
+        RuleCounters((0..n.div_ceil(ROW)).map(|_| Row::default()).collect())
+    }
+
+    #[inline]
+    fn of(&self, counter: CounterId) -> Option<&(Counter, Counter)> {
+        let number = counter.0 as usize;
+        self.0.get(number / ROW)?.0.get(number % ROW)
     }
 
     /// Adds to one counter; only the lcore it belongs to calls this.
     #[inline]
     pub fn add(&self, counter: CounterId, packets: u64, bytes: u64) {
-        if let Some((p, b)) = self.0.get(counter.0 as usize) {
+        if let Some((p, b)) = self.of(counter) {
             p.add(packets);
             b.add(bytes);
         }
@@ -118,7 +131,7 @@ impl RuleCounters {
 
     /// (packets, bytes) of one counter.
     pub fn get(&self, counter: CounterId) -> (u64, u64) {
-        self.0.get(counter.0 as usize).map_or((0, 0), |(p, b)| (p.get(), b.get()))
+        self.of(counter).map_or((0, 0), |(p, b)| (p.get(), b.get()))
     }
 }
 
@@ -162,6 +175,12 @@ impl Snapshot {
     #[inline]
     pub fn family(&self, v6: bool) -> &FamilyRules {
         if v6 { &self.v6 } else { &self.v4 }
+    }
+
+    /// True for a kernel interface of the box's own programs.
+    #[inline]
+    pub fn is_host_tap(&self, port: PortId) -> bool {
+        matches!(self.port(port).kind, PortKind::HostTap { .. })
     }
 
     /// A port's settings. Port numbers come from this snapshot's own tables or from the driver

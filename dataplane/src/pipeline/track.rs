@@ -479,7 +479,8 @@ pub(crate) fn sound<F: Frame>(
     if h.proto == proto::UDP {
         udp::sanity(frame.head().get(h.l4 as usize..).unwrap_or_default(), h.l4_len())?;
     }
-    if check && !checksum_ok(frame, h) {
+    let verified = matches!(h.proto, proto::TCP | proto::UDP) && frame.is_verified();
+    if check && !verified && !checksum_ok(frame, h) {
         return Err(wrong);
     }
     if kind == icmp::Kind::Unknown { Err(InvalidReason::IcmpType) } else { Ok(kind) }

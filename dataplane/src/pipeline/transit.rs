@@ -84,6 +84,15 @@ impl From<&Headers> for Extent {
     }
 }
 
+/// How a packet of the box's own programs came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FromHost {
+    /// The kernel interface.
+    pub tap: PortId,
+    /// The port that it stands for.
+    pub of: PortId,
+}
+
 /// A packet in the hooks.
 #[derive(Debug)]
 pub(crate) struct Transit<F> {
@@ -91,6 +100,8 @@ pub(crate) struct Transit<F> {
     pub headers: Headers,
     /// `None` for packets of our own.
     pub in_port: Option<PortId>,
+    /// Where a packet of the box's own programs came from.
+    pub host: Option<FromHost>,
     pub out_port: Option<PortId>,
     /// The frame was sent to our MAC address, not broadcast or multicast.
     pub addressed: bool,
@@ -112,6 +123,7 @@ impl<F> Transit<F> {
             frame,
             headers,
             in_port,
+            host: None,
             out_port: None,
             addressed: true,
             attached: Attached::Nothing,
@@ -130,6 +142,11 @@ impl<F> Transit<F> {
         }
     }
 
+    /// The link that it came by, or would by its tap.
+    pub(crate) fn link(&self) -> Option<PortId> {
+        self.in_port.or(self.host.map(|h| h.of))
+    }
+
     pub(crate) fn is_v6(&self) -> bool {
         self.headers.is_v6()
     }
@@ -140,6 +157,8 @@ impl<F> Transit<F> {
 pub(crate) enum Exit {
     /// Out of a port towards a next hop.
     Transmit { port: PortId, towards: Address },
+    /// Out of a port with the MAC addresses that it has.
+    Framed(PortId),
     /// The gateway itself took it.
     ToHost,
     /// The gateway took it and made its answer out of it.

@@ -16,10 +16,12 @@ use crate::nat::{icmp, rewrite};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::messages::FromLcore;
+use crate::pipeline::place::Place;
 use crate::pipeline::route::Destination;
 use crate::pipeline::track::ZONE;
 use crate::pipeline::transit::{Attached, Attachment, Transit};
 use crate::pipeline::{At, Pipeline};
+use crate::rules::facts::PortId;
 use crate::rules::hook::{Hook, Table};
 use crate::rules::walk::{NatTarget, Verdict};
 use crate::time::Tick;
@@ -29,6 +31,9 @@ use crate::wire::address::Address;
 struct TuplesInUse<'a> {
     shared: &'a Shared,
     now: Tick,
+    place: &'a Place,
+    /// Where the answers will come in, once that is known.
+    back: Option<PortId>,
 }
 
 impl Claims for TuplesInUse<'_> {
@@ -44,6 +49,10 @@ impl Claims for TuplesInUse<'_> {
         });
         let (original, status) = (conn.orig(), conn.status());
         Some(Holder { record: conn.number(), original, direction: found.direction, status, tcp })
+    }
+
+    fn prefers(&self, reply: &Tuple) -> bool {
+        self.back.is_none_or(|port| self.place.comes_here(port, reply))
     }
 
     fn same_source(&self, current: &Tuple, visit: &mut dyn FnMut(&Tuple) -> ControlFlow<()>) {
@@ -125,8 +134,9 @@ impl<P: FramePool> Pipeline<P> {
             syn_end,
             gre_child: false,
         };
-        let claims = TuplesInUse { shared: at.table, now: at.now.tick };
-        let random = &mut self.random;
+        let Pipeline { place, random, .. } = self;
+        let (shared, now, back) = (at.table, at.now.tick, t.out_port);
+        let claims = TuplesInUse { shared, now, place, back };
         let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
         self.links.counters.conntrack.found.add(selected.found as u64);
         if let Some(victim) = selected.evict.and_then(|victim| at.table.records.get(victim)) {

@@ -44,6 +44,12 @@ impl Address {
         self.0
     }
 
+    /// True for `0.0.0.0` and `::`.
+    #[inline]
+    pub const fn is_unspecified(self) -> bool {
+        self.0 == 0 || self.0 == MAPPED
+    }
+
     /// As the standard library's type.
     pub const fn ip(self) -> IpAddr {
         if self.is_v4() {

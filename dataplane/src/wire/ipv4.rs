@@ -2,6 +2,7 @@
 
 use super::address::Address;
 use super::checksum;
+use super::ethernet::Mac;
 use super::headers::Fragment;
 
 /// Bytes of the header without options.
@@ -337,6 +338,13 @@ pub fn classify(bytes: &[u8]) -> Options {
     result
 }
 
+/// The MAC of an IPv4 multicast group (RFC 1112 section 6.4).
+#[inline]
+pub const fn multicast_mac(group: Address) -> Mac {
+    let [_, b, c, d] = group.v4_bits().to_be_bytes();
+    Mac([1, 0, 0x5e, b & 0x7f, c, d])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,6 +354,13 @@ mod tests {
         0x45, 0x00, 0x00, 0x54, 0x1c, 0x46, 0x40, 0x00, 0x40, 0x01, 0x9d, 0x10, 0xc0, 0xa8, 0x00,
         0x01, 0xc0, 0xa8, 0x00, 0xc7,
     ];
+
+    #[test]
+    fn a_groups_mac_takes_23_bits() {
+        let mac = |bits| multicast_mac(Address::v4(bits)).0;
+        assert_eq!(mac(0xe000_0005), [1, 0, 0x5e, 0, 0, 5]);
+        assert_eq!(mac(0xefff_fffa), [1, 0, 0x5e, 0x7f, 0xff, 0xfa]);
+    }
 
     #[test]
     fn golden() {

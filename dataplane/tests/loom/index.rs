@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use dataplane::arch::sync::AtomicU64;
 use dataplane::arch::sync::Ordering::Relaxed;
-use dataplane::conntrack::index::{Due, Index, Refused, SLOTS};
+use dataplane::conntrack::index::{Due, Index, PROBES, Refused, SLOTS};
 use dataplane::conntrack::record::{ConnRef, Family};
 use dataplane::conntrack::state::Direction;
 use loom::thread;
@@ -245,6 +245,67 @@ fn loom_an_entry_away_from_home_is_found_at_every_moment() {
         assert!(has(&index, X, 0), "hidden");
         second.join().unwrap();
         assert_eq!(index.census(), (SLOTS as u64 + 1, 1));
+    });
+}
+
+/// An entry that spills into the buddy of its home and one that is at home there want the same
+/// slot, each under the lock of its own home.
+#[test]
+fn loom_a_slot_wanted_under_two_locks_goes_to_one() {
+    model(3, || {
+        let index = index();
+        fill_home(&index, X);
+        let pairs = [(X, X), (at(2, 1), at(2, 1))];
+        let other = index.clone();
+        let second = thread::spawn(move || confirm(&other, 1, &pairs));
+        assert_eq!(confirm(&index, 0, &pairs), Ok(()));
+        assert_eq!(second.join().unwrap(), Ok(()));
+        assert!(has(&index, pairs[0].0, 0) && has(&index, pairs[1].0, 1), "overwritten");
+        assert_eq!(index.census(), (SLOTS as u64 + 2, 1));
+    });
+}
+
+/// One lcore removes an entry that had spilled from a home while another enters one there: the
+/// home counts the one that is left.
+#[test]
+fn loom_a_count_goes_up_and_down_at_once() {
+    model(3, || {
+        let index = index();
+        fill_home(&index, X);
+        let pairs = [(at(3, 5), at(3, 5)), (X, X)];
+        confirm(&index, 0, &pairs).unwrap();
+        let other = index.clone();
+        let second = thread::spawn(move || confirm(&other, 1, &pairs));
+        remove(&index, 0, pairs[0]);
+        assert_eq!(second.join().unwrap(), Ok(()));
+        assert_eq!(index.census(), (SLOTS as u64 + 1, 1));
+        assert!(has(&index, X, 1));
+    });
+}
+
+/// Two lcores want the last slot that their reply tuples may have: one gets it, and of the other's
+/// pair nothing is left, nor a count.
+#[test]
+fn loom_of_two_pairs_that_need_the_last_slot_one_is_refused_whole() {
+    model(1, || {
+        let index = index();
+        let places = SLOTS as u64 * PROBES as u64;
+        for i in 1..places {
+            let other = Y + i;
+            index.confirm_pair(other, other, conn(100 + i as u32), DUE, |_, _| false).unwrap();
+        }
+        let pairs = [(at(3, 7), at(9, 8)), (at(5, 7), at(9, 9))];
+        let other = index.clone();
+        let second = thread::spawn(move || confirm(&other, 1, &pairs));
+        let winner = match [confirm(&index, 0, &pairs), second.join().unwrap()] {
+            [Ok(()), Err(Refused::NoRoom)] => 0,
+            [Err(Refused::NoRoom), Ok(())] => 1,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(index.census(), (places + 1, places - SLOTS as u64));
+        assert!(!has(&index, pairs[1 - winner].0, 1 - winner as u32));
+        remove(&index, winner as u32, pairs[winner]);
+        assert_eq!(index.census(), (places - 1, places - 1 - SLOTS as u64));
     });
 }
 

@@ -3,6 +3,8 @@
 //! The kernel's behaviour is the yardstick throughout. One file per theme; `rig` is the gateway.
 
 mod forwarding;
+mod host;
+mod host_lcores;
 mod links;
 mod messages;
 mod nat;

@@ -47,6 +47,9 @@ use dataplane::wire::headers::{self, Headers};
 
 pub(crate) const LAN: PortId = PortId(0);
 pub(crate) const WAN: PortId = PortId(1);
+/// The kernel's interfaces of both, where there are any.
+pub(crate) const LAN_TAP: PortId = PortId(2);
+pub(crate) const WAN_TAP: PortId = PortId(3);
 pub(crate) const LAN_MAC: Mac = Mac([2, 0, 0, 0, 0x10, 1]);
 pub(crate) const WAN_MAC: Mac = Mac([2, 0, 0, 0, 0x20, 1]);
 pub(crate) const CLIENT_MAC: Mac = Mac([2, 0, 0, 0, 0, 0x02]);
@@ -82,6 +85,10 @@ pub(crate) struct Setup {
     /// Own addresses: port, address, prefix length.
     pub(crate) own: Vec<(u8, &'static str, u8)>,
     pub(crate) burst_max: usize,
+    /// Both ports have a kernel interface beside them.
+    pub(crate) host_taps: bool,
+    /// Lcores that rules are counted for.
+    pub(crate) lcores: usize,
 }
 
 pub(crate) fn route(to: &str, prefix_len: u8, via: Option<&str>, port: PortId) -> StaticRoute {
@@ -119,6 +126,8 @@ impl Default for Setup {
                 (1, "fe80::20", 64),
             ],
             burst_max: 32,
+            host_taps: false,
+            lcores: 1,
         }
     }
 }
@@ -168,34 +177,51 @@ impl Setup {
     }
 
     pub(crate) fn snapshot(&self, generation: u32) -> Snapshot {
-        let names = ["lan", "wan"];
-        let macs = [LAN_MAC, WAN_MAC];
+        let device = PortKind::Device;
+        let mut ports =
+            vec![("lan", LAN_MAC, self.mtu[0], device), ("wan", WAN_MAC, self.mtu[1], device)];
+        let names: Vec<&str> = ports.iter().map(|p| p.0).collect();
+        for (of, number) in [(LAN, 0), (WAN, 1)].into_iter().filter(|_| self.host_taps) {
+            let (_, mac, mtu, _) = ports[number];
+            ports.push(("tap", mac, mtu, PortKind::HostTap { of }));
+        }
         let addresses = self.addresses();
-        let port = |number: usize| PortSettings {
-            name: names[number].into(),
-            mac: macs[number].0,
-            mtu: self.mtu[number],
-            addresses: addresses
-                .iter()
-                .filter(|(port, ..)| *port as usize == number)
-                .map(|&(_, address, prefix)| InterfaceAddress { address, prefix })
-                .collect(),
-            kind: PortKind::Device,
-            host_tap: None,
+        let tap_of = |number| {
+            let is_its = |kind| kind == PortKind::HostTap { of: PortId(number as u8) };
+            ports.iter().position(|p| is_its(p.3)).map(|tap| PortId(tap as u8))
         };
+        let port =
+            |(number, &(name, mac, mtu, kind)): (usize, &(&str, Mac, u32, _))| PortSettings {
+                name: name.into(),
+                mac: mac.0,
+                mtu,
+                addresses: addresses
+                    .iter()
+                    .filter(|(port, ..)| *port as usize == number)
+                    .map(|&(_, address, prefix)| InterfaceAddress { address, prefix })
+                    .collect(),
+                kind,
+                host_tap: tap_of(number),
+            };
         let own: Vec<PortAddress> = addresses
             .iter()
             .map(|&(port, address, prefix_len)| PortAddress { port, address, prefix_len })
             .collect();
-        let compile = |r: &Ruleset| FamilyRules::new(Compiled::new(r, &names, 0).unwrap(), 1);
+        let compile =
+            |r: &Ruleset| FamilyRules::new(Compiled::new(r, &names, 0).unwrap(), self.lcores);
         Snapshot {
             generation,
-            ports: Box::new([port(0), port(1)]),
+            ports: ports.iter().enumerate().map(port).collect(),
             routes: Routes::new(&own, &self.routes).unwrap(),
             v4: compile(&self.v4),
             v6: compile(&self.v6),
             knobs: self.knobs,
         }
+    }
+
+    /// Ports, those of the kernel's interfaces included.
+    pub(crate) fn ports(&self) -> usize {
+        if self.host_taps { 4 } else { 2 }
     }
 
     pub(crate) fn start(self) -> Rig {
@@ -273,8 +299,13 @@ impl Sent {
             .unwrap_or_else(|e| panic!("sent a malformed frame: {e:?} {:02x?}", self.bytes));
         assert_eq!(h.end as usize, self.bytes.len(), "bytes behind the packet: {}", self.flow());
         assert!(!self.src_mac().is_multicast());
-        let port_mac = [LAN_MAC, WAN_MAC][self.port.0 as usize];
-        assert_eq!(self.src_mac(), port_mac, "not from the port's own MAC: {}", self.flow());
+        let port_mac = [LAN_MAC, WAN_MAC].get(self.port.0 as usize).copied();
+        assert_eq!(
+            self.src_mac(),
+            port_mac.unwrap_or(self.src_mac()),
+            "not from the port's own MAC: {}",
+            self.flow()
+        );
         let none = h.proto == 17 && self.bytes[h.l4 as usize + 6..h.l4 as usize + 8] == [0, 0];
         if matches!(h.proto, 1 | 6 | 17 | 58) && !none {
             assert!(h.l4_check_ok(&self.bytes), "checksum of {} {:?}", self.flow(), h);
@@ -331,7 +362,8 @@ impl Rig {
                 neighbours.set_permanent(port.0, address(a), mac.0, now.tick).unwrap();
             }
         }
-        let counters = Arc::new(LcoreCounters::new(2));
+        let ports = setup.ports();
+        let counters = Arc::new(LcoreCounters::new(ports));
         let listeners = Arc::new(AtomicBool::new(false));
         let links = Links {
             counters: counters.clone(),
@@ -341,11 +373,11 @@ impl Rig {
         };
         let snapshot = Arc::new(setup.snapshot(1));
         let store = Store::new(shared.clone(), 0);
-        let place = Layout::alone(2).place(0);
+        let place = Layout::alone(ports).place(0);
         let pipeline = Pipeline::new(place, store, snapshot.clone(), links, 42);
         let (mailbox, end) = mailbox();
         let rings = rings::mesh(1).remove(0);
-        let worker = Worker::new(MemoryIo::new(2), pipeline, end, rings, setup.burst_max);
+        let worker = Worker::new(MemoryIo::new(ports), pipeline, end, rings, setup.burst_max);
         Rig {
             worker,
             mailbox,
@@ -372,6 +404,11 @@ impl Rig {
             FromLcore::Retired(old) => old,
             _ => unreachable!(),
         }
+    }
+
+    /// What the setup becomes by `change`, to be published.
+    pub(crate) fn setup_with(&mut self, change: impl FnOnce(Setup) -> Setup) -> Setup {
+        change(core::mem::take(&mut self.setup))
     }
 
     /// Lets time pass.
@@ -617,6 +654,8 @@ impl Rig {
         let c = &self.counters;
         let rx: u64 = c.ports.iter().map(|p| p.rx_packets.get()).sum();
         let tx: u64 = c.ports.iter().map(|p| p.tx_packets.get()).sum();
+        let taps = c.ports.iter().skip(2).map(|p| p.rx_packets.get() + p.tx_packets.get());
+        assert_eq!(taps.sum::<u64>(), 0, "the kernel's frames are not on a wire");
         assert!(
             c.balanced(),
             "rx {rx} + generated {} is not tx {tx} + host {} + held {} + dropped {:?}",
@@ -648,11 +687,19 @@ impl Drop for Rig {
 /// (packets, bytes) of every rule and policy of a family, in counter order.
 pub(crate) fn counts_of(snapshot: &Snapshot, family: Family) -> Vec<(u64, u64)> {
     let rules = snapshot.family(family == Family::V6);
-    rules.rules.counters().map(|n| rules.counters[0].get(CounterId(n))).collect()
+    let of = |n| rules.counters.iter().map(move |lcore| lcore.get(CounterId(n)));
+    let sum = |n| of(n).fold((0, 0), |(p, b), (more, bytes)| (p + more, b + bytes));
+    rules.rules.counters().map(sum).collect()
 }
 
-/// The packet's frame from a neighbour to the port it arrives at.
+/// The packet's frame from a neighbour to the port it arrives at; the kernel takes the port itself
+/// for its neighbour.
 pub(crate) fn framed(port: PortId, packet: &Packet<'_>) -> Vec<u8> {
-    let (from, to) = if port == LAN { (CLIENT_MAC, LAN_MAC) } else { (UPSTREAM_MAC, WAN_MAC) };
+    let (from, to) = match port {
+        LAN => (CLIENT_MAC, LAN_MAC),
+        LAN_TAP => (LAN_MAC, LAN_MAC),
+        WAN_TAP => (WAN_MAC, WAN_MAC),
+        _ => (UPSTREAM_MAC, WAN_MAC),
+    };
     packet.macs(from, to).to_vec()
 }

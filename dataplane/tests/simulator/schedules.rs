@@ -28,7 +28,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
         _ => lcores as u16,
     };
     let ports = (0..2).map(|_| Queues { rx: queues(), tx: queues() }).collect();
-    let mut layout = Layout { lcores, queues: ports };
+    let mut layout = Layout::new(lcores, ports);
     if spread == Spread::Owner {
         layout = Layout::even(lcores, 2, lcores.into());
     }
