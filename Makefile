@@ -4,6 +4,8 @@
 #   make baremetal  a release build with the driver of every NIC that DPDK knows
 #   make test       every test (as root: some make network namespaces)
 #   make loom       the models of what lcores share, in every interleaving (part of make test)
+#   make ports      the 64 512 ports of an address, used up (part of make test)
+#   make soak       new schedules of several workers for SLUICEGATE_SOAK_SECS (600) seconds
 #   make bench      the benchmarks, beside what else this machine has
 #   make lint       formatting and clippy, warnings as errors
 #   make install    binary, configurations and documents under PREFIX (and DESTDIR)
@@ -14,7 +16,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 DOCUMENTS = README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE
 
-.PHONY: all baremetal demo test loom bench lint install clean
+.PHONY: all baremetal demo test loom ports soak bench lint install clean
 
 all:
 	tests/packages.sh build
@@ -41,6 +43,19 @@ loom: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS = 16
 loom:
 	@tests/packages.sh build
 	cargo test --target-dir target/loom -p dataplane --release --test loom
+
+# Optimised, for the same reason. A soak stops at the first schedule that goes wrong and says how to
+# replay it.
+ports soak: export CARGO_PROFILE_RELEASE_LTO = off
+ports soak: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS = 16
+ports:
+	@tests/packages.sh build
+	cargo test --target-dir target/soak -p dataplane --release --test simulator ports
+
+soak: export SLUICEGATE_SOAK_SECS ?= 600
+soak:
+	@tests/packages.sh build
+	cargo test --target-dir target/soak -p dataplane --release --test simulator soak -- --ignored --nocapture
 
 bench:
 	@tests/packages.sh bench

@@ -34,7 +34,9 @@ run() {
 
 # Without DPDK first: the packet logic must not need it.
 run cargo test -p dataplane --no-fail-fast
+run cargo test -p dataplane --features count-lines --test simulator lines
 run make loom
+run make ports
 run cargo build --release
 run cargo test --workspace --no-fail-fast
 

@@ -7,4 +7,5 @@ pub mod io;
 pub mod mailbox;
 pub mod memory;
 pub mod rings;
+pub mod simulator;
 pub mod worker;
