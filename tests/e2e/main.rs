@@ -26,3 +26,4 @@ mod rig;
 mod servers;
 mod traffic;
 mod watchdog;
+mod workers;
