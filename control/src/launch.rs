@@ -605,7 +605,7 @@ mod tests {
 
     #[test]
     fn the_default_memory_holds_the_buffers_of_many_workers() {
-        assert_eq!(mbufs_mb(1), 23);
+        assert_eq!(mbufs_mb(1), 24);
         // The rest is for rings, queues and EAL itself.
         for workers in [2, 4, 8, 12] {
             assert!(mbufs_mb(workers) < 400, "{workers} workers: {} MiB", mbufs_mb(workers));

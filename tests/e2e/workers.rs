@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -39,72 +41,82 @@ fn download(rig: &Rig, from_wan: bool, url: &str, name: &str) -> (Child, PathBuf
     (host.command(&line).stdin(Stdio::null()).spawn().expect("curl starts"), path)
 }
 
-/// Transfers both ways in both families, at the same time, while conns are listed, deleted and
-/// watched and the policy is replaced; then a flush, the balance and a clean end.
-fn everything_at_once(wish: Wish, hands: &Hands) {
-    let mut rig = Rig::new(wish);
-    let _four = Server::http(&rig.wan, &format!("{WAN_HOST}:80"));
-    let _six = Server::http(&rig.wan, &format!("[{WAN_HOST6}]:80"));
-    let _inside = Server::http(&rig.lan, &format!("{LAN_HOST}:80"));
-    let _echo = Server::udp_echo(&rig.wan, &format!("{BEHIND}:7"));
-    let _echo6 = Server::udp_echo(&rig.wan, &format!("[{WAN_HOST6}]:7"));
+/// UDP clients of both families with the address by which the outside knows them.
+fn clients(rig: &Rig) -> Vec<(UdpSocket, String)> {
+    let pair = |_| {
+        let four = udp_client(&rig.lan, &format!("{LAN_HOST}:0"), &format!("{BEHIND}:7"));
+        let six = udp_client(&rig.lan, &format!("[{LAN_HOST6}]:0"), &format!("[{WAN_HOST6}]:7"));
+        [(four, WAN_GATEWAY.to_owned()), (six, format!("[{WAN_GATEWAY6}]"))]
+    };
+    (0..12).flat_map(pair).collect()
+}
+
+/// Every client gets its echo, and is seen outside with its own port.
+fn echoes(clients: &[(UdpSocket, String)], len: usize) {
+    for (socket, gateway) in clients {
+        let payload = body(len);
+        let port = socket.local_addr().expect("it is bound").port();
+        // A kernel short of time may lose a datagram before the gateway sees it.
+        let answer = exchange(socket, &payload).or_else(|_| exchange(socket, &payload));
+        let seen = format!("{gateway}:{port} ");
+        assert_eq!(answer.expect("an echo"), [seen.as_bytes(), &payload].concat(), "{len}");
+    }
+}
+
+/// Counts the events until the listener is interrupted.
+fn listen(rig: &Rig) -> (Child, JoinHandle<usize>) {
     let mut listener = rig.files().tool_command(&["conntrack", "-E"]);
     let listener = listener.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut listener = listener.spawn().expect("the binary starts");
     let events = BufReader::new(listener.stdout.take().expect("stdout is piped"));
     let events = std::thread::spawn(move || events.lines().map_while(Result::ok).count());
+    (listener, events)
+}
 
+/// Transfers both ways in both families, at the same time, while conns are listed, deleted and
+/// watched and the policy is replaced; then a flush, the balance and a clean end.
+fn everything_at_once(wish: Wish, hands: &Hands) {
+    let mut rig = Rig::new(wish);
+    let _servers = [
+        Server::http(&rig.wan, &format!("{WAN_HOST}:80")),
+        Server::http(&rig.wan, &format!("[{WAN_HOST6}]:80")),
+        Server::http(&rig.lan, &format!("{LAN_HOST}:80")),
+        Server::udp_echo(&rig.wan, &format!("{BEHIND}:7")),
+        Server::udp_echo(&rig.wan, &format!("[{WAN_HOST6}]:7")),
+    ];
+    let (mut listener, events) = listen(&rig);
     let mut downloads = Vec::new();
-    for n in 0..3 {
-        for (from_wan, url) in [
-            (false, format!("http://{WAN_HOST}/{LEN}/slow")),
-            (false, format!("http://[{WAN_HOST6}]/{LEN}/slow")),
-            (true, format!("http://{WAN_GATEWAY}:8080/{LEN}/slow")),
-        ] {
+    for (from_wan, url) in [
+        (false, format!("http://{WAN_HOST}/{LEN}/slow")),
+        (false, format!("http://[{WAN_HOST6}]/{LEN}/slow")),
+        (true, format!("http://{WAN_GATEWAY}:8080/{LEN}/slow")),
+    ] {
+        for _ in 0..3 {
             let name = format!("download-{}", downloads.len());
-            downloads.push((n, download(&rig, from_wan, &url, &name)));
+            downloads.push(download(&rig, from_wan, &url, &name));
         }
     }
-    let clients: Vec<_> = (0..12)
-        .flat_map(|_| {
-            let four = udp_client(&rig.lan, &format!("{LAN_HOST}:0"), &format!("{BEHIND}:7"));
-            let six =
-                udp_client(&rig.lan, &format!("[{LAN_HOST6}]:0"), &format!("[{WAN_HOST6}]:7"));
-            [(four, WAN_GATEWAY.to_owned()), (six, format!("[{WAN_GATEWAY6}]"))]
-        })
-        .collect();
-    let echoes = |round: usize| {
-        for (socket, gateway) in &clients {
-            let payload = body(100 + 20 * round);
-            let port = socket.local_addr().expect("it is bound").port();
-            // A kernel short of time may lose a datagram before the gateway sees it.
-            let answer = exchange(socket, &payload).or_else(|_| exchange(socket, &payload));
-            let answer = answer.expect("an echo");
-            let seen = format!("{gateway}:{port} ");
-            assert_eq!(answer, [seen.as_bytes(), &payload].concat(), "round {round}");
-        }
-    };
+    let clients = clients(&rig);
     for round in 0..4 {
-        echoes(round);
+        echoes(&clients, 100 + 20 * round);
         assert_eq!(rig.gateway.reload(), "reloaded");
         let listed = rig.files().ask("conntrack -L -p udp");
         let echoing = listed.lines().filter(|l| l.contains("dport=7 ")).count();
         assert_eq!(echoing, clients.len(), "each conn once\n{listed}");
         // Two conns end; their clients go on with new ones.
-        let ports =
-            clients[2 * round..].iter().take(2).map(|(s, _)| s.local_addr().unwrap().port());
-        for port in ports.collect::<Vec<_>>() {
+        for (socket, _) in &clients[2 * round..2 * round + 2] {
+            let port = socket.local_addr().expect("it is bound").port();
             rig.files().ask(&format!("conntrack -D -p udp --sport {port}"));
         }
     }
-    for (_, (mut curl, path)) in downloads {
+    for (mut curl, path) in downloads {
         assert!(curl.wait().expect("curl can be waited for").success(), "{}", path.display());
         let got = fs::read(&path).expect("curl wrote it");
         assert!(got == body(LEN), "{}: {} other bytes", path.display(), got.len());
     }
     rig.wait_for_conn(&["tcp", "dport=80", "[ASSURED]"]);
     rig.files().ask("conntrack -F");
-    echoes(9);
+    echoes(&clients, 999);
     kill(Pid::from_raw(listener.id() as i32), Signal::SIGINT).expect("it still listens");
     listener.wait().expect("the listener ends");
     assert!(events.join().expect("the reader does not panic") > 60, "many conns came and went");
