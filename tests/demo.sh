@@ -8,6 +8,7 @@
 # failure or an interrupt.
 #
 #   tests/demo.sh [BINARY]        as root; BINARY is target/release/sluicegate unless given
+#   DEMO_WORKERS=2 tests/demo.sh  with that many workers
 set -uo pipefail
 exec 3>&1
 set -m # a process group for each step, so that an interrupt ends all of it

@@ -16,10 +16,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock::Clock;
 use crate::config::sizes::{self, TableCost};
-use crate::config::{Config, Idle, Vlan};
+use crate::config::{Config, Eal, Idle, Port, Vlan};
 use crate::gateway::{ControlCore, Served, WorkerParts, load_rules};
 use crate::host::Host;
-use crate::launch::{self, Launched, LcoreHandle};
+use crate::launch::{self, Launched, LcoreError, LcoreHandle};
 use crate::publish::{self, Learnt, Rulesets};
 use crate::socket::Server;
 use crate::watchdog::Watchdog;
@@ -29,6 +29,9 @@ const REST: Duration = Duration::from_millis(1);
 
 /// How often the wires are looked at.
 const LOOK: Duration = Duration::from_millis(150);
+
+/// How long workers may take to end, together. One needs a round, and its turn on the CPU.
+const LAST_ROUND: Duration = Duration::from_millis(1500);
 
 /// How long answers may take to reach their clients at the end.
 const FAREWELL: Duration = Duration::from_millis(200);
@@ -85,11 +88,24 @@ fn try_run(path: &Path, socket: Option<&Path>) -> Result<(), Box<dyn std::error:
     let mut server = Server::bind(socket.unwrap_or(&config.socket))?;
     let mut launched = launch::launch(&config)?;
     let outcome = work(path, config, rulesets, &signals, &mut server, &mut launched);
+    if let Ok(Ending::Stuck) = outcome {
+        drop(server);
+        launched.abandon();
+    }
     launched.shut_down();
-    outcome
+    outcome.map(drop)
 }
 
-/// From the first snapshot to the last worker's end; `launched` is to be shut down in any case.
+/// How the work ended.
+enum Ending {
+    /// No worker runs any more.
+    Done,
+    /// A worker does not end: what it may still use must stay as it is.
+    Stuck,
+}
+
+/// From the first snapshot to the last worker's end; `launched` is to be shut down unless a worker
+/// is stuck.
 fn work(
     path: &Path,
     config: Config,
@@ -97,7 +113,7 @@ fn work(
     signals: &Signals,
     server: &mut Server,
     launched: &mut Launched,
-) -> Result<(), Box<dyn std::error::Error>> {
+) -> Result<Ending, Box<dyn std::error::Error>> {
     let clock = Clock::start();
     let wires = (launched.macs.clone(), launched.layout.clone());
     let (burst, idle) = (config.eal.burst.into(), config.eal.idle);
@@ -148,14 +164,11 @@ fn work(
         std::thread::sleep(REST);
     }
     drop(watchdog);
-    workers.stop.store(true, Relaxed);
-    for worker in workers.running.drain(..) {
-        worker.join()?;
-    }
+    let ending = workers.end(&core.config().eal.worker_cores)?;
     // Whoever still listens to events hears that they end.
     drop(core);
     server.drain(FAREWELL);
-    Ok(())
+    Ok(ending)
 }
 
 /// The wires' links, which the host taps shall show.
@@ -203,6 +216,40 @@ struct Workers {
     /// One of them has ended.
     ended: Arc<AtomicBool>,
     running: Vec<LcoreHandle<()>>,
+}
+
+impl Workers {
+    /// Ends them; those that do not end are named by lcore and CPU, and left to themselves.
+    ///
+    /// # Errors
+    /// A worker that panicked.
+    fn end(&mut self, cpus: &[u32]) -> Result<Ending, LcoreError> {
+        self.stop.store(true, Relaxed);
+        let start = Instant::now();
+        while !self.running.iter().all(LcoreHandle::is_finished) && start.elapsed() < LAST_ROUND {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let (mut ending, mut panicked) = (Ending::Done, Ok(()));
+        for (worker, cpu) in self.running.drain(..).zip(cpus) {
+            if worker.is_finished() {
+                panicked = panicked.and(worker.join());
+                continue;
+            }
+            log::error!(
+                "worker lcore {} (CPU {cpu}) has not ended for {:.1} s: the process ends without it",
+                worker.lcore(),
+                start.elapsed().as_secs_f64()
+            );
+            ending = Ending::Stuck;
+            // Dropping it would wait.
+            std::mem::forget(worker);
+        }
+        match ending {
+            // This outweighs a panic, after which everything would be freed.
+            Ending::Stuck => Ok(ending),
+            Ending::Done => panicked.map(|()| ending),
+        }
+    }
 }
 
 impl Drop for Workers {
@@ -253,6 +300,23 @@ pub fn check(path: &Path) -> u8 {
     }
 }
 
+fn workers_line(eal: &Eal) -> String {
+    let lcore = |(number, cpu): (usize, &u32)| format!("lcore {} on CPU {cpu}", number + 1);
+    let lcores: Vec<String> = eal.worker_cores.iter().enumerate().map(lcore).collect();
+    format!("workers: {}; control core on CPU {}", lcores.join(", "), eal.control_core)
+}
+
+/// How many queues the device has is known only once it runs.
+fn queues_line(port: &Port) -> String {
+    let queues = |number: Option<u16>, kind: &str| match number {
+        None => format!("a {kind} queue for each worker, as far as the device has them"),
+        Some(1) => format!("1 {kind} queue"),
+        Some(number) => format!("{number} {kind} queues"),
+    };
+    let (rx, tx) = (queues(port.rx_queues, "receive"), queues(port.tx_queues, "transmit"));
+    format!("port {}: {rx}; {tx}", port.name)
+}
+
 fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let config = Config::load(path)?;
     let rulesets = load_rules(&config.rules)?;
@@ -272,6 +336,29 @@ fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
         let parent = &config.ports[parent].name;
         Some(format!("port {}: VLAN {id} of {parent}, MTU {}", port.name, port.mtu))
     }));
+    lines.push(workers_line(&config.eal));
+    lines.extend(config.ports.iter().filter(|port| port.has_device()).map(queues_line));
     lines.push(format!("{}: good", path.display()));
     Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_tells_workers_and_what_is_configured_of_queues() {
+        let text = "[eal]\nworker_cores = [1, 3]\n[[port]]\nname = \"lan\"\n\
+                    device = \"net_null0\"\n[[port]]\nname = \"wan\"\ndevice = \"net_null1\"\n\
+                    rx_queues = 2\ntx_queues = 1\n";
+        let config = Config::parse(Path::new("t.toml"), text, 8 << 30).unwrap();
+        assert_eq!(
+            workers_line(&config.eal),
+            "workers: lcore 1 on CPU 1, lcore 2 on CPU 3; control core on CPU 0"
+        );
+        let ports: Vec<String> = config.ports.iter().map(queues_line).collect();
+        let each = |kind| format!("a {kind} queue for each worker, as far as the device has them");
+        assert_eq!(ports[0], format!("port lan: {}; {}", each("receive"), each("transmit")));
+        assert_eq!(ports[1], "port wan: 2 receive queues; 1 transmit queue");
+    }
 }

@@ -15,11 +15,11 @@ use dataplane::lcore::rings;
 use dataplane::pipeline::place::{Layout, Queues};
 use dataplane::pipeline::steering::{Fields, Functions, SYMMETRIC_KEY, Steering};
 use dataplane::rules::facts::PortId;
-pub use dpdk_bindings::LcoreHandle;
 use dpdk_bindings::{
-    BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreError, LcoreId, Mempool,
-    Offloads, PoolError, Port, PortConfig, PortError, PortInfo, RxQueue, TxQueue,
+    BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreId, Mempool, Offloads,
+    PoolError, Port, PortConfig, PortError, PortInfo, RxQueue, Side, TxQueue,
 };
+pub use dpdk_bindings::{LcoreError, LcoreHandle};
 
 use crate::config::{self, Config, Hugepages, sizes};
 
@@ -193,7 +193,12 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
     let failed = |error| LaunchError::Eal { error, reason: Reason::of(log) };
     let eal = Eal::init(args).map_err(failed)?;
     let workers = config.eal.worker_cores.len() as u16;
-    let queues: Vec<Queues> = config.ports.iter().map(|port| queues_of(port, workers)).collect();
+    let wrong = |port: &config::Port, error| {
+        let name = port.name.clone();
+        LaunchError::Port { name, error, reason: Reason::of(log) }
+    };
+    let queues = |port| queues_of(port, workers).map_err(|error| wrong(port, error));
+    let queues = config.ports.iter().map(queues).collect::<Result<Vec<Queues>, _>>()?;
     let mbufs = config.eal.mbufs.unwrap_or_else(|| mbufs_needed(config, &queues));
     let memory_mb = config.eal.memory_mb;
     let pool = Mempool::create("sluicegate", mbufs, POOL_CACHE, DATA_ROOM, None)
@@ -221,11 +226,8 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
             offloads: offloads(config),
         };
         let device = port.device.split(',').next().unwrap_or_default();
-        let failed = |error| {
-            let name = port.name.clone();
-            LaunchError::Port { name, error, reason: Reason::of(log) }
-        };
-        let (up, rx, tx) = Port::configure(device, &settings, &pool).map_err(failed)?;
+        let (up, rx, tx) =
+            Port::configure(device, &settings, &pool).map_err(|error| wrong(port, error))?;
         let unsupported = up.unsupported();
         if unsupported.mtu {
             log::warn!("port {}: the driver cannot set an MTU of {}", port.name, port.mtu);
@@ -288,18 +290,23 @@ fn steering_of(port: &Port, name: &str) -> Option<Steering> {
 const ONE_QUEUE: &[&str] = &["net_memif"];
 
 /// The queues that a port gets: as configured, else one for each worker where the device has them.
-/// A device that is not there, or has fewer than asked for, is refused when it is configured.
-fn queues_of(port: &config::Port, workers: u16) -> Queues {
+/// A device that has fewer than asked for is refused here, before memory is made for them; one that
+/// is not there, when it is configured.
+fn queues_of(port: &config::Port, workers: u16) -> Result<Queues, PortError> {
     if !port.has_device() {
-        return Queues { rx: 0, tx: 0 };
+        return Ok(Queues { rx: 0, tx: 0 });
     }
-    let (most_rx, most_tx) = match PortInfo::of(&port.device) {
-        Ok(info) if ONE_QUEUE.contains(&info.driver.as_str()) => (1, 1),
-        Ok(info) => (info.max_rx_queues, info.max_tx_queues),
-        Err(_) => (1, 1),
+    let Ok(info) = PortInfo::of(&port.device) else { return Ok(Queues { rx: 1, tx: 1 }) };
+    let one = ONE_QUEUE.contains(&info.driver.as_str());
+    let given = |asked: Option<u16>, max: u16, side| match asked {
+        Some(asked) if asked > max => {
+            Err(PortError::Queues { device: info.device.clone(), side, asked, max })
+        }
+        Some(asked) => Ok(asked),
+        None => Ok(if one { 1 } else { workers.min(max.max(1)) }),
     };
-    let given = |asked: Option<u16>, most: u16| asked.unwrap_or(workers.min(most.max(1)));
-    Queues { rx: given(port.rx_queues, most_rx), tx: given(port.tx_queues, most_tx) }
+    let rx = given(port.rx_queues, info.max_rx_queues, Side::Rx)?;
+    Ok(Queues { rx, tx: given(port.tx_queues, info.max_tx_queues, Side::Tx)? })
 }
 
 /// All queues, by port.
@@ -434,6 +441,14 @@ impl Launched {
         drop((pool, eal));
         remove_runtime_files();
     }
+
+    /// Ends the process, exit code 1, with a worker still running: its ports, frames and memory
+    /// stay until the kernel takes them with the process; only EAL's files are removed.
+    pub fn abandon(self) -> ! {
+        std::mem::forget(self);
+        remove_runtime_files();
+        std::process::exit(1)
+    }
 }
 
 /// Removes EAL's files, which nobody reads after the process; EAL leaves them.
@@ -477,12 +492,11 @@ fn mbufs_needed(config: &Config, queues: &[Queues]) -> u32 {
     let devices = config.ports.iter().filter(|p| p.has_device()).count() as u32;
     let taps = config.ports.iter().filter(|p| p.host_tap.is_some()).count() as u32;
     let under_way = (BURST_MAX as u32 * 4 + 512) * (devices + taps);
-    // Every lcore's rings are rarely full at once; one of them may well be.
-    let handed_over = (workers - 1) * rings::RING_MAX as u32;
+    // For each lcore one ring to it that is full: it is behind, and whoever hands to it drops soon.
+    let handed_over = if workers > 1 { rings::RING_MAX as u32 } else { 0 };
     let each = under_way + handed_over + POOL_CACHE * 4;
     let descriptors = descriptors.sum::<u32>() + taps * 2 * u32::from(TAP_DESCRIPTORS);
-    // A mempool uses its memory best with one less than a power of two.
-    (descriptors * 2 + each * workers).max(8192).next_power_of_two() - 1
+    (descriptors * 2 + each * workers).max(8191)
 }
 
 /// The command line EAL gets. A worker has an lcore number of its own, so that it may share the
@@ -591,6 +605,31 @@ mod tests {
         assert!(has("hugepages = false", 512 << 10, "--no-huge"));
         let error = eal_args(&config("hugepages = true"), 0).unwrap_err();
         assert!(error.to_string().contains("vm.nr_hugepages"), "{error}");
+    }
+
+    /// MiB that the mbufs take of a default configuration with so many workers and two ports, each
+    /// with a pair of queues for each worker.
+    fn mbufs_mb(workers: u16) -> u64 {
+        let text = "[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n\
+                    [[port]]\nname = \"wan\"\ndevice = \"net_null1\"\n";
+        let cores: Vec<u16> = (1..=workers).collect();
+        let text = format!("[eal]\nworker_cores = {cores:?}\n{text}");
+        let config = Config::parse(Path::new("t.toml"), &text, 8 << 30).unwrap();
+        assert_eq!(config.eal.memory_mb, 512);
+        let queues = Queues { rx: workers, tx: workers };
+        let mbufs = mbufs_needed(&config, &[queues, queues]);
+        // The head of the mempool's object, struct rte_mbuf, and the room for the frame.
+        (u64::from(mbufs) * (64 + 128 + u64::from(DATA_ROOM))) >> 20
+    }
+
+    #[test]
+    fn the_default_memory_holds_the_buffers_of_many_workers() {
+        assert_eq!(mbufs_mb(1), 24);
+        // The rest is for rings, queues and EAL itself.
+        for workers in [2, 4, 8, 12] {
+            assert!(mbufs_mb(workers) < 400, "{workers} workers: {} MiB", mbufs_mb(workers));
+        }
+        assert!(mbufs_mb(2) < mbufs_mb(3));
     }
 
     #[test]

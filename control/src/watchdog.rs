@@ -79,7 +79,7 @@ impl Stalls {
         }
     }
 
-    fn note(&self, count: u64, stall: Option<Duration>) {
+    pub(crate) fn note(&self, count: u64, stall: Option<Duration>) {
         self.count.store(count, Relaxed);
         self.now.store(stall.is_some(), Relaxed);
         let ms = stall.map_or(0, |stall| stall.as_millis() as u64);

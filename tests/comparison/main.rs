@@ -1,6 +1,7 @@
 //! The kernel as referee: the same rules and the same packets, once through a network namespace of
 //! this machine and once through `sluicegate replay`; every packet that comes out and every line
-//! of the connection table has to be the same (timers within two seconds).
+//! of the connection table has to be the same (timers within two seconds), by however many workers
+//! and queues.
 //!
 //! Needs root, iproute2, iptables, conntrack, ethtool and procps, and fails where they are missing.
 //! `COMPARISON_PRINT=1 cargo test --test comparison -- --nocapture kernel` prints what the kernel
@@ -22,40 +23,15 @@ mod show;
 mod topology;
 
 use kernel::Kernel;
-use replay::Replay;
+use replay::{LATER, Replay, SPREADS};
 use script::{Device, Sequence};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Sequences that need what the replay does not do yet. One that agrees has to leave the list.
-const LATER: &[(&str, &str)] = &[
-    ("too-large", "fragments of its own"),
-    ("udp-fragments", "reassembly"),
-    ("udp-fragments-reversed", "reassembly"),
-    ("masquerade-fragments", "reassembly"),
-    ("netmap", "target NETMAP"),
-    ("reject-established", "match length"),
-    ("dropped-first-packet", "match length"),
-    ("marks", "target CONNMARK"),
-    ("tcp-flags", "match tcpmss"),
-    ("packet-facts", "match ttl"),
-    ("addresses", "match iprange"),
-    ("limit", "match limit"),
-    ("every-third", "match statistic"),
-    ("zone", "zones"),
-    ("segment-size", "target TCPMSS"),
-    ("segment-size-clamped", "target TCPMSS"),
-    ("header-targets", "target DSCP"),
-];
-
-/// Runs the sequences of a group on two devices and fails with all differences. A sequence that
-/// the second device cannot run at all is a difference too, not the end of the group.
-fn compare(
-    group: sequences::Group,
-    ours: &mut dyn Device,
-    theirs: &mut dyn Device,
-    later: &[(&str, &str)],
-) {
+/// Runs the sequences of a group on the referee and on each of the others, and fails with all
+/// differences. A sequence that a device cannot run at all is a difference too, not the end of the
+/// group.
+fn compare(group: sequences::Group, ours: &mut dyn Device, others: &mut [&mut dyn Device]) {
     let only = std::env::var("COMPARISON_ONLY").ok();
     let print = std::env::var_os("COMPARISON_PRINT").is_some();
     let mut report = String::new();
@@ -65,22 +41,24 @@ fn compare(
         if print {
             println!("{} — {}\n{our}", sequence.name, sequence.shows);
         }
-        let mut found = match catch_unwind(AssertUnwindSafe(|| theirs.run(sequence))) {
-            Ok(their) => compare::differences(&our, &their, [ours.name(), theirs.name()]),
-            Err(panic) => vec![format!("{} did not run: {}", theirs.name(), message(&*panic))],
-        };
-        if let Some((_, lacks)) = later.iter().find(|(name, _)| *name == sequence.name) {
-            match found.is_empty() {
-                true => found.push(format!("agrees, although it is listed as lacking {lacks}")),
-                false => found.clear(),
+        for theirs in others.iter_mut() {
+            let mut found = match catch_unwind(AssertUnwindSafe(|| theirs.run(sequence))) {
+                Ok(their) => compare::differences(&our, &their, [ours.name(), theirs.name()]),
+                Err(panic) => vec![format!("{} did not run: {}", theirs.name(), message(&*panic))],
+            };
+            if let Some(lacks) = theirs.lacks(sequence.name) {
+                match found.is_empty() {
+                    true => found.push(format!("agrees, although it is listed as lacking {lacks}")),
+                    false => found.clear(),
+                }
+            }
+            if !found.is_empty() {
+                failed += 1;
+                report.push_str(&describe(sequence, theirs.name(), &found));
             }
         }
-        if !found.is_empty() {
-            failed += 1;
-            report.push_str(&describe(sequence, &found));
-        }
     }
-    assert!(failed == 0, "{failed} sequences differ\n{report}");
+    assert!(failed == 0, "{failed} runs of sequences differ\n{report}");
 }
 
 /// What a panic said.
@@ -89,8 +67,8 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-fn describe(sequence: &Sequence, found: &[String]) -> String {
-    format!("\n== {} ({})\n{}\n", sequence.name, sequence.shows, found.join("\n"))
+fn describe(sequence: &Sequence, by: &str, found: &[String]) -> String {
+    format!("\n== {} ({}), {by}\n{}\n", sequence.name, sequence.shows, found.join("\n"))
 }
 
 /// One test per group and pair of devices.
@@ -100,7 +78,7 @@ macro_rules! groups {
         mod kernel_repeats_itself {
             use super::*;
             $(#[test] fn $group() {
-                compare(sequences::$group, &mut Kernel::new(), &mut Kernel::new(), &[]);
+                compare(sequences::$group, &mut Kernel::new(), &mut [&mut Kernel::new()]);
             })*
         }
 
@@ -109,7 +87,9 @@ macro_rules! groups {
             use super::*;
             $(#[test]
             fn $group() {
-                compare(sequences::$group, &mut Kernel::new(), &mut Replay::new(), LATER);
+                let mut replays = SPREADS.map(Replay::new);
+                let [a, b, c] = &mut replays;
+                compare(sequences::$group, &mut Kernel::new(), &mut [a, b, c]);
             })*
         }
 
@@ -120,7 +100,8 @@ macro_rules! groups {
             let names: std::collections::BTreeSet<&str> =
                 sequences.iter().map(|sequence| sequence.name).collect();
             assert_eq!(names.len(), sequences.len());
-            assert!(LATER.iter().all(|(name, _)| names.contains(name)));
+            let differ = LATER.iter().chain(SPREADS.iter().flat_map(|spread| spread.differs));
+            assert!({ differ }.all(|(name, _)| names.contains(name)));
             assert!(names.len() >= 60, "{} sequences", names.len());
         }
     };

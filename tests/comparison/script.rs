@@ -59,6 +59,10 @@ pub trait Wire {
 pub trait Device {
     /// How reports call it.
     fn name(&self) -> &str;
+    /// What keeps it from doing as the others in a sequence, if that is known.
+    fn lacks(&self, _sequence: &str) -> Option<&str> {
+        None
+    }
     fn run(&mut self, sequence: &Sequence) -> Transcript;
 }
 

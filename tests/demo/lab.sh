@@ -73,13 +73,18 @@ sweep() {
 
 # configs/home-gateway.toml, with this run's device and file names.
 write_configuration() {
-    local cpus first last idle=poll
-    cpus=$(sed -n 's/^Cpus_allowed_list:\t//p' /proc/self/status)
-    first=${cpus%%[-,]*} last=${cpus##*[-,]}
+    local cpus first idle=poll workers= n
+    mapfile -t cpus < <(sed -n 's/^Cpus_allowed_list:\t//p' /proc/self/status | tr ',' '\n' |
+        while IFS=- read -r from to; do seq "$from" "${to:-$from}"; done)
+    first=${cpus[0]}
+    # From the last CPU down, and round again.
+    for ((n = 0; n < ${DEMO_WORKERS:-1}; n++)); do
+        workers+=${workers:+, }${cpus[${#cpus[@]} - 1 - n % ${#cpus[@]}]}
+    done
     [[ $(nproc) -ge 4 ]] || idle=sleep # leave CPUs to the clients
     cp "$root"/configs/home-gateway.v[46] "$work/" || return
     sed -e "s/iface=sg-lan/iface=$lan_tap/" -e "s/iface=sg-wan/iface=$wan_tap/" \
-        -e "s/^\[eal\]/&\ncontrol_core = $first\nworker_cores = [$last]\nidle = \"$idle\"\
+        -e "s/^\[eal\]/&\ncontrol_core = $first\nworker_cores = [$workers]\nidle = \"$idle\"\
 \nmemory_mb = 256\nhugepages = false\nfile_prefix = \"$tag\"/" \
         "$root/configs/home-gateway.toml" >"$work/gateway.toml" || return
     printf '\n[control]\nsocket = "%s"\n' "$work/socket" >>"$work/gateway.toml"

@@ -37,7 +37,7 @@ fn assert_one_line(case: &str, output: &Output, words: &[&str]) {
 }
 
 /// `run` refuses the configuration with a line that has all of `words`.
-fn refused(case: &str, files: &Files, words: &[&str]) {
+pub fn refused(case: &str, files: &Files, words: &[&str]) {
     assert_one_line(case, &run(files, "run"), words);
     assert_eq!(files.leftovers(), Vec::<PathBuf>::new(), "{case}");
 }

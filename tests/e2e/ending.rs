@@ -28,7 +28,7 @@ fn rx(gateway: &Gateway) -> u64 {
 }
 
 /// A capture of UDP packets from many hosts of the LAN to one beyond the gateway.
-fn capture(packets: u32) -> Vec<u8> {
+pub fn capture(packets: u32) -> Vec<u8> {
     let mut file = Vec::new();
     for word in [0xa1b2_c3d4u32, 4 << 16 | 2, 0, 0, 65535, 1] {
         file.extend_from_slice(&word.to_le_bytes());
@@ -65,13 +65,13 @@ fn a_flood_of_empty_frames_does_not_delay_the_end() {
     assert_eq!(gateway.other_lines(), Vec::<String>::new());
 }
 
-#[test]
-fn a_flood_of_translated_packets_delays_neither_commands_nor_the_end() {
+/// A flood that never ends through `workers`, and everything that is asked meanwhile.
+fn translated_flood(eal: &str, hands_over: bool) {
     let files = Files::new();
     fs::write(files.path("flood.pcap"), capture(1000)).unwrap();
     files.write("rules.v4", RULES4);
     let flood = files.path("flood.pcap").display().to_string();
-    let config = files.head("idle = \"poll\"\nmemory_mb = 128\nmbufs = 16383")
+    let config = files.head(eal)
         + &format!(
             "\n[[port]]\nname = \"lan\"\ndevice = \"net_pcap0,rx_pcap={flood},infinite_rx=1\"\n\
              mac = \"02:00:00:00:77:01\"\naddresses = [\"10.0.0.1/24\"]\n\
@@ -92,7 +92,21 @@ fn a_flood_of_translated_packets_delays_neither_commands_nor_the_end() {
     assert_eq!(gateway.reload(), "reloaded");
     gateway.files.ask("conntrack -F");
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let stats = gateway.files.stats();
+    let lcores = stats["lcores"].as_array().unwrap();
+    let handed: u64 = lcores.iter().map(|l| l["handed_over"].as_u64().unwrap()).sum();
+    assert_eq!(handed > 0, hands_over, "{lcores:?}");
     gateway.stop_within(SOON);
+}
+
+#[test]
+fn a_flood_of_translated_packets_delays_neither_commands_nor_the_end() {
+    translated_flood("idle = \"poll\"\nmemory_mb = 128\nmbufs = 16383", false);
+}
+
+#[test]
+fn nor_does_a_flood_that_three_workers_hand_to_each_other() {
+    translated_flood("worker_cores = [1, 0, 1]", true);
 }
 
 #[test]

@@ -27,3 +27,4 @@ mod servers;
 mod traffic;
 mod vlan;
 mod watchdog;
+mod workers;

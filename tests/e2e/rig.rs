@@ -8,6 +8,7 @@
 //! ready, or veth pairs that the gateway reads with net_af_packet.
 
 use std::process::Output;
+use std::time::Duration;
 
 use crate::gateway::{Files, Gateway, eventually};
 use crate::netns::Namespace;
@@ -78,6 +79,8 @@ pub struct Wish {
     pub wires: Wires,
     /// Lines of `[eal]`.
     pub eal: &'static str,
+    /// Pairs of queues of each port; without, as many as the product takes.
+    pub queues: Option<u16>,
     /// MTU of the WAN side.
     pub wan_mtu: u16,
     /// Further lines of the ports `lan` and `wan`.
@@ -91,6 +94,7 @@ impl Default for Wish {
         Wish {
             wires: Wires::Tap,
             eal: "",
+            queues: None,
             wan_mtu: 1500,
             ports: [""; 2],
             rules4: RULES4,
@@ -169,6 +173,13 @@ impl Rig {
         assert_balance(self.files());
     }
 
+    /// Frames that each worker has handed over.
+    pub fn handed_over(&self) -> Vec<u64> {
+        let stats = self.files().stats();
+        let lcores = stats["lcores"].as_array().expect("a list of workers");
+        lcores.iter().map(|l| l["handed_over"].as_u64().expect("a number of frames")).collect()
+    }
+
     /// Packets dropped for a reason.
     pub fn dropped(&self, reason: &str) -> u64 {
         let stats = self.files().stats();
@@ -187,15 +198,21 @@ impl Rig {
     }
 }
 
-/// Every frame of a gateway has ended once: the totals agree.
+/// Every frame has ended once: the totals agree. Counters of several workers are not read in one
+/// moment, so a frame between them may take a few looks.
 pub fn assert_balance(files: &Files) {
-    let stats = files.stats();
-    let n = |name: &str| stats["totals"][name].as_u64().expect("a number of frames");
-    let ends = n("tx") + n("to_host") + n("dropped") + n("held");
-    assert_eq!(n("rx") + n("generated"), ends, "{}", stats["totals"]);
-    let dropped: u64 =
-        stats["drops"].as_object().unwrap().values().map(|v| v.as_u64().unwrap()).sum();
-    assert_eq!(dropped, n("dropped"), "{}", stats["drops"]);
+    let mut totals = String::new();
+    let balanced = (0..20).any(|look| {
+        std::thread::sleep(Duration::from_millis(10 * u64::from(look > 0)));
+        let stats = files.stats();
+        let n = |name: &str| stats["totals"][name].as_u64().expect("a number of frames");
+        let ends = n("tx") + n("to_host") + n("dropped") + n("held");
+        let drops = stats["drops"].as_object().expect("counts by reason");
+        let dropped: u64 = drops.values().map(|v| v.as_u64().expect("a number of frames")).sum();
+        totals = format!("{} {}", stats["totals"], stats["drops"]);
+        n("rx") + n("generated") == ends && dropped == n("dropped")
+    });
+    assert!(balanced, "{totals}");
 }
 
 /// curl in a namespace, silent but for errors.
@@ -232,12 +249,14 @@ pub fn config(files: &Files, wish: &Wish) -> String {
         Wires::Tap => ["net_tap0,iface=lan-host", "net_tap1,iface=wan-host"],
         Wires::AfPacket => ["net_af_packet0,iface=gw-lan", "net_af_packet1,iface=gw-wan"],
     };
+    let queues =
+        wish.queues.map_or(String::new(), |n| format!("rx_queues = {n}\ntx_queues = {n}\n"));
     files.head(wish.eal)
         + &format!(
             "\n[[port]]\nname = \"lan\"\ndevice = \"{lan}\"\nmac = \"02:00:00:00:77:01\"\n\
-             addresses = [\"{LAN_GATEWAY}/24\", \"{LAN_GATEWAY6}/64\"]\n{}\n\
+             addresses = [\"{LAN_GATEWAY}/24\", \"{LAN_GATEWAY6}/64\"]\n{}\n{queues}\
              \n[[port]]\nname = \"wan\"\ndevice = \"{wan}\"\nmac = \"02:00:00:00:78:01\"\n\
-             addresses = [\"{WAN_GATEWAY}/24\", \"{WAN_GATEWAY6}/64\"]\nmtu = {}\n{}\n\
+             addresses = [\"{WAN_GATEWAY}/24\", \"{WAN_GATEWAY6}/64\"]\nmtu = {}\n{}\n{queues}\
              \n[[route]]\nto = \"0.0.0.0/0\"\nvia = \"{WAN_HOST}\"\nport = \"wan\"\n\
              \n[conntrack]\nhashsize = 4096\n\
              \n[rules]\nipv4 = \"rules.v4\"\nipv6 = \"rules.v6\"\n",

@@ -2,10 +2,13 @@
 //! thread of the gateway is stopped as a debugger does it: the others run on.
 
 use std::fs;
-use std::process::Stdio;
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -35,13 +38,25 @@ impl Drop for Stopped {
     }
 }
 
-/// The thread of worker lcore 1, by the name that EAL gives it.
-fn worker(gateway: &Gateway) -> Pid {
+impl Stopped {
+    /// Waits for the end of a process that ends with its thread stopped: the kernel keeps a thread
+    /// that is traced until its tracer has heard of its end.
+    fn until_the_end(self) {
+        while let Ok(status) = waitpid(self.0, Some(WaitPidFlag::__WALL)) {
+            if matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..)) {
+                return;
+            }
+        }
+    }
+}
+
+/// The thread of a worker, by the name that EAL gives it.
+fn worker(gateway: &Gateway, lcore: u32) -> Pid {
     let folder = format!("/proc/{}/task", gateway.pid());
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).expect("the gateway runs").flatten() {
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if name.trim_end().ends_with("worker-1") {
+        if name.trim_end().ends_with(&format!("worker-{lcore}")) {
             let number = entry.file_name().to_string_lossy().parse().expect("a thread's number");
             return Pid::from_raw(number);
         }
@@ -86,7 +101,7 @@ fn a_worker_that_stands_still_is_named_and_goes_on() {
     exchange(&socket, b"before").expect("an echo");
 
     let start = Instant::now();
-    let stopped = Stopped::new(worker(&rig.gateway));
+    let stopped = Stopped::new(worker(&rig.gateway, 1));
     let said = wait_for_line(&rig.gateway, &["worker lcore 1 (CPU 1) has not polled for "]);
     assert!(said.ends_with(": its thread has been stopped"), "{said}");
     assert!((1.0..3.0).contains(&seconds(&said, "polled for ")), "{said}");
@@ -95,22 +110,108 @@ fn a_worker_that_stands_still_is_named_and_goes_on() {
     let (count, now, ms) = stalls(&stats["lcores"][0]);
     assert!(count == 1 && now && ms >= 1000, "{}", stats["lcores"]);
     assert!(rig.files().ask("stats").contains("lcore 1 (CPU 1) stalled once, "));
-    // A command that needs the worker's answer waits, and the log tells for whom.
-    let mut list = rig.files().tool_command(&["conntrack", "-L"]);
-    let list = list.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
-    wait_for_line(&rig.gateway, &["error", "worker lcore 1 (CPU 1) has not answered for 3."]);
-
     drop(stopped);
     let stood_still = start.elapsed().as_secs_f64();
     let said = wait_for_line(&rig.gateway, &["worker lcore 1 (CPU 1) polls again after "]);
     assert!((seconds(&said, "again after ") - stood_still).abs() < 1.0, "{said} {stood_still}");
-    let table = list.wait_with_output().expect("the command ends");
-    assert!(table.status.success() && String::from_utf8_lossy(&table.stdout).contains("dport=7"));
+    assert!(rig.files().ask("conntrack -L").contains("dport=7"));
     exchange(&socket, b"after").expect("an echo");
     let (count, now, ms) = stalls(&rig.files().stats()["lcores"][0]);
-    assert!(count == 1 && !now && ms >= 4000, "{count} {now} {ms}");
+    assert!(count == 1 && !now && ms >= 1000, "{count} {now} {ms}");
     rig.assert_balance();
     assert_eq!(rig.gateway.stop().code, Some(0));
+}
+
+/// Clients of an echo server, those whose conns both workers own among them.
+fn clients(rig: &Rig, count: usize) -> Vec<UdpSocket> {
+    let to = format!("{WAN_HOST}:7");
+    let client = |_| udp_client(&rig.lan, &format!("{LAN_HOST}:0"), &to);
+    let clients: Vec<UdpSocket> = (0..count).map(client).collect();
+    for socket in &clients {
+        exchange(socket, b"before").expect("an echo");
+        // Once more, by the queues that the kernel has chosen for the conn by now.
+        exchange(socket, b"before").expect("an echo");
+    }
+    clients
+}
+
+/// The count of the one MASQUERADE rule: one for each conn.
+fn masqueraded(rig: &Rig) -> usize {
+    let saved = rig.files().ask("iptables-save -c -t nat");
+    let line = saved.lines().find(|line| line.contains("MASQUERADE")).expect("the rule");
+    let number = line.trim_start_matches('[').split(':').next().and_then(|n| n.parse().ok());
+    number.unwrap_or_else(|| panic!("{line}"))
+}
+
+#[test]
+fn one_of_two_workers_stands_still_and_the_other_goes_on_alone() {
+    let mut rig = Rig::new(Wish { eal: "worker_cores = [1, 0]", ..Wish::default() });
+    let _echo = Server::udp_echo(&rig.wan, &format!("{WAN_HOST}:7"));
+    let clients = clients(&rig, 32);
+    assert_eq!(masqueraded(&rig), 32);
+
+    let silent = "worker lcore 2 (CPU 0) does not answer";
+    let stopped = Stopped::new(worker(&rig.gateway, 2));
+    // Asked in the first second, when the watchdog has not found out: nobody gets part of a table.
+    let start = Instant::now();
+    let failed = |output: Output, said: &str| {
+        let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned());
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&out).as_ref()), (Some(1), ""));
+        assert!(err.contains(said) && err.contains(silent) && err.lines().count() == 1, "{err}");
+    };
+    let tool = |line: &str| rig.files().tool(&line.split(' ').collect::<Vec<_>>());
+    failed(tool("conntrack -L"), "conntrack v1.4.7 (conntrack-tools): Operation failed: ");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    let start = Instant::now();
+    failed(tool("conntrack -D -p udp"), "Operation failed: ");
+    failed(tool("proc net/nf_conntrack"), "proc: net/nf_conntrack: ");
+    failed(tool("iptables-save -c"), "iptables-save: ");
+    let saved = "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n";
+    failed(rig.files().feed("iptables-restore", saved), "iptables-restore: ");
+    failed(tool("sysctl -w net.netfilter.nf_conntrack_udp_timeout=5"), "udp_timeout");
+    // What needs no worker is served as ever.
+    assert_eq!(rig.files().ask("conntrack -C"), "32\n");
+    assert_eq!(rig.files().ask("sysctl -n net.netfilter.nf_conntrack_udp_timeout"), "30\n");
+    rig.files().ask("sysctl -w net.netfilter.nf_conntrack_max=9999");
+    assert!(rig.files().ask("conntrack -S").lines().count() == 2);
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    let said = rig.gateway.reload();
+    assert_eq!(said, format!("reload failed: {silent}"));
+
+    // The other worker serves its own conns; those of this one wait for it.
+    let mut served = 0;
+    for socket in &clients {
+        socket.set_read_timeout(Some(Duration::from_millis(60))).expect("a timeout can be set");
+        served += u32::from(exchange(socket, b"meanwhile").is_ok());
+    }
+    assert!((1..32).contains(&served), "{served} of 32");
+
+    drop(stopped);
+    wait_for_line(&rig.gateway, &["worker lcore 2 (CPU 0) polls again after "]);
+    let listed = rig.files().ask("conntrack -L -p udp");
+    assert_eq!(listed.lines().count(), 32, "{listed}");
+    assert_eq!(rig.gateway.reload(), "reloaded");
+    let again = udp_client(&rig.lan, &format!("{LAN_HOST}:0"), &format!("{WAN_HOST}:7"));
+    exchange(&again, b"after").expect("an echo");
+    assert_eq!(masqueraded(&rig), 1, "the reload counts from the file's zeros");
+    rig.assert_balance();
+    rig.gateway.stop_cleanly();
+}
+
+#[test]
+fn a_worker_that_does_not_end_is_named_and_left_behind() {
+    let rig = Rig::new(Wish { eal: "worker_cores = [1, 0]", ..Wish::default() });
+    let Rig { mut gateway, .. } = rig;
+    let stopped = Stopped::new(worker(&gateway, 2));
+    let start = Instant::now();
+    gateway.signal(Signal::SIGTERM);
+    stopped.until_the_end();
+    let ending = gateway.wait_for_end(start, Duration::from_secs(5));
+    assert_eq!(ending.code, Some(1));
+    assert!(ending.took < Duration::from_millis(2500), "{:?}", ending.took);
+    let said = wait_for_line(&gateway, &["error", "worker lcore 2 (CPU 0) has not ended for 1."]);
+    assert!(said.ends_with(": the process ends without it"), "{said}");
+    assert_eq!(gateway.files.leftovers(), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -155,7 +256,6 @@ fn a_control_core_that_stands_still_is_named_and_no_packet_waits_for_it() {
 
 #[test]
 fn a_gateway_that_was_stopped_as_a_whole_blames_nobody() {
-    use nix::sys::signal::Signal;
     let mut rig = Rig::new(Wish::default());
     rig.gateway.signal(Signal::SIGSTOP);
     std::thread::sleep(Duration::from_secs(3));

@@ -124,7 +124,10 @@ impl ControlCore {
         };
         let date = calendar(self.now().unix_ns);
         let look = Look { counters: options.counters, date: Some(&date), table: options.table };
-        Answer::text(iptables::save(self.counted_rules(family), look))
+        match self.counted_rules(family) {
+            Ok(rules) => Answer::text(iptables::save(rules, look)),
+            Err(silent) => Answer::failure(1, format_args!("{tool}: {silent}")),
+        }
     }
 
     fn restore_tool(&mut self, tool: &str, argv: &[String], stdin: &str, family: Family) -> Answer {
@@ -137,6 +140,8 @@ impl ControlCore {
             Ok(()) => Answer::default(),
             Err(RestoreError::Text(e)) => Answer::failure(1, format!("{tool}: line {e}")),
             Err(RestoreError::Publish(e)) => Answer::failure(1, format!("{tool}: {e}")),
+            Err(RestoreError::Silent(e)) => Answer::failure(1, format!("{tool}: {e}")),
+            Err(RestoreError::NotAdopted(e)) => Answer::failure(1, format!("{tool}: {e}")),
         }
     }
 }

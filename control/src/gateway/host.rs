@@ -85,13 +85,20 @@ impl ControlCore {
     }
 
     fn publish_learnt(&mut self, learnt: Learnt) {
-        // First, or what is counted now would be missing in the copy that comes into force.
-        self.count_rules();
+        // First, or what is counted now would be missing in the copy that comes into force. While a
+        // worker does not answer, what is learnt has to wait.
+        if self.count_rules().is_err() {
+            if let Some(side) = &mut self.host {
+                side.stale = true;
+            }
+            return;
+        }
         let before = std::mem::replace(&mut self.learnt, learnt);
         match self.build(&self.config, &self.macs, &self.rulesets) {
             Ok(snapshot) => {
                 say_difference(&before, &self.learnt);
-                self.adopt(snapshot, self.rulesets.clone());
+                // The log tells of a worker that is late.
+                let _ = self.adopt(snapshot, self.rulesets.clone());
             }
             Err(error) => {
                 log::error!("host: what was learnt cannot be used: {error}");

@@ -9,6 +9,7 @@ use dataplane::pipeline::snapshot::Snapshot;
 
 use super::ControlCore;
 use crate::log_line;
+use crate::tools::Silent;
 
 /// Answers that somebody waits for.
 #[derive(Default)]
@@ -17,9 +18,8 @@ pub(super) struct Inbox {
     /// to the end, is not mistaken for one to this.
     pub(super) question: u32,
     pub(super) listed: Option<Slice>,
-    /// Conns deleted, and questions for deletion without an answer.
+    /// Conns deleted so far.
     pub(super) deleted: usize,
-    pub(super) deleting: usize,
     pub(super) retired: Vec<Arc<Snapshot>>,
     /// Empty buffers of the expiry sweep, boxed as the messages carry them.
     #[allow(clippy::vec_box)]
@@ -44,6 +44,7 @@ impl ControlCore {
             FromLcore::Retired(snapshot) => {
                 self.lcores[from].adopting -= 1;
                 self.inbox.retired.push(snapshot);
+                self.carry_late();
             }
             FromLcore::Expired(buffer) => {
                 self.inbox.expiring = self.inbox.expiring.saturating_sub(1);
@@ -51,7 +52,7 @@ impl ControlCore {
             }
             FromLcore::Deleted(question, conns) => {
                 if question == self.inbox.question {
-                    self.inbox.deleting -= 1;
+                    self.lcores[from].deleting -= 1;
                     self.inbox.deleted += conns.len();
                 }
             }
@@ -92,14 +93,18 @@ impl ControlCore {
         }
     }
 
-    /// Puts a message into an lcore's mailbox, waiting for room if need be.
-    pub(super) fn send(&mut self, lcore: usize, message: ToLcore) -> bool {
-        let mut left = self.try_send(lcore, message).err();
-        left.is_none()
-            || self.wait(|core| {
-                left = left.take().and_then(|message| core.try_send(lcore, message).err());
-                left.is_none()
-            })
+    /// Puts a question into an lcore's mailbox, waiting for room if need be. One that stands still
+    /// is asked nothing more.
+    pub(super) fn send(&mut self, lcore: usize, message: ToLcore) -> Result<(), Silent> {
+        if self.lcores[lcore].stalls.is_stalled() {
+            return Err(self.silent(lcore));
+        }
+        let Err(message) = self.try_send(lcore, message) else { return Ok(()) };
+        let mut left = Some(message);
+        self.wait(|core| {
+            left = left.take().and_then(|message| core.try_send(lcore, message).err());
+            left.is_some().then_some(lcore)
+        })
     }
 
     /// Puts a message into an lcore's mailbox if there is room now.

@@ -20,6 +20,8 @@ mod host;
 mod mail;
 mod policy;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::fmt;
@@ -44,8 +46,9 @@ use dataplane::time::{Now, Tick};
 use crate::config::Config;
 use crate::publish::{self, Learnt, PublishError, Rulesets};
 use crate::socket::Reply;
+use crate::tools::Silent;
 use crate::tools::conntrack::Subscription;
-use crate::watchdog::{Stalls, Watched, Who};
+use crate::watchdog::{Stalls, Watched};
 
 pub use commands::Served;
 pub use policy::{ReloadError, RulesError, load_rules};
@@ -53,19 +56,20 @@ pub use policy::{ReloadError, RulesError, load_rules};
 /// Neighbours of all ports together.
 const NEIGHBOURS: usize = 4096;
 
-/// How long an answer of the lcores is waited for, and when the wait is complained of. Commands,
-/// expiry and reloads stand still meanwhile; packets do not.
-const PATIENCE: Duration = Duration::from_secs(30);
-const COMPLAINT: Duration = Duration::from_secs(3);
+/// How long an answer of an lcore is waited for, unless the watchdog gives it up before. Other
+/// commands, expiry and reloads stand still meanwhile; packets do not.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One lcore as the control core sees it.
 struct Lcore {
     mailbox: ControlEnd,
     /// The other end, until the worker is made.
     worker_end: Option<LcoreEnd>,
-    /// Snapshots sent and not yet adopted, and counters asked for.
+    /// Snapshots sent and not yet adopted, counters asked for, and deletions of the present
+    /// question without an answer.
     adopting: usize,
     folding: usize,
+    deleting: usize,
     counters: Arc<LcoreCounters>,
     cpu: u32,
     stalls: Arc<Stalls>,
@@ -128,6 +132,8 @@ pub struct ControlCore {
     listeners: Arc<AtomicBool>,
     snapshot: Arc<Snapshot>,
     tally: policy::Tally,
+    /// The policy before, while an lcore has not let go of it.
+    late: Option<policy::Late>,
     lcores: Vec<Lcore>,
     layout: Layout,
     errors: Arc<ErrorBudget>,
@@ -179,6 +185,7 @@ impl ControlCore {
                 worker_end: Some(worker_end),
                 adopting: 0,
                 folding: 0,
+                deleting: 0,
                 counters: Arc::new(LcoreCounters::new(ports)),
                 cpu,
                 stalls: Arc::default(),
@@ -193,6 +200,7 @@ impl ControlCore {
             neighbours: Arc::new(NeighbourTable::new(NEIGHBOURS, hash_seed)),
             listeners: Arc::new(AtomicBool::new(false)),
             tally: policy::Tally::of(&snapshot),
+            late: None,
             snapshot: Arc::new(snapshot),
             lcores: cpus.into_iter().map(lcore).collect(),
             layout,
@@ -248,13 +256,15 @@ impl ControlCore {
     }
 
     /// Asks every lcore to fold the sums of its cached paths into the rule counters.
-    pub fn ask_for_counts(&mut self) {
+    ///
+    /// # Errors
+    /// The first that stands still; those after it are not asked.
+    pub fn ask_for_counts(&mut self) -> Result<(), Silent> {
         for lcore in 0..self.lcores.len() {
+            self.send(lcore, ToLcore::Fold)?;
             self.lcores[lcore].folding += 1;
-            if !self.send(lcore, ToLcore::Fold) {
-                self.lcores[lcore].folding -= 1;
-            }
         }
+        Ok(())
     }
 
     /// The table, for tests and replay.
@@ -321,45 +331,27 @@ impl ControlCore {
         self.end_subscriptions();
     }
 
-    /// Gives the lcores a moment, and half a minute at most to do what `done` waits for. False at
-    /// once where there is no lcore any more. Whoever keeps it waiting is named in the log.
-    fn wait(&mut self, mut done: impl FnMut(&mut ControlCore) -> bool) -> bool {
+    /// Gives the lcores time until `due`, which names one that still owes something, names none.
+    /// An lcore that stands still, or has ended, is not waited for, and any other one for
+    /// [`PATIENCE`] at most.
+    fn wait(
+        &mut self,
+        mut due: impl FnMut(&mut ControlCore) -> Option<usize>,
+    ) -> Result<(), Silent> {
         let start = Instant::now();
-        let mut complained = false;
         loop {
             let running = (self.pause)();
             self.read_mail();
-            if done(self) {
-                return true;
-            }
-            let waited = start.elapsed();
-            if !running || waited >= PATIENCE {
-                return false;
-            }
-            if waited >= COMPLAINT && !complained {
-                complained = true;
-                self.name_silent_lcores(waited);
+            let Some(lcore) = due(self) else { return Ok(()) };
+            let stalled = self.lcores[lcore].stalls.is_stalled();
+            if !running || stalled || start.elapsed() >= PATIENCE {
+                return Err(self.silent(lcore));
             }
         }
     }
 
-    /// Says which lcores do not answer: those with unread mail, and those that stand still.
-    fn name_silent_lcores(&self, waited: Duration) {
-        let (waited, limit) = (waited.as_secs_f64(), PATIENCE.as_secs());
-        let mut named = false;
-        for (number, lcore) in self.lcores.iter().enumerate() {
-            if !lcore.mailbox.is_read() || lcore.stalls.is_stalled() {
-                named = true;
-                let who = Who::Worker { lcore: number as u32 + 1, cpu: lcore.cpu };
-                log::error!(
-                    "{who} has not answered for {waited:.1} s; the control core waits up to \
-                     {limit} s for it"
-                );
-            }
-        }
-        if !named {
-            log::error!("an answer of the workers has been due for {waited:.1} s");
-        }
+    fn silent(&self, lcore: usize) -> Silent {
+        Silent { lcore: lcore as u32 + 1, cpu: self.lcores[lcore].cpu }
     }
 
     /// Memory for the records that the lcores may need before the next round.

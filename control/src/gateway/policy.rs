@@ -3,6 +3,11 @@
 //! A snapshot counts from zero. Its sums are added to the counters of the model whenever somebody
 //! asks, and once more when the last lcore has handed it back; a rule of a table that was not
 //! replaced keeps its count.
+//!
+//! Before anything changes every lcore is asked for its counts: one that does not answer would not
+//! adopt either, so that nothing changes then. One that falls silent just afterwards finds the new
+//! policy in its mailbox when it goes on; until then the old one is kept ([`Late`]), for what it
+//! may still count there.
 
 use std::fmt;
 use std::fs;
@@ -16,10 +21,11 @@ use dataplane::rules::compiled::CounterId;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::{Counters, Ruleset, TableRules};
 
-use super::ControlCore;
+use super::{ControlCore, Lcore};
 use crate::config::{Config, ConfigError, Rules};
 use crate::iptables::{self, ParseError};
 use crate::publish::{self, Learnt, PublishError, Rulesets};
+use crate::tools::Silent;
 
 /// Why a rule file was not taken.
 #[derive(Debug)]
@@ -54,6 +60,10 @@ pub enum ReloadError {
     Max(String),
     /// Rules or routes that do not fit together.
     Publish(PublishError),
+    /// A worker that does not answer: what it would do is not known, so all stays as it is.
+    Silent(Silent),
+    /// Not quite nothing: it is in force, but for one worker.
+    NotAdopted(NotAdopted),
 }
 
 impl fmt::Display for ReloadError {
@@ -64,11 +74,29 @@ impl fmt::Display for ReloadError {
             ReloadError::NeedsRestart(what) => write!(f, "{what} cannot change while running"),
             ReloadError::Max(e) => f.write_str(e),
             ReloadError::Publish(e) => e.fmt(f),
+            ReloadError::Silent(e) => e.fmt(f),
+            ReloadError::NotAdopted(e) => e.fmt(f),
         }
     }
 }
 
 impl std::error::Error for ReloadError {}
+
+/// A worker that fell silent in the moment between its last answer and a new policy. The policy
+/// lies in its mailbox: it adopts it when it goes on, after one round by the old one.
+#[derive(Clone, Copy, Debug)]
+pub struct NotAdopted(Silent);
+
+impl fmt::Display for NotAdopted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Silent { lcore, cpu } = self.0;
+        write!(
+            f,
+            "worker lcore {lcore} (CPU {cpu}) has not adopted the new policy and does so when it \
+             goes on; the others have"
+        )
+    }
+}
 
 /// Reads the rule files of a configuration; a family without a file accepts everything.
 ///
@@ -102,6 +130,13 @@ impl Tally {
         let zeroes = |rules: &FamilyRules| vec![(0, 0); rules.rules.counters().end as usize];
         Tally { v4: zeroes(&snapshot.v4), v6: zeroes(&snapshot.v6) }
     }
+}
+
+/// The policy before the one in force, while an lcore has not handed it back.
+pub(super) struct Late {
+    snapshot: Arc<Snapshot>,
+    tally: Tally,
+    rulesets: Rulesets,
 }
 
 /// What a family counted since the last time, by counter number.
@@ -151,22 +186,28 @@ fn carry(before: &Ruleset, now: &mut Ruleset, news: &[Counters]) {
 }
 
 impl ControlCore {
-    /// Brings the counters of the model up to date.
-    pub(super) fn count_rules(&mut self) {
-        self.ask_for_counts();
-        self.wait(|core| core.lcores.iter().all(|lcore| lcore.folding == 0));
+    /// Brings the counters of the model up to date. Each lcore then follows the present policy and
+    /// has room for a message.
+    ///
+    /// # Errors
+    /// An lcore that does not answer; the model is as it was.
+    pub(super) fn count_rules(&mut self) -> Result<(), Silent> {
+        self.ask_for_counts()?;
+        let due = |lcore: &Lcore| lcore.folding > 0 || !lcore.mailbox.has_room();
+        self.wait(|core| core.lcores.iter().position(due))?;
         let snapshot = Arc::clone(&self.snapshot);
         add(&mut self.rulesets.v4, &news(&snapshot.v4, &mut self.tally.v4));
         add(&mut self.rulesets.v6, &news(&snapshot.v6, &mut self.tally.v6));
+        Ok(())
     }
 
     /// The rules of a family with up-to-date counters.
-    pub(super) fn counted_rules(&mut self, family: Family) -> &Ruleset {
-        self.count_rules();
-        match family {
+    pub(super) fn counted_rules(&mut self, family: Family) -> Result<&Ruleset, Silent> {
+        self.count_rules()?;
+        Ok(match family {
             Family::V4 => &self.rulesets.v4,
             Family::V6 => &self.rulesets.v6,
-        }
+        })
     }
 
     /// Takes text as `iptables-restore` does. With `test` nothing is changed.
@@ -178,7 +219,7 @@ impl ControlCore {
         counters: bool,
         test: bool,
     ) -> Result<(), RestoreError> {
-        self.count_rules();
+        self.count_rules().map_err(RestoreError::Silent)?;
         let mut rulesets = self.rulesets.clone();
         let place = match family {
             Family::V4 => &mut rulesets.v4,
@@ -187,10 +228,7 @@ impl ControlCore {
         *place = iptables::restore(place, text, noflush, counters).map_err(RestoreError::Text)?;
         let (config, macs) = (self.config.clone(), self.macs.clone());
         let publish = self.build(&config, &macs, &rulesets).map_err(RestoreError::Publish)?;
-        if !test {
-            self.adopt(publish, rulesets);
-        }
-        Ok(())
+        if test { Ok(()) } else { self.adopt(publish, rulesets).map_err(RestoreError::NotAdopted) }
     }
 
     pub(super) fn build(
@@ -213,37 +251,65 @@ impl ControlCore {
         publish::snapshot(config, macs, learnt, rulesets, self.knobs, generation, lcores)
     }
 
-    /// Puts a snapshot in force and waits until every lcore judges by it.
-    pub(super) fn adopt(&mut self, snapshot: Snapshot, rulesets: Rulesets) {
+    /// Puts a snapshot in force and waits until every lcore judges by it. The counts are up to
+    /// date.
+    pub(super) fn adopt(
+        &mut self,
+        snapshot: Snapshot,
+        rulesets: Rulesets,
+    ) -> Result<(), NotAdopted> {
         let snapshot = Arc::new(snapshot);
         self.inbox.retired.clear();
         for lcore in 0..self.lcores.len() {
-            if self.send(lcore, ToLcore::Adopt(Arc::clone(&snapshot))) {
+            // There is room: see count_rules.
+            if self.try_send(lcore, ToLcore::Adopt(Arc::clone(&snapshot))).is_ok() {
                 self.lcores[lcore].adopting += 1;
             }
         }
-        if !self.wait(|core| core.lcores.iter().all(|lcore| lcore.adopting == 0)) {
-            log::error!("an lcore has not adopted the new policy for half a minute");
+        let adopted = self.wait(|core| core.lcores.iter().position(|lcore| lcore.adopting > 0));
+        let tally = Tally::of(&snapshot);
+        self.late = Some(Late {
+            snapshot: std::mem::replace(&mut self.snapshot, snapshot),
+            tally: std::mem::replace(&mut self.tally, tally),
+            rulesets: std::mem::replace(&mut self.rulesets, rulesets),
+        });
+        self.carry_late();
+        adopted.map_err(|silent| {
+            let error = NotAdopted(silent);
+            log::warn!("{error}");
+            error
+        })
+    }
+
+    /// Takes over what has been counted by the policy before, and lets go of it once no lcore has
+    /// it any more.
+    pub(super) fn carry_late(&mut self) {
+        let Some(late) = &mut self.late else { return };
+        let (old, tally) = (&late.snapshot, &mut late.tally);
+        carry(&late.rulesets.v4, &mut self.rulesets.v4, &news(&old.v4, &mut tally.v4));
+        carry(&late.rulesets.v6, &mut self.rulesets.v6, &news(&old.v6, &mut tally.v6));
+        if self.lcores.iter().all(|lcore| lcore.adopting == 0) {
+            self.late = None;
+            self.inbox.retired.clear();
         }
-        let old = std::mem::replace(&mut self.snapshot, snapshot);
-        let mut old_tally = std::mem::replace(&mut self.tally, Tally::of(&self.snapshot));
-        let before = std::mem::replace(&mut self.rulesets, rulesets);
-        carry(&before.v4, &mut self.rulesets.v4, &news(&old.v4, &mut old_tally.v4));
-        carry(&before.v6, &mut self.rulesets.v6, &news(&old.v6, &mut old_tally.v6));
-        self.inbox.retired.clear();
     }
 
     /// The same rules with other knobs. Cached paths stay good.
-    pub(super) fn publish_knobs(&mut self) {
+    ///
+    /// # Errors
+    /// An lcore that does not answer; the knobs in force are the old ones.
+    pub(super) fn publish_knobs(&mut self) -> Result<(), Silent> {
         // First, or what is counted now would be missing in the copy that comes into force.
-        self.count_rules();
+        self.count_rules()?;
         let generation = self.snapshot.generation;
         match self.build(&self.config, &self.macs, &self.rulesets) {
             Ok(snapshot) => {
-                self.adopt(Snapshot { generation, ..snapshot }, self.rulesets.clone());
+                // The log tells of an lcore that is late.
+                let _ = self.adopt(Snapshot { generation, ..snapshot }, self.rulesets.clone());
             }
             Err(error) => log::error!("knobs: {error}"),
         }
+        Ok(())
     }
 
     /// Takes over the files (SIGHUP): rules, addresses, routes, neighbours and the sysctls they
@@ -257,7 +323,7 @@ impl ControlCore {
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(ReloadError::NeedsRestart(what));
         }
-        self.count_rules();
+        self.count_rules().map_err(ReloadError::Silent)?;
         let learnt = self.learnt_under(&config);
         let snapshot = self
             .build_with(&config, &self.macs, &learnt, &rulesets)
@@ -282,9 +348,9 @@ impl ControlCore {
         }
         (self.config, self.learnt) = (config, learnt);
         self.set_neighbours();
-        self.adopt(Snapshot { knobs, ..snapshot }, rulesets);
+        let adopted = self.adopt(Snapshot { knobs, ..snapshot }, rulesets);
         self.address_taps();
-        Ok(())
+        adopted.map_err(ReloadError::NotAdopted)
     }
 
     /// Changes the limit on conns; nothing is deleted when it shrinks.
@@ -310,6 +376,10 @@ pub(super) enum RestoreError {
     Text(ParseError),
     /// What it leads to.
     Publish(PublishError),
+    /// A worker that does not answer.
+    Silent(Silent),
+    /// It is in force, but for one worker.
+    NotAdopted(NotAdopted),
 }
 
 /// What a new configuration changes that a running process cannot follow.

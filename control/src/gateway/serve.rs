@@ -11,14 +11,18 @@ use dataplane::pipeline::service::id_of_key;
 use super::ControlCore;
 use crate::tools::conntrack_args::Family;
 use crate::tools::stats::{ControlCoreStats, LcoreStats, PortStats, Stats, TableStats, Totals};
-use crate::tools::{Gateway, SysctlError};
+use crate::tools::{Gateway, Silent, SysctlError};
 
 /// Record numbers per question.
 const SLICE: u32 = 1024;
 
 impl ControlCore {
     /// Walks the records of one family in slices; `each` gets every batch of conns.
-    fn walk_conns(&mut self, family: Records, mut each: impl FnMut(&mut Self, Vec<ConnView>)) {
+    fn walk_conns(
+        &mut self,
+        family: Records,
+        mut each: impl FnMut(&mut Self, Vec<ConnView>) -> Result<(), Silent>,
+    ) -> Result<(), Silent> {
         for lcore in 0..self.lcores.len() {
             let mut slice = Slice {
                 family,
@@ -29,24 +33,20 @@ impl ControlCore {
             };
             while !slice.end {
                 let question = self.ask();
-                if !self.send(lcore, ToLcore::List(question, Box::new(slice))) {
-                    return;
-                }
-                if !self.wait(|core| core.inbox.listed.is_some()) {
-                    return;
-                }
-                let Some(answer) = self.inbox.listed.take() else { return };
-                slice = answer;
+                self.send(lcore, ToLcore::List(question, Box::new(slice)))?;
+                self.wait(|core| core.inbox.listed.is_none().then_some(lcore))?;
+                slice = self.inbox.listed.take().ok_or_else(|| self.silent(lcore))?;
                 let conns = std::mem::replace(&mut slice.conns, Vec::with_capacity(SLICE as usize));
                 if !conns.is_empty() {
-                    each(self, conns);
+                    each(self, conns)?;
                 }
             }
         }
+        Ok(())
     }
 
     /// Deletes conns by key; returns how many were still there.
-    fn delete_keys(&mut self, keys: impl Iterator<Item = u64>) -> usize {
+    fn delete_keys(&mut self, keys: impl Iterator<Item = u64>) -> Result<usize, Silent> {
         let question = self.ask();
         let mut by_owner: Vec<Vec<ConnId>> = vec![Vec::new(); self.lcores.len()];
         for id in keys.map(id_of_key) {
@@ -58,20 +58,19 @@ impl ControlCore {
         }
         for (lcore, ids) in by_owner.iter().enumerate() {
             for batch in ids.chunks(BATCH_MAX) {
-                self.inbox.deleting += 1;
-                if !self.send(lcore, ToLcore::Delete(question, Box::new(batch.to_vec()))) {
-                    return self.inbox.deleted;
-                }
+                self.send(lcore, ToLcore::Delete(question, Box::new(batch.to_vec())))?;
+                self.lcores[lcore].deleting += 1;
             }
         }
-        self.wait(|core| core.inbox.deleting == 0);
-        self.inbox.deleted
+        self.wait(|core| core.lcores.iter().position(|lcore| lcore.deleting > 0))?;
+        Ok(self.inbox.deleted)
     }
 
     /// Begins a question to the lcores: what answers an earlier one is not heard any more.
     fn ask(&mut self) -> u32 {
         self.inbox.question = self.inbox.question.wrapping_add(1);
-        (self.inbox.listed, self.inbox.deleted, self.inbox.deleting) = (None, 0, 0);
+        (self.inbox.listed, self.inbox.deleted) = (None, 0);
+        self.lcores.iter_mut().for_each(|lcore| lcore.deleting = 0);
         self.inbox.question
     }
 
@@ -88,19 +87,22 @@ impl ControlCore {
 }
 
 impl Gateway for ControlCore {
-    fn conns(&mut self) -> Vec<ConnView> {
+    fn conns(&mut self) -> Result<Vec<ConnView>, Silent> {
         let mut all = Vec::new();
         for family in [Records::V4, Records::V6] {
-            self.walk_conns(family, |_, conns| all.extend(conns));
+            self.walk_conns(family, |_, conns| {
+                all.extend(conns);
+                Ok(())
+            })?;
         }
-        all
+        Ok(all)
     }
 
-    fn delete(&mut self, key: u64) -> bool {
-        self.delete_keys(std::iter::once(key)) > 0
+    fn delete(&mut self, key: u64) -> Result<bool, Silent> {
+        Ok(self.delete_keys(std::iter::once(key))? > 0)
     }
 
-    fn flush(&mut self, family: Option<Family>) {
+    fn flush(&mut self, family: Option<Family>) -> Result<(), Silent> {
         for records in [Records::V4, Records::V6] {
             let wanted = match family {
                 None => true,
@@ -109,10 +111,11 @@ impl Gateway for ControlCore {
             };
             if wanted {
                 self.walk_conns(records, |core, conns| {
-                    core.delete_keys(conns.iter().map(|c| c.key));
-                });
+                    core.delete_keys(conns.iter().map(|c| c.key)).map(drop)
+                })?;
             }
         }
+        Ok(())
     }
 
     fn count(&mut self) -> u32 {
@@ -158,11 +161,16 @@ impl Gateway for ControlCore {
             "nf_conntrack_buckets" | "nf_conntrack_count" => Err(SysctlError::ReadOnly),
             _ => {
                 let name = key.strip_prefix("nf_conntrack_").ok_or(SysctlError::Unknown)?;
+                let before = self.knobs;
                 self.knobs.set(name, value).map_err(|_| SysctlError::Invalid)?;
                 // Before the first conn that wants it: accounting and stamps need blocks.
-                self.provide_memory().map_err(|_| SysctlError::Invalid)?;
-                self.publish_knobs();
-                Ok(())
+                let provided = self.provide_memory().map_err(|_| SysctlError::Invalid);
+                let published =
+                    provided.and_then(|()| self.publish_knobs().map_err(SysctlError::Silent));
+                if published.is_err() {
+                    self.knobs = before;
+                }
+                published
             }
         }
     }

@@ -72,7 +72,8 @@ impl Explainer {
         captured: Option<&Captured>,
         sent: &[Sent],
     ) -> String {
-        bench.core.ask_for_counts();
+        // Its workers are polled here, so none can fail to answer.
+        let _ = bench.core.ask_for_counts();
         bench.settle();
         let headers = captured.map(|c| headers::parse(&c.bytes, c.bytes.len()));
         let what = captured.map(|c| describe(&c.bytes));

@@ -7,7 +7,7 @@ use dataplane::conntrack::view::{ConnView, EventView};
 
 use super::conntrack_args::{Command, Request, Table, parse};
 use super::conntrack_format::{self as format, NAME, Shape};
-use super::{Answer, Gateway, conntrack_xml};
+use super::{Answer, Gateway, Silent, conntrack_xml};
 
 /// How a command goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +33,10 @@ pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Outcome {
         (Command::List, Table::Conntrack) => list(&request, gateway),
         (Command::List, Table::Expect) => footer("0 expectations have been shown."),
         (Command::Delete, _) => delete(&request, gateway),
-        (Command::Flush, Table::Conntrack) => {
-            gateway.flush(request.filter.family);
-            footer("connection tracking table has been emptied.")
-        }
+        (Command::Flush, Table::Conntrack) => match gateway.flush(request.filter.family) {
+            Ok(()) => footer("connection tracking table has been emptied."),
+            Err(silent) => failed(silent),
+        },
         (Command::Flush, Table::Expect) => footer("expectations table has been emptied."),
         (Command::Count, Table::Conntrack) => Answer::text(format!("{}\n", gateway.count())),
         (Command::Count, Table::Expect) => Answer::text("0\n"),
@@ -49,8 +49,16 @@ fn footer(text: &str) -> Answer {
     Answer { err: format!("{NAME}: {text}\n"), ..Answer::default() }
 }
 
+/// What conntrack(8) says when the kernel fails it, with the reason.
+fn failed(silent: Silent) -> Answer {
+    Answer::failure(1, format_args!("{NAME}: Operation failed: {silent}"))
+}
+
 fn list(request: &Request, gateway: &mut dyn Gateway) -> Answer {
-    let mut conns = gateway.conns();
+    let mut conns = match gateway.conns() {
+        Ok(conns) => conns,
+        Err(silent) => return failed(silent),
+    };
     conns.retain(|c| request.filter.matches(c));
     let (output, now) = (&request.output, gateway.unix_ns());
     let mut out = String::new();
@@ -70,14 +78,22 @@ fn list(request: &Request, gateway: &mut dyn Gateway) -> Answer {
 
 fn delete(request: &Request, gateway: &mut dyn Gateway) -> Answer {
     let now = gateway.unix_ns();
-    let conns: Vec<ConnView> = gateway.conns();
+    let conns: Vec<ConnView> = match gateway.conns() {
+        Ok(conns) => conns,
+        Err(silent) => return failed(silent),
+    };
     let mut out = String::new();
     let mut deleted = 0;
     for conn in conns.iter().filter(|c| request.filter.matches(c)) {
-        if gateway.delete(conn.key) {
-            deleted += 1;
-            out.push_str(&format::conn_line(conn, &request.output, Shape::Deletion, now));
-            out.push('\n');
+        match gateway.delete(conn.key) {
+            Ok(true) => {
+                deleted += 1;
+                out.push_str(&format::conn_line(conn, &request.output, Shape::Deletion, now));
+                out.push('\n');
+            }
+            Ok(false) => {}
+            // What is gone is told all the same.
+            Err(silent) => return Answer { out, ..failed(silent) },
         }
     }
     let shown = footer(&format!("{deleted} flow entries have been deleted."));
@@ -208,6 +224,21 @@ mod tests {
         assert_eq!(flushed, footer("connection tracking table has been emptied."));
         assert_eq!(g.conns.len(), 0);
         assert_eq!(done("-F expect", &mut g), footer("expectations table has been emptied."));
+    }
+
+    #[test]
+    fn a_worker_that_does_not_answer_is_named_and_no_part_passes_for_the_whole() {
+        let said = err("Operation failed: worker lcore 2 (CPU 1) does not answer");
+        for line in ["-L", "-L -o xml", "-D -p udp", "-F"] {
+            let mut g = gateway();
+            g.silent = Some(Silent { lcore: 2, cpu: 1 });
+            let answer = done(line, &mut g);
+            assert_eq!((answer.out.as_str(), answer.err, answer.exit), ("", said.clone(), 1));
+        }
+        let mut g = gateway();
+        (g.silent, g.deletions_left) = (Some(Silent { lcore: 2, cpu: 1 }), 2);
+        let answer = done("-D", &mut g);
+        assert_eq!((answer.out.lines().count(), answer.err, answer.exit), (2, said, 1));
     }
 
     #[test]

@@ -18,6 +18,8 @@ mod stand_in;
 pub mod stats;
 pub mod sysctl;
 
+use std::fmt;
+
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 
 /// What a tool prints and returns.
@@ -52,16 +54,45 @@ pub enum SysctlError {
     ReadOnly,
     /// The value is not a number this key takes.
     Invalid,
+    /// A worker does not answer, so that it could not follow.
+    Silent(Silent),
 }
 
-/// What the tools need from the running daemon. Calls may wait for the lcores; they never fail.
+/// A worker that a command needs and that does not answer: it stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// DPDK's number of the lcore.
+    pub lcore: u32,
+    /// The CPU it runs on.
+    pub cpu: u32,
+}
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker lcore {} (CPU {}) does not answer", self.lcore, self.cpu)
+    }
+}
+
+impl std::error::Error for Silent {}
+
+/// What the tools need from the running daemon. Calls may wait a little for the lcores; those that
+/// need an answer of each fail where one stays silent.
 pub trait Gateway {
     /// All conns, each once, in no particular order. Expired ones are left out.
-    fn conns(&mut self) -> Vec<ConnView>;
+    ///
+    /// # Errors
+    /// A worker that does not answer: part of the table would pass for all of it.
+    fn conns(&mut self) -> Result<Vec<ConnView>, Silent>;
     /// Deletes the conn of [`ConnView::key`]; false if it is gone already.
-    fn delete(&mut self, key: u64) -> bool;
+    ///
+    /// # Errors
+    /// The conn's owner does not answer.
+    fn delete(&mut self, key: u64) -> Result<bool, Silent>;
     /// Deletes all conns, or those of one family.
-    fn flush(&mut self, family: Option<conntrack_args::Family>);
+    ///
+    /// # Errors
+    /// A worker that does not answer; the conns of others may be gone.
+    fn flush(&mut self, family: Option<conntrack_args::Family>) -> Result<(), Silent>;
     /// The number of conns.
     fn count(&mut self) -> u32;
     /// Counters, one element per lcore.

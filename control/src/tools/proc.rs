@@ -19,7 +19,10 @@ pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Answer {
     let path = path.strip_prefix("/proc/").unwrap_or(path);
     match path {
         "net/nf_conntrack" => {
-            let conns = gateway.conns();
+            let conns = match gateway.conns() {
+                Ok(conns) => conns,
+                Err(silent) => return Answer::failure(1, format_args!("proc: {path}: {silent}")),
+            };
             let now = gateway.unix_ns();
             Answer::text(conns.iter().map(|c| conn_line(c, now) + "\n").collect::<String>())
         }
@@ -133,6 +136,7 @@ pub fn statistics(entries: u32, cpus: &[CpuStatistics]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Silent;
     use super::super::conntrack_format::tests as sample;
     use super::super::stand_in::StandIn;
     use super::*;
@@ -192,6 +196,12 @@ mod tests {
         assert_eq!(read("/proc/net/nf_conntrack").out.lines().count(), 2);
         assert_eq!(read("net/nf_conntrack_expect"), Answer::default());
         assert_eq!(read("net/stat/nf_conntrack").out.lines().count(), 3);
+        g.silent = Some(Silent { lcore: 2, cpu: 1 });
+        let mut read = |path: &str| run(&[path.to_owned()], &mut g);
+        let silent = read("net/nf_conntrack");
+        let said = "proc: net/nf_conntrack: worker lcore 2 (CPU 1) does not answer\n";
+        assert_eq!((silent.exit, silent.out.as_str(), silent.err.as_str()), (1, "", said));
+        assert_eq!(read("net/stat/nf_conntrack").exit, 0, "counters are read, not asked for");
         let missing = read("net/arp");
         assert_eq!(
             (missing.exit, missing.err.as_str()),

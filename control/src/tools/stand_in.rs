@@ -6,12 +6,15 @@ use dataplane::conntrack::view::{ConnView, CpuStatistics};
 
 use super::conntrack_filter::Family;
 use super::stats::Stats;
-use super::{Gateway, SysctlError, sysctl};
+use super::{Gateway, Silent, SysctlError, sysctl};
 
 pub(super) struct StandIn {
     pub(super) conns: Vec<ConnView>,
     pub(super) stats: Stats,
     pub(super) values: BTreeMap<String, u64>,
+    /// A worker that does not answer, and deletions before it falls silent.
+    pub(super) silent: Option<Silent>,
+    pub(super) deletions_left: usize,
 }
 
 impl StandIn {
@@ -21,23 +24,31 @@ impl StandIn {
             conn.key = i as u64;
         }
         let values = sysctl::keys().map(|k| (k.name, 30)).collect();
-        StandIn { conns, stats: Stats::default(), values }
+        StandIn { conns, stats: Stats::default(), values, silent: None, deletions_left: 0 }
     }
 }
 
 impl Gateway for StandIn {
-    fn conns(&mut self) -> Vec<ConnView> {
-        self.conns.clone()
+    fn conns(&mut self) -> Result<Vec<ConnView>, Silent> {
+        match self.silent {
+            Some(silent) if self.deletions_left == 0 => Err(silent),
+            _ => Ok(self.conns.clone()),
+        }
     }
 
-    fn delete(&mut self, key: u64) -> bool {
+    fn delete(&mut self, key: u64) -> Result<bool, Silent> {
+        match (self.silent, self.deletions_left.checked_sub(1)) {
+            (Some(silent), None) => return Err(silent),
+            (_, left) => self.deletions_left = left.unwrap_or(0),
+        }
         let before = self.conns.len();
         self.conns.retain(|c| c.key != key);
-        self.conns.len() != before
+        Ok(self.conns.len() != before)
     }
 
-    fn flush(&mut self, family: Option<Family>) {
+    fn flush(&mut self, family: Option<Family>) -> Result<(), Silent> {
         self.conns.retain(|c| family.is_some_and(|f| f != Family::of(c.original.src)));
+        self.silent.map_or(Ok(()), Err)
     }
 
     fn count(&mut self) -> u32 {

@@ -209,6 +209,9 @@ impl Call<'_> {
             Err(SysctlError::Invalid) => {
                 self.fail(format_args!("setting key \"{name}\": Invalid argument"));
             }
+            Err(SysctlError::Silent(silent)) => {
+                self.fail(format_args!("setting key \"{name}\": {silent}"));
+            }
             Err(SysctlError::Unknown) => {
                 let path = name.replace('.', "/");
                 self.fail(format_args!("cannot stat /proc/sys/{path}: No such file or directory"));

@@ -50,6 +50,11 @@ impl ControlEnd {
         self.to_lcore.slots() == RING_MAX
     }
 
+    /// True if the next message finds room.
+    pub fn has_room(&self) -> bool {
+        self.to_lcore.slots() > 0
+    }
+
     /// Messages that the lcore can leave unread.
     pub fn capacity(&self) -> usize {
         RING_MAX

@@ -1,0 +1,179 @@
+//! The control core with workers that only answer their mail, or do not.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+
+use dataplane::pipeline::messages::FromLcore;
+use dataplane::rules::compiled::CounterId;
+use dataplane::rules::hook::Family;
+use dataplane::rules::model::Ruleset;
+
+use super::policy::RestoreError;
+use super::*;
+use crate::tools::Gateway;
+
+/// Where a worker stops answering.
+#[derive(Clone, Copy, PartialEq)]
+enum Stops {
+    Never,
+    AtOnce,
+    /// As soon as there is a policy to adopt.
+    BeforeAdopt,
+}
+
+struct Fake {
+    mailbox: LcoreEnd,
+    snapshot: Arc<Snapshot>,
+    stalls: Arc<Stalls>,
+    stops: Stops,
+    /// Read and not obeyed.
+    held: Option<ToLcore>,
+}
+
+impl Fake {
+    fn poll(&mut self) {
+        while self.stops != Stops::AtOnce
+            && let Some(message) = self.held.take().or_else(|| self.mailbox.receive())
+        {
+            let answer = match message {
+                ToLcore::Fold => FromLcore::Folded,
+                ToLcore::Adopt(_) if self.stops == Stops::BeforeAdopt => {
+                    (self.held, self.stops) = (Some(message), Stops::AtOnce);
+                    self.stalls.note(1, Some(Duration::from_secs(1)));
+                    return;
+                }
+                ToLcore::Adopt(new) => {
+                    FromLcore::Retired(std::mem::replace(&mut self.snapshot, new))
+                }
+                ToLcore::List(question, mut slice) => {
+                    slice.end = true;
+                    FromLcore::Listed(question, slice)
+                }
+                _ => continue,
+            };
+            assert!(self.mailbox.send(answer).is_ok());
+        }
+    }
+}
+
+/// A control core with two such workers.
+fn bench() -> (ControlCore, Rc<RefCell<Vec<Fake>>>) {
+    let text = "[eal]\nworker_cores = [1, 3]\n[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n\
+                [conntrack]\nhashsize = 64\n";
+    let config = Config::parse(Path::new("t.toml"), text, 8 << 30).unwrap();
+    let rulesets = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
+    let wires = (vec![[2, 0, 0, 0, 0, 1]], Layout::even(2, 1, 1));
+    let clock = Box::new(Now::default);
+    let mut core = ControlCore::new(config, wires, rulesets, [7; 6], clock).unwrap();
+    let fakes = (0..2).map(|number| {
+        let parts = core.worker_parts(number).unwrap();
+        let stalls = core.worker_stalls(number);
+        let (mailbox, snapshot) = (parts.mailbox, parts.snapshot);
+        Fake { mailbox, snapshot, stalls, stops: Stops::Never, held: None }
+    });
+    let fakes = Rc::new(RefCell::new(fakes.collect::<Vec<_>>()));
+    let polled = Rc::clone(&fakes);
+    core.set_pause(Box::new(move || {
+        polled.borrow_mut().iter_mut().for_each(Fake::poll);
+        true
+    }));
+    (core, fakes)
+}
+
+fn saved(core: &mut ControlCore) -> String {
+    let argv = ["iptables-save", "-c", "-t", "filter"].map(str::to_owned);
+    match core.serve(&argv, "") {
+        Served::Done(answer) => answer.out + &answer.err,
+        Served::Events(_) => panic!("no events were asked for"),
+    }
+}
+
+const FILTER: &str = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -j ACCEPT\nCOMMIT\n";
+const MANGLE: &str = "*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD -j ACCEPT\nCOMMIT\n";
+
+#[test]
+fn a_policy_that_one_worker_adopts_late_loses_no_count_and_frees_nothing_early() {
+    let (mut core, fakes) = bench();
+    assert!(core.restore(Family::V4, FILTER, false, false, false).is_ok());
+    let old = Arc::clone(core.snapshot());
+    let count = |lcore: usize, packets: u64| {
+        for id in old.v4.rules.counters().map(CounterId) {
+            old.v4.counters[lcore].add(id, packets, 60 * packets);
+        }
+    };
+    count(0, 3);
+    assert!(saved(&mut core).contains("[3:180] -A FORWARD -j ACCEPT"));
+
+    fakes.borrow_mut()[1].stops = Stops::BeforeAdopt;
+    let Err(RestoreError::NotAdopted(error)) =
+        core.restore(Family::V4, MANGLE, false, false, false)
+    else {
+        panic!("one worker is late");
+    };
+    assert_eq!(
+        error.to_string(),
+        "worker lcore 2 (CPU 3) has not adopted the new policy and does so when it goes on; the \
+         others have"
+    );
+    assert_ne!(core.snapshot().generation, old.generation, "it is in force");
+    // Here, with the worker, and with the control core for the worker's last counts.
+    assert!(Arc::strong_count(&old) >= 3);
+    // Nothing else is begun meanwhile.
+    assert!(saved(&mut core).contains("worker lcore 2 (CPU 3) does not answer"));
+    let again = core.restore(Family::V4, FILTER, false, false, false);
+    assert!(matches!(again, Err(RestoreError::Silent(_))));
+
+    count(1, 4);
+    let mut late = fakes.borrow_mut();
+    late[1].stops = Stops::Never;
+    late[1].stalls.note(1, None);
+    drop(late);
+    for _ in 0..2 {
+        let text = saved(&mut core);
+        assert!(text.contains("[7:420] -A FORWARD -j ACCEPT"), "each counted once: {text}");
+    }
+    assert_eq!(Arc::strong_count(&old), 1, "nobody has it any more");
+    assert!(core.restore(Family::V4, FILTER, false, false, false).is_ok());
+}
+
+#[test]
+fn a_silent_worker_is_given_up_with_the_watchdog_and_changes_nothing() {
+    let (mut core, fakes) = bench();
+    assert_eq!(core.conns().map(|conns| conns.len()), Ok(0));
+    fakes.borrow_mut()[1].stops = Stops::AtOnce;
+    let stalls = Arc::clone(&fakes.borrow()[1].stalls);
+    let start = Instant::now();
+    // The watchdog finds out while the answer is waited for.
+    let polled = Rc::clone(&fakes);
+    core.set_pause(Box::new(move || {
+        polled.borrow_mut().iter_mut().for_each(Fake::poll);
+        if start.elapsed() > Duration::from_millis(30) {
+            stalls.note(1, Some(Duration::from_secs(1)));
+        }
+        true
+    }));
+    let silent = Silent { lcore: 2, cpu: 3 };
+    assert_eq!(core.conns().map(|conns| conns.len()), Err(silent));
+    assert_eq!(core.flush(None), Err(silent));
+    let timeout = core.sysctl("nf_conntrack_udp_timeout");
+    let set = core.set_sysctl("nf_conntrack_udp_timeout", 5);
+    assert_eq!(set, Err(crate::tools::SysctlError::Silent(silent)));
+    assert_eq!(core.sysctl("nf_conntrack_udp_timeout"), timeout);
+    assert_eq!(core.set_sysctl("nf_conntrack_max", 77), Ok(()));
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+    // It is asked nothing while it stands still, so its mailbox does not fill.
+    assert!(core.lcores[1].mailbox.has_room());
+
+    let mut fake = fakes.borrow_mut();
+    fake[1].stops = Stops::Never;
+    drop(fake);
+    let polled = Rc::clone(&fakes);
+    core.set_pause(Box::new(move || {
+        polled.borrow_mut().iter_mut().for_each(Fake::poll);
+        true
+    }));
+    fakes.borrow()[1].stalls.note(1, None);
+    assert_eq!(core.conns().map(|conns| conns.len()), Ok(0), "old answers are not mistaken");
+    assert_eq!(core.set_sysctl("nf_conntrack_udp_timeout", 5), Ok(()));
+}
