@@ -119,6 +119,8 @@ impl<P: FramePool> Pipeline<P> {
         now: Now,
     ) {
         self.check_epoch();
+        // What waited for a neighbour that was heard of goes before what comes now.
+        self.settle(pool, now);
         let Some(world) = self.world.take() else { return };
         let at = world.at(now, arrival.hops);
         match at.policy.port(arrival.port).kind {
