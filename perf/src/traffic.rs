@@ -95,6 +95,12 @@ impl Traffic {
         Self { conns }
     }
 
+    /// The first and the second half of the conns, each numbered from 0.
+    pub(crate) fn halves(&self) -> [Traffic; 2] {
+        let (first, second) = self.conns.split_at(self.conns.len() / 2);
+        [first, second].map(|conns| Traffic { conns: conns.to_vec() })
+    }
+
     /// Number of conns.
     pub(crate) fn len(&self) -> usize {
         self.conns.len()
@@ -193,6 +199,11 @@ fn sum(bytes: &[u8], start: u32) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
+}
+
+/// Writes a capture without frames.
+pub(crate) fn write_nothing(path: &Path) -> io::Result<()> {
+    write_capture(path, std::iter::empty())
 }
 
 /// Writes a classic capture file: microseconds, Ethernet, all times zero.
