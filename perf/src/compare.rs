@@ -196,6 +196,7 @@ fn plan<'a>(
         scratch: out.join(directory),
         sluicegate: &options.sluicegate,
         wires: None,
+        callgrind: None,
     }
 }
 

@@ -104,10 +104,8 @@ pub(crate) fn measure(
     let what = format!("{name}: not all conns are there");
     wait_until(Duration::from_secs(10), what, &log, || ready(running.as_mut()))?;
     pause(length.warm_up)?;
-    let threads: Vec<Thread> = cpus
-        .iter()
-        .map(|&cpu| Thread::forwarding(running.pid(), cpu))
-        .collect::<Result<_, _>>()?;
+    let threads: Vec<Thread> =
+        cpus.iter().map(|&cpu| Thread::forwarding(running.pid(), cpu)).collect::<Result<_, _>>()?;
     let mut tries = 0;
     loop {
         let first = Reading::take(running.as_mut(), &threads)?;

@@ -173,7 +173,8 @@ impl Thread {
         let switches = switches.and_then(|v| v.trim().parse().ok());
         let switches = switches.ok_or_else(|| answer("context switches", &status))?;
         let stat = read("/proc/stat")?;
-        let (stolen, ticks) = cpu_ticks(&stat, self.cpu).ok_or_else(|| answer("CPU ticks", &stat))?;
+        let (stolen, ticks) =
+            cpu_ticks(&stat, self.cpu).ok_or_else(|| answer("CPU ticks", &stat))?;
         Ok(Usage { ran_ns, waited_ns, switches, stolen, ticks })
     }
 

@@ -9,6 +9,7 @@
 
 mod compare;
 mod crew;
+mod instructions;
 mod machine;
 mod measure;
 mod ovs;
@@ -39,12 +40,15 @@ enum Benchmark {
     Compare(compare::Options),
     /// Sluicegate with one and two workers, direct and with every packet handed over.
     Workers(workers::Options),
+    /// Instructions per packet of an established conn, counted by callgrind.
+    Instructions(instructions::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().benchmark {
         Benchmark::Compare(options) => compare::run(&options),
         Benchmark::Workers(options) => workers::run(&options),
+        Benchmark::Instructions(options) => instructions::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

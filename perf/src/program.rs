@@ -122,6 +122,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) sluicegate: &'a Path,
     /// Workers and queues; `None` is one worker and one queue pair per port, as above.
     pub(crate) wires: Option<Wires>,
+    /// Counts the product's instructions: where callgrind's files go.
+    pub(crate) callgrind: Option<PathBuf>,
 }
 
 /// Which workers there are, and what arrives at which queue.
@@ -200,6 +202,10 @@ impl Plan<'_> {
     /// Mbufs that hold both captures and all queues, with room: the driver asks for more than a
     /// capture has packets.
     pub(crate) fn mbufs(&self) -> usize {
+        if self.callgrind.is_some() {
+            // Nothing is replayed without end.
+            return 16 * 1024;
+        }
         (self.conns * 2 + 16 * 1024).next_power_of_two().max(64 * 1024)
     }
 }

@@ -18,6 +18,8 @@ use crate::traffic::{LAN_MAC, LAN_NEXT_HOP_MAC, Mac, WAN_MAC, WAN_NEXT_HOP_MAC};
 
 const PREFIX: &str = "sluicegate-perf-dut";
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Under callgrind.
+pub(crate) const SLOW_PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running gateway.
 pub(crate) struct Sluicegate {
@@ -35,10 +37,22 @@ impl Sluicegate {
         let rules_file = plan.scratch.join("rules.v4");
         fs::write(&file, configuration(plan, &socket)).map_err(Failure::io(file.display()))?;
         fs::write(&rules_file, rules(plan.workload)).map_err(Failure::io(rules_file.display()))?;
-        let args = ["run".to_owned(), "-c".to_owned(), file.display().to_string()];
+        let mut args = vec!["run".to_owned(), "-c".to_owned(), file.display().to_string()];
+        let mut program = plan.sluicegate;
+        if let Some(counts) = &plan.callgrind {
+            let words = ["--tool=callgrind", "--separate-threads=yes", "--fair-sched=yes"];
+            let file = format!("--callgrind-out-file={}", counts.display());
+            let valgrind = words.map(str::to_owned).into_iter().chain([file]);
+            args = valgrind.chain([program.display().to_string()]).chain(args).collect();
+            program = Path::new("valgrind");
+        }
         let log = plan.scratch.join("gateway.log");
-        let mut daemon = Daemon::start(plan.sluicegate, &args, &[], &log)?;
-        daemon.line(PATIENCE, |line| line == "ready")?;
+        let mut daemon = Daemon::start(program, &args, &[], &log)?;
+        if plan.callgrind.is_some() {
+            daemon.may_end_in(SLOW_PATIENCE);
+        }
+        let patience = if plan.callgrind.is_some() { SLOW_PATIENCE } else { PATIENCE };
+        daemon.line(patience, |line| line == "ready")?;
         let runtime = RuntimeDirectory(PREFIX);
         Ok(Self { daemon, binary: plan.sluicegate.to_path_buf(), socket, _runtime: runtime })
     }
@@ -55,16 +69,22 @@ impl Sluicegate {
 }
 
 fn configuration(plan: &Plan<'_>, socket: &Path) -> String {
+    // DPDK runs under callgrind without hugepages; idle rounds are to be few there.
+    let memory = match plan.callgrind {
+        None => "hugepages = true\nmemory_mb = 1024\nargs = [\"--no-pci\", \"--in-memory\"]\n",
+        Some(_) => {
+            "hugepages = false\nmemory_mb = 256\nidle = \"sleep\"\n\
+             args = [\"--no-pci\", \"--no-shconf\"]\n"
+        }
+    };
     let mut text = format!(
         "[eal]\n\
          control_core = {CONTROL_CPU}\n\
          worker_cores = {:?}\n\
-         hugepages = true\n\
-         memory_mb = 1024\n\
+         {memory}\
          mbufs = {}\n\
          burst = {BURST}\n\
-         file_prefix = \"{PREFIX}\"\n\
-         args = [\"--no-pci\", \"--in-memory\"]\n\n",
+         file_prefix = \"{PREFIX}\"\n\n",
         plan.cpus(),
         plan.mbufs()
     );

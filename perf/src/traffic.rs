@@ -118,6 +118,12 @@ impl Traffic {
         write_capture(path, frames)
     }
 
+    /// Writes the frames that clients send, all conns again and again.
+    pub(crate) fn write_repeated(&self, path: &Path, times: usize) -> io::Result<()> {
+        let again = (0..times).flat_map(|_| self.conns.iter().zip(0..));
+        write_capture(path, again.map(|(&ends, n)| frame(LAN_MAC, LAN_NEXT_HOP_MAC, ends, n)))
+    }
+
     /// Writes the servers' replies. `translated` is the address that servers see instead of the
     /// clients', with every source port kept.
     pub(crate) fn write_replies(

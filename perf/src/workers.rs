@@ -202,6 +202,7 @@ fn plan<'a>(row: Row, captures: &Captures, out: &'a Path, options: &'a Options) 
         scratch: out.join(directory),
         sluicegate: options.binary(row),
         wires: Some(row.rig.wires(captures, row.workload)),
+        callgrind: None,
     }
 }
 
