@@ -19,6 +19,7 @@ const STEAL_MAX: f64 = 0.02;
 /// 2 MiB hugepages that the largest program here needs.
 const HUGEPAGES: u64 = 1536;
 const HUGEPAGES_FILE: &str = "/proc/sys/vm/nr_hugepages";
+const COMPACT_FILE: &str = "/proc/sys/vm/compact_memory";
 
 /// Cycles of the time stamp counter per second, as the kernel measured them.
 ///
@@ -67,6 +68,12 @@ impl Hugepages {
         write_hugepages(HUGEPAGES).map_err(Failure::io(HUGEPAGES_FILE))?;
         let guard = Self { before: Some(before) };
         if number(HUGEPAGES_FILE)? < HUGEPAGES {
+            // What the caches keep can be moved, if the kernel is asked to.
+            fs::write(COMPACT_FILE, "1").map_err(Failure::io(COMPACT_FILE))?;
+            write_hugepages(HUGEPAGES).map_err(Failure::io(HUGEPAGES_FILE))?;
+        }
+        if number(HUGEPAGES_FILE)? < HUGEPAGES {
+            write_hugepages(before).map_err(Failure::io(HUGEPAGES_FILE))?;
             return Err(missing(&format!("{HUGEPAGES} free hugepages"), "memory is fragmented"));
         }
         Ok(guard)
