@@ -68,6 +68,12 @@ impl Mbuf {
         unsafe { slice::from_raw_parts_mut(data(self.first()), self.first().data_len.into()) }
     }
 
+    /// What says where the packet's bytes are, to be brought into the cache and for nothing else.
+    #[inline]
+    pub fn description(&self) -> &impl Sized {
+        self.first()
+    }
+
     /// Bytes of the whole packet, all segments.
     #[inline]
     pub fn pkt_len(&self) -> usize {

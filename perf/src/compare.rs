@@ -156,7 +156,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     fs::write(&file, &report).map_err(Failure::io(file.display()))
 }
 
-fn out_directory() -> Result<PathBuf, Failure> {
+pub(crate) fn out_directory() -> Result<PathBuf, Failure> {
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("out");
     fs::create_dir_all(&out).map_err(Failure::io(out.display()))?;
     Ok(out)
@@ -195,6 +195,8 @@ fn plan<'a>(
         sink,
         scratch: out.join(directory),
         sluicegate: &options.sluicegate,
+        wires: None,
+        callgrind: None,
     }
 }
 

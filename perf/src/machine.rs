@@ -19,6 +19,7 @@ const STEAL_MAX: f64 = 0.02;
 /// 2 MiB hugepages that the largest program here needs.
 const HUGEPAGES: u64 = 1536;
 const HUGEPAGES_FILE: &str = "/proc/sys/vm/nr_hugepages";
+const COMPACT_FILE: &str = "/proc/sys/vm/compact_memory";
 
 /// Cycles of the time stamp counter per second, as the kernel measured them.
 ///
@@ -67,6 +68,12 @@ impl Hugepages {
         write_hugepages(HUGEPAGES).map_err(Failure::io(HUGEPAGES_FILE))?;
         let guard = Self { before: Some(before) };
         if number(HUGEPAGES_FILE)? < HUGEPAGES {
+            // What the caches keep can be moved, if the kernel is asked to.
+            fs::write(COMPACT_FILE, "1").map_err(Failure::io(COMPACT_FILE))?;
+            write_hugepages(HUGEPAGES).map_err(Failure::io(HUGEPAGES_FILE))?;
+        }
+        if number(HUGEPAGES_FILE)? < HUGEPAGES {
+            write_hugepages(before).map_err(Failure::io(HUGEPAGES_FILE))?;
             return Err(missing(&format!("{HUGEPAGES} free hugepages"), "memory is fragmented"));
         }
         Ok(guard)
@@ -130,27 +137,28 @@ impl Fare {
     }
 }
 
-/// The forwarding thread of a process.
+/// A forwarding thread of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thread {
     pid: u32,
     tid: u32,
+    cpu: u32,
 }
 
 impl Thread {
-    /// The busiest thread of process `pid` among those that may run on the worker CPU alone.
-    pub(crate) fn forwarding(pid: u32) -> Result<Self, Failure> {
+    /// The busiest thread of process `pid` among those that may run on CPU `cpu` alone.
+    pub(crate) fn forwarding(pid: u32, cpu: u32) -> Result<Self, Failure> {
         let tasks = format!("/proc/{pid}/task");
         let mut best = None;
         for entry in fs::read_dir(&tasks).map_err(Failure::io(&tasks))?.flatten() {
             let Some(tid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
                 continue;
             };
-            let thread = Self { pid, tid };
+            let thread = Self { pid, tid, cpu };
             // A thread may end between the listing and the reading.
             let Ok(status) = fs::read_to_string(thread.file("status")) else { continue };
             let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:\t"));
-            if allowed != Some(WORKER_CPU.to_string().as_str()) {
+            if allowed != Some(cpu.to_string().as_str()) {
                 continue;
             }
             let Ok(usage) = thread.usage() else { continue };
@@ -158,8 +166,8 @@ impl Thread {
                 best = Some((usage.ran_ns, thread));
             }
         }
-        let what = format!("a thread of process {pid} pinned to CPU {WORKER_CPU}");
-        best.map(|(_, t)| t).ok_or_else(|| missing(&what, "is one forwarding core configured?"))
+        let what = format!("a thread of process {pid} pinned to CPU {cpu}");
+        best.map(|(_, t)| t).ok_or_else(|| missing(&what, "is a forwarding core configured there?"))
     }
 
     /// Its totals now.
@@ -172,7 +180,8 @@ impl Thread {
         let switches = switches.and_then(|v| v.trim().parse().ok());
         let switches = switches.ok_or_else(|| answer("context switches", &status))?;
         let stat = read("/proc/stat")?;
-        let (stolen, ticks) = cpu_ticks(&stat).ok_or_else(|| answer("CPU ticks", &stat))?;
+        let (stolen, ticks) =
+            cpu_ticks(&stat, self.cpu).ok_or_else(|| answer("CPU ticks", &stat))?;
         Ok(Usage { ran_ns, waited_ns, switches, stolen, ticks })
     }
 
@@ -181,9 +190,9 @@ impl Thread {
     }
 }
 
-/// (stolen, all) ticks of the worker CPU from the text of /proc/stat.
-fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
-    let prefix = format!("cpu{WORKER_CPU} ");
+/// (stolen, all) ticks of a CPU from the text of /proc/stat.
+fn cpu_ticks(stat: &str, cpu: u32) -> Option<(u64, u64)> {
+    let prefix = format!("cpu{cpu} ");
     let line = stat.lines().find_map(|l| l.strip_prefix(prefix.as_str()))?;
     // user nice system idle iowait irq softirq steal; guest times are inside user and nice.
     let fields: Vec<u64> = line.split_whitespace().take(8).map_while(|f| f.parse().ok()).collect();
@@ -259,11 +268,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steal_is_read_from_the_worker_cpu() {
+    fn steal_is_read_from_the_thread_s_cpu() {
         let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 1 1 1 1 1 1 1 0 0\n\
                     cpu1 10 20 30 40 50 60 70 80 90 100\n";
-        assert_eq!(cpu_ticks(stat), Some((80, 360)));
-        assert_eq!(cpu_ticks("cpu1 1 2 3\n"), None);
+        assert_eq!(cpu_ticks(stat, 1), Some((80, 360)));
+        assert_eq!(cpu_ticks("cpu1 1 2 3\n", 1), None);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Benchmarks of Sluicegate beside its peers.
 //!
 //! `perf compare` replays the same capture through testpmd, OVS-DPDK and Sluicegate on the same
-//! virtual devices and the same CPU, interleaved, and prints one table of medians and ratios. See
-//! README.md of this crate for what the figures mean and how they are kept fair.
+//! virtual devices and the same CPU, interleaved, and prints one table of medians and ratios.
+//! `perf workers` does so with one and two workers of Sluicegate, direct and with every packet
+//! handed over. See README.md of this crate for what the figures mean and how they are kept fair.
 
 #![forbid(unsafe_code)]
 
 mod compare;
+mod crew;
+mod instructions;
 mod machine;
 mod measure;
 mod ovs;
@@ -14,9 +17,11 @@ mod process;
 mod program;
 mod proof;
 mod report;
+mod rig;
 mod sluicegate;
 mod testpmd;
 mod traffic;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -33,11 +38,19 @@ struct Arguments {
 enum Benchmark {
     /// The same traffic through testpmd, OVS-DPDK and Sluicegate, interleaved.
     Compare(compare::Options),
+    /// Sluicegate with one and two workers, direct and with every packet handed over.
+    Workers(workers::Options),
+    /// Instructions per packet of an established conn, counted by callgrind.
+    Instructions(instructions::Options),
 }
 
 fn main() -> ExitCode {
-    let Benchmark::Compare(options) = Arguments::parse().benchmark;
-    match compare::run(&options) {
+    let outcome = match Arguments::parse().benchmark {
+        Benchmark::Compare(options) => compare::run(&options),
+        Benchmark::Workers(options) => workers::run(&options),
+        Benchmark::Instructions(options) => instructions::run(&options),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("perf: {failure}");

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::machine::{Fare, Thread, Usage};
-use crate::process::{Failure, pause, wait_until};
+use crate::process::{Failure, WORKER_CPU, pause, wait_until};
 use crate::program::{Counters, Plan, Program, Running, Workload};
 
 /// Frames that may be in flight between reading a program's rx and its tx counter, as a share of
 /// a window's. A program that drops more has not done the work.
-const SKEW_MAX: f64 = 0.002;
+pub(crate) const SKEW_MAX: f64 = 0.002;
 
 /// What is measured: a column of the interleaving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,7 +82,7 @@ fn measure_running(
     tsc_hz: f64,
 ) -> Result<Window, Failure> {
     warm_up(row, running, length.warm_up)?;
-    let thread = Thread::forwarding(running.pid())?;
+    let thread = Thread::forwarding(running.pid(), WORKER_CPU)?;
     let mut tries = 0;
     loop {
         let first = Reading::take(running, thread)?;
@@ -175,8 +175,8 @@ mod tests {
 
     #[test]
     fn a_program_that_drops_is_refused() {
-        let first = Counters { rx: 100, tx: 100, dropped: 4 };
-        let good = Counters { rx: 10_100, tx: 10_090, dropped: 4 };
+        let first = Counters { rx: 100, tx: 100, dropped: 4, ..Counters::default() };
+        let good = Counters { rx: 10_100, tx: 10_090, ..first };
         assert!(check_counters(ROW, &first, &good).is_ok());
         assert!(check_counters(ROW, &first, &Counters { dropped: 5, ..good }).is_err());
         assert!(check_counters(ROW, &first, &Counters { tx: 10_000, ..good }).is_err());
@@ -187,7 +187,7 @@ mod tests {
     fn cycles_are_counted_by_both_clocks() {
         let at = Instant::now();
         let first = Reading { at, counters: Counters::default(), usage: Usage::default() };
-        let counters = Counters { rx: 20_000_000, tx: 20_000_000, dropped: 0 };
+        let counters = Counters { rx: 20_000_000, tx: 20_000_000, ..Counters::default() };
         let usage = Usage { ran_ns: 1_500_000_000, ..Usage::default() };
         let last = Reading { at: at + Duration::from_secs(2), counters, usage };
         let window = evaluate(&first, &last, 2.5e9);

@@ -218,7 +218,7 @@ impl Running for Ovs {
             return Err(Failure::Answer { what: "port counters".to_owned(), text });
         };
         let dropped = lan.dropped + wan.dropped;
-        Ok(Counters { rx: lan.rx + wan.rx, tx: lan.tx + wan.tx, dropped })
+        Ok(Counters { rx: lan.rx + wan.rx, tx: lan.tx + wan.tx, dropped, ..Counters::default() })
     }
 
     fn conns(&mut self) -> Result<u64, Failure> {
@@ -248,6 +248,7 @@ fn port_counters(text: &str, number: u32) -> Option<Counters> {
         rx: value(rx, "rx pkts=")?,
         tx: value(tx, "tx pkts=")?,
         dropped: value(rx, "drop=")? + value(tx, "drop=")?,
+        ..Counters::default()
     })
 }
 
@@ -270,9 +271,10 @@ mod tests {
                      tx pkts=9, bytes=0, drop=9, errs=0, coll=0\n  \
             port  2: rx pkts=0, bytes=0, drop=0, errs=0, frame=?, over=?, crc=?\n  \
                      tx pkts=77, bytes=0, drop=1, errs=0, coll=?\n";
-        let lan = Counters { rx: 45_425_984, tx: 0, dropped: 3 };
+        let lan = Counters { rx: 45_425_984, dropped: 3, ..Counters::default() };
         assert_eq!(port_counters(text, LAN), Some(lan));
-        assert_eq!(port_counters(text, WAN), Some(Counters { rx: 0, tx: 77, dropped: 1 }));
+        let wan = Counters { tx: 77, dropped: 1, ..Counters::default() };
+        assert_eq!(port_counters(text, WAN), Some(wan));
         assert_eq!(port_counters(text, 3), None);
     }
 

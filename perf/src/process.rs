@@ -130,6 +130,7 @@ pub(crate) struct Daemon {
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     log: PathBuf,
+    patience: Duration,
 }
 
 impl Daemon {
@@ -160,7 +161,13 @@ impl Daemon {
                 }
             });
         }
-        Ok(Self { name, child, stdin, lines, log: log.to_path_buf() })
+        let (log, patience) = (log.to_path_buf(), STOP_PATIENCE);
+        Ok(Self { name, child, stdin, lines, log, patience })
+    }
+
+    /// How long it may take to end before it is killed.
+    pub(crate) fn may_end_in(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Its process id.
@@ -209,7 +216,7 @@ impl Drop for Daemon {
         let pid = self.child.id().to_string();
         drop(self.stdin.take());
         let _ = Command::new("kill").args(["-TERM", &pid]).stderr(Stdio::null()).status();
-        let end = Instant::now() + STOP_PATIENCE;
+        let end = Instant::now() + self.patience;
         while Instant::now() < end {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;

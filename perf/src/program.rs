@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use crate::ovs::Ovs;
-use crate::process::Failure;
+use crate::process::{Failure, WORKER_CPU};
 use crate::sluicegate::Sluicegate;
 use crate::testpmd::Testpmd;
 
@@ -120,6 +120,36 @@ pub(crate) struct Plan<'a> {
     pub(crate) scratch: PathBuf,
     /// The product's binary.
     pub(crate) sluicegate: &'a Path,
+    /// Workers and queues; `None` is one worker and one queue pair per port, as above.
+    pub(crate) wires: Option<Wires>,
+    /// Counts the product's instructions: where callgrind's files go.
+    pub(crate) callgrind: Option<PathBuf>,
+}
+
+/// Which workers there are, and what arrives at which queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Wires {
+    /// The CPU of each worker.
+    pub(crate) cpus: Vec<u32>,
+    pub(crate) lan: Wire,
+    pub(crate) wan: Wire,
+}
+
+/// What arrives at one port: a capture for each of its receive queues.
+#[derive(Clone, Debug)]
+pub(crate) struct Wire {
+    pub(crate) captures: Vec<PathBuf>,
+    /// Replayed again and again; the driver loses buffers if one of the captures is empty then.
+    pub(crate) endless: bool,
+}
+
+impl Wire {
+    /// The vdev; it has as many queues to send by, and drops what is sent.
+    fn device(&self, name: &str) -> String {
+        let captures = self.captures.iter().map(|file| format!(",rx_pcap={}", file.display()));
+        let end = if self.endless { ",infinite_rx=1" } else { "" };
+        format!("{name}{}{end}", captures.collect::<String>())
+    }
 }
 
 /// Where the frames go.
@@ -134,6 +164,9 @@ pub(crate) enum Sink {
 impl Plan<'_> {
     /// The vdev of the inside port.
     pub(crate) fn lan_device(&self) -> String {
+        if let Some(wires) = &self.wires {
+            return wires.lan.device("net_pcap0");
+        }
         let file = self.originals.display();
         match self.sink {
             Sink::Capture { endless: false, .. } => format!("net_pcap0,rx_pcap={file}"),
@@ -143,6 +176,9 @@ impl Plan<'_> {
 
     /// The vdev of the outside port.
     pub(crate) fn wan_device(&self) -> String {
+        if let Some(wires) = &self.wires {
+            return wires.wan.device("net_pcap1");
+        }
         match &self.sink {
             Sink::Capture { file, .. } => format!("net_pcap1,tx_pcap={}", file.display()),
             Sink::Nowhere if self.workload.both_ways() => {
@@ -152,9 +188,29 @@ impl Plan<'_> {
         }
     }
 
+    /// The CPU of each worker.
+    pub(crate) fn cpus(&self) -> Vec<u32> {
+        self.wires.as_ref().map_or_else(|| vec![WORKER_CPU], |wires| wires.cpus.clone())
+    }
+
+    /// Queue pairs of the inside and the outside port.
+    pub(crate) fn queues(&self) -> (usize, usize) {
+        let of = |wires: &Wires| (wires.lan.captures.len(), wires.wan.captures.len());
+        self.wires.as_ref().map_or((1, 1), of)
+    }
+
     /// Mbufs that hold both captures and all queues, with room: the driver asks for more than a
     /// capture has packets.
     pub(crate) fn mbufs(&self) -> usize {
+        if self.callgrind.is_some() {
+            // Nothing is replayed without end.
+            return 16 * 1024;
+        }
+        if self.wires.is_some() {
+            // About what a gateway takes by itself. Buffers that one lcore fills and another frees
+            // go round through all of a pool: a larger one would be measured as cache misses.
+            return self.conns * 2 + 12 * 1024;
+        }
         (self.conns * 2 + 16 * 1024).next_power_of_two().max(64 * 1024)
     }
 }
@@ -168,6 +224,10 @@ pub(crate) struct Counters {
     pub(crate) tx: u64,
     /// Frames the program says it dropped.
     pub(crate) dropped: u64,
+    /// Frames that one worker handed over to another.
+    pub(crate) handed: u64,
+    /// Of the dropped ones, those that found no room on the way to another worker.
+    pub(crate) no_room: u64,
 }
 
 /// A program that forwards. Dropping it ends it and removes what it left.

@@ -16,7 +16,7 @@ pub(crate) struct Windows(BTreeMap<Row, BTreeMap<usize, Window>>);
 
 /// Median, least and greatest of some figures.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Spread {
+pub(crate) struct Spread {
     median: f64,
     min: f64,
     max: f64,
@@ -24,7 +24,7 @@ struct Spread {
 
 impl Spread {
     /// None of no figures.
-    fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = figures.collect();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
@@ -36,7 +36,8 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
-    fn show(spread: Option<Self>, digits: usize) -> String {
+    /// Median (least–greatest) as text; a dash for none.
+    pub(crate) fn show(spread: Option<Self>, digits: usize) -> String {
         let Some(Self { median, min, max }) = spread else { return "–".to_owned() };
         format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::{CONTROL_CPU, Daemon, Failure, WORKER_CPU, run};
+use crate::process::{CONTROL_CPU, Daemon, Failure, run};
 use crate::program::{
     BURST, Counters, DESCRIPTORS, Plan, Running, RuntimeDirectory, Workload, count_translated,
 };
@@ -18,6 +18,8 @@ use crate::traffic::{LAN_MAC, LAN_NEXT_HOP_MAC, Mac, WAN_MAC, WAN_NEXT_HOP_MAC};
 
 const PREFIX: &str = "sluicegate-perf-dut";
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Under callgrind.
+pub(crate) const SLOW_PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running gateway.
 pub(crate) struct Sluicegate {
@@ -35,10 +37,22 @@ impl Sluicegate {
         let rules_file = plan.scratch.join("rules.v4");
         fs::write(&file, configuration(plan, &socket)).map_err(Failure::io(file.display()))?;
         fs::write(&rules_file, rules(plan.workload)).map_err(Failure::io(rules_file.display()))?;
-        let args = ["run".to_owned(), "-c".to_owned(), file.display().to_string()];
+        let mut args = vec!["run".to_owned(), "-c".to_owned(), file.display().to_string()];
+        let mut program = plan.sluicegate;
+        if let Some(counts) = &plan.callgrind {
+            let words = ["--tool=callgrind", "--separate-threads=yes", "--fair-sched=yes"];
+            let file = format!("--callgrind-out-file={}", counts.display());
+            let valgrind = words.map(str::to_owned).into_iter().chain([file]);
+            args = valgrind.chain([program.display().to_string()]).chain(args).collect();
+            program = Path::new("valgrind");
+        }
         let log = plan.scratch.join("gateway.log");
-        let mut daemon = Daemon::start(plan.sluicegate, &args, &[], &log)?;
-        daemon.line(PATIENCE, |line| line == "ready")?;
+        let mut daemon = Daemon::start(program, &args, &[], &log)?;
+        if plan.callgrind.is_some() {
+            daemon.may_end_in(SLOW_PATIENCE);
+        }
+        let patience = if plan.callgrind.is_some() { SLOW_PATIENCE } else { PATIENCE };
+        daemon.line(patience, |line| line == "ready")?;
         let runtime = RuntimeDirectory(PREFIX);
         Ok(Self { daemon, binary: plan.sluicegate.to_path_buf(), socket, _runtime: runtime })
     }
@@ -55,23 +69,31 @@ impl Sluicegate {
 }
 
 fn configuration(plan: &Plan<'_>, socket: &Path) -> String {
+    // DPDK runs under callgrind without hugepages; idle rounds are to be few there.
+    let memory = match plan.callgrind {
+        None => "hugepages = true\nmemory_mb = 1024\nargs = [\"--no-pci\", \"--in-memory\"]\n",
+        Some(_) => {
+            "hugepages = false\nmemory_mb = 256\nidle = \"sleep\"\n\
+             args = [\"--no-pci\", \"--no-shconf\"]\n"
+        }
+    };
     let mut text = format!(
         "[eal]\n\
          control_core = {CONTROL_CPU}\n\
-         worker_cores = [{WORKER_CPU}]\n\
-         hugepages = true\n\
-         memory_mb = 1024\n\
+         worker_cores = {:?}\n\
+         {memory}\
          mbufs = {}\n\
          burst = {BURST}\n\
-         file_prefix = \"{PREFIX}\"\n\
-         args = [\"--no-pci\", \"--in-memory\"]\n\n",
+         file_prefix = \"{PREFIX}\"\n\n",
+        plan.cpus(),
         plan.mbufs()
     );
+    let (lan_queues, wan_queues) = plan.queues();
     let ports = [
-        ("lan", plan.lan_device(), LAN_MAC, "192.168.10.1/24"),
-        ("wan", plan.wan_device(), WAN_MAC, "203.0.113.1/24"),
+        ("lan", plan.lan_device(), LAN_MAC, "192.168.10.1/24", lan_queues),
+        ("wan", plan.wan_device(), WAN_MAC, "203.0.113.1/24", wan_queues),
     ];
-    for (name, device, mac, address) in ports {
+    for (name, device, mac, address, queues) in ports {
         let _ = write!(
             text,
             "[[port]]\n\
@@ -79,8 +101,8 @@ fn configuration(plan: &Plan<'_>, socket: &Path) -> String {
              device = \"{device}\"\n\
              mac = \"{}\"\n\
              addresses = [\"{address}\"]\n\
-             rx_queues = 1\n\
-             tx_queues = 1\n\
+             rx_queues = {queues}\n\
+             tx_queues = {queues}\n\
              rx_descriptors = {DESCRIPTORS}\n\
              tx_descriptors = {DESCRIPTORS}\n\n",
             colons(mac)
@@ -167,8 +189,15 @@ fn counters(stats: &Value) -> Result<Counters, Failure> {
         let lan = number(stats, &format!("/ports/lan/{field}"))?;
         Ok(lan + number(stats, &format!("/ports/wan/{field}"))?)
     };
-    let dropped = number(stats, "/totals/dropped")?;
-    Ok(Counters { rx: both("rx_packets")?, tx: both("tx_packets")?, dropped })
+    let lcores = stats.pointer("/lcores").and_then(Value::as_array).into_iter().flatten();
+    Ok(Counters {
+        rx: both("rx_packets")?,
+        tx: both("tx_packets")?,
+        dropped: number(stats, "/totals/dropped")?,
+        // A binary from before there were several workers has neither.
+        handed: lcores.filter_map(|lcore| lcore.pointer("/handed_over")?.as_u64()).sum(),
+        no_room: number(stats, "/drops/handoff").unwrap_or(0),
+    })
 }
 
 fn number(stats: &Value, pointer: &str) -> Result<u64, Failure> {
@@ -187,9 +216,12 @@ mod tests {
         let stats = json!({
             "ports": {"lan": port(10, 1), "wan": port(2, 9)},
             "totals": {"dropped": 2},
+            "drops": {"handoff": 1, "no_route": 1},
+            "lcores": [{"handed_over": 3}, {"handed_over": 4}],
             "conntrack": {"count": 5},
         });
-        assert_eq!(counters(&stats).unwrap(), Counters { rx: 12, tx: 10, dropped: 2 });
+        let read = Counters { rx: 12, tx: 10, dropped: 2, handed: 7, no_room: 1 };
+        assert_eq!(counters(&stats).unwrap(), read);
         assert_eq!(number(&stats, "/conntrack/count").unwrap(), 5);
         assert!(counters(&json!({"ports": {}})).is_err());
     }

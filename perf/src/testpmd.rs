@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::process::{CONTROL_CPU, Daemon, Failure, WORKER_CPU};
+use crate::process::{CONTROL_CPU, Daemon, Failure};
 use crate::program::{BURST, Counters, DESCRIPTORS, Plan, Running, RuntimeDirectory};
 
 const PREFIX: &str = "sluicegate-perf-testpmd";
@@ -39,14 +39,16 @@ impl Testpmd {
 }
 
 fn arguments(plan: &Plan<'_>) -> Vec<String> {
-    let lcores = format!("{CONTROL_CPU},{WORKER_CPU}");
-    let main = CONTROL_CPU.to_string();
+    let cpus = plan.cpus();
+    let workers = (1..).zip(&cpus).map(|(lcore, cpu)| format!(",{lcore}@{cpu}"));
+    let lcores = format!("0@{CONTROL_CPU}{}", workers.collect::<String>());
+    let queues = plan.queues().0;
     let (lan, wan) = (plan.lan_device(), plan.wan_device());
     let eal = [
-        "-l",
+        "--lcores",
         &lcores,
         "--main-lcore",
-        &main,
+        "0",
         "--no-pci",
         "--in-memory",
         "--file-prefix",
@@ -60,7 +62,9 @@ fn arguments(plan: &Plan<'_>) -> Vec<String> {
     let forwarding = [
         "--interactive".to_owned(),
         "--forward-mode=macswap".to_owned(),
-        "--nb-cores=1".to_owned(),
+        format!("--nb-cores={}", cpus.len()),
+        format!("--rxq={queues}"),
+        format!("--txq={queues}"),
         // Else the first frames of a capture that is replayed once are thrown away.
         "--no-flush-rx".to_owned(),
         format!("--burst={BURST}"),
@@ -85,7 +89,7 @@ impl Running for Testpmd {
         self.daemon.line(PATIENCE, |line| line.contains("Accumulated"))?;
         let (rx, rx_dropped) = packets(&self.daemon.line(PATIENCE, |l| l.contains("RX-packets"))?)?;
         let (tx, tx_dropped) = packets(&self.daemon.line(PATIENCE, |l| l.contains("TX-packets"))?)?;
-        Ok(Counters { rx, tx, dropped: rx_dropped + tx_dropped })
+        Ok(Counters { rx, tx, dropped: rx_dropped + tx_dropped, ..Counters::default() })
     }
 
     fn conns(&mut self) -> Result<u64, Failure> {

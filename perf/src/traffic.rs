@@ -95,6 +95,12 @@ impl Traffic {
         Self { conns }
     }
 
+    /// The first and the second half of the conns, each numbered from 0.
+    pub(crate) fn halves(&self) -> [Traffic; 2] {
+        let (first, second) = self.conns.split_at(self.conns.len() / 2);
+        [first, second].map(|conns| Traffic { conns: conns.to_vec() })
+    }
+
     /// Number of conns.
     pub(crate) fn len(&self) -> usize {
         self.conns.len()
@@ -110,6 +116,12 @@ impl Traffic {
         let frames = self.conns.iter().zip(0..);
         let frames = frames.map(|(&ends, n)| frame(LAN_MAC, LAN_NEXT_HOP_MAC, ends, n));
         write_capture(path, frames)
+    }
+
+    /// Writes the frames that clients send, all conns again and again.
+    pub(crate) fn write_repeated(&self, path: &Path, times: usize) -> io::Result<()> {
+        let again = (0..times).flat_map(|_| self.conns.iter().zip(0..));
+        write_capture(path, again.map(|(&ends, n)| frame(LAN_MAC, LAN_NEXT_HOP_MAC, ends, n)))
     }
 
     /// Writes the servers' replies. `translated` is the address that servers see instead of the
@@ -193,6 +205,11 @@ fn sum(bytes: &[u8], start: u32) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
+}
+
+/// Writes a capture without frames.
+pub(crate) fn write_nothing(path: &Path) -> io::Result<()> {
+    write_capture(path, std::iter::empty())
 }
 
 /// Writes a classic capture file: microseconds, Ethernet, all times zero.

@@ -39,7 +39,7 @@ use super::tuple::{KeyV4, Tuple};
 pub use crate::arch::Line;
 use crate::arch::sync::AtomicU64;
 use crate::arch::sync::Ordering::{Relaxed, Release};
-use crate::arch::{OutOfMemory, prefetch_write};
+use crate::arch::{OutOfMemory, prefetch_read, prefetch_write};
 use crate::time::Tick;
 use crate::wire::address::Address;
 
@@ -175,17 +175,23 @@ impl Records {
         }
     }
 
-    /// Brings in the lines that an established packet will write: line 0, the tracker's line if
-    /// `tracker`, and an IPv6 record's addresses.
+    /// Brings in what an established packet needs: line 0, the tracker's line if `tracker`, and an
+    /// IPv6 record's addresses. `shared` says that another lcore has just met the conn.
+    ///
+    /// Line 0 is read by every lcore that meets the conn and written by its owner about once per
+    /// tick, the tracker's line by each packet: fetched for writing by those who only look at them,
+    /// they would move with each packet. A line that nobody else reads comes writable anyway.
     #[inline]
-    pub fn prefetch(&self, number: ConnRef, tracker: bool) -> Option<Conn<'_>> {
+    pub fn prefetch(&self, number: ConnRef, tracker: bool, shared: bool) -> Option<Conn<'_>> {
         let conn = self.get(number)?;
-        prefetch_write(&conn.lines[0]);
-        if tracker {
-            prefetch_write(&conn.lines[1]);
+        prefetch_read(&conn.lines[0]);
+        match (tracker, shared) {
+            (true, true) => prefetch_write(&conn.lines[1]),
+            (true, false) => prefetch_read(&conn.lines[1]),
+            (false, _) => {}
         }
         if let Some(addresses) = conn.addresses {
-            prefetch_write(addresses);
+            prefetch_read(addresses);
         }
         Some(conn)
     }

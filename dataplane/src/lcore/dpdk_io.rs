@@ -6,7 +6,7 @@
 use dpdk_bindings::{Burst as Mbufs, Checksum, Mbuf, Mempool, RxQueue, TxQueue};
 
 use super::io::BurstIo;
-use crate::arch::prefetch_read;
+use crate::arch::{prefetch_read, prefetch_write};
 use crate::pipeline::frame::{Burst, Frame, FramePool};
 use crate::rules::facts::PortId;
 
@@ -49,6 +49,11 @@ impl Frame for Mbuf {
         if let Some(first) = Mbuf::head(self).first() {
             prefetch_read(first);
         }
+    }
+
+    #[inline]
+    fn prefetch_description(&self) {
+        prefetch_write(self.description());
     }
 
     #[inline]

@@ -6,7 +6,8 @@
 //! Frames still in a ring when both ends are gone are freed.
 
 use arrayvec::ArrayVec;
-use rtrb::{Consumer, Producer, PushError, RingBuffer};
+use rtrb::chunks::ChunkError;
+use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::pipeline::frame::BURST_MAX;
 use crate::pipeline::handoff::Handed;
@@ -47,12 +48,20 @@ impl<F> Rings<F> {
         self.from.len()
     }
 
-    /// Hands a frame to another lcore; gives it back if there is no room.
+    /// Hands frames to another lcore, from the front; those that find no room stay. The reader sees
+    /// them all at once: the line that tells it moves once per burst, not per frame.
     #[inline]
-    pub fn give(&mut self, lcore: u8, handed: Handed<F>) -> Result<(), Handed<F>> {
-        match self.to.get_mut(lcore as usize) {
-            Some(Some(ring)) => ring.push(handed).map_err(|PushError::Full(handed)| handed),
-            _ => Err(handed),
+    pub fn give<const N: usize>(&mut self, lcore: u8, handed: &mut ArrayVec<Handed<F>, N>) {
+        let Some(Some(ring)) = self.to.get_mut(lcore as usize) else { return };
+        let room = match ring.write_chunk_uninit(handed.len()) {
+            Ok(chunk) => {
+                chunk.fill_from_iter(handed.drain(..));
+                return;
+            }
+            Err(ChunkError::TooFewSlots(room)) => room,
+        };
+        if let Ok(chunk) = ring.write_chunk_uninit(room) {
+            chunk.fill_from_iter(handed.drain(..room));
         }
     }
 
@@ -80,13 +89,19 @@ mod tests {
     #[test]
     fn each_pair_has_its_own_order_and_its_own_bound() {
         let mut rings = mesh::<u32>(3);
-        for n in 0..RING_MAX as u32 {
-            rings[0].give(2, handed(n)).unwrap();
+        let mut give = |from: usize, to: u8, frames: std::ops::Range<u32>| -> Vec<u32> {
+            let mut burst: ArrayVec<_, 100> = frames.map(handed).collect();
+            rings[from].give(to, &mut burst);
+            burst.into_iter().map(|h| h.frame).collect()
+        };
+        for n in (0..RING_MAX as u32 - 48).step_by(100) {
+            assert!(give(0, 2, n..n + 100).is_empty());
         }
-        assert_eq!(rings[0].give(2, handed(7)).unwrap_err().frame, 7, "full");
-        rings[1].give(2, handed(1 << 20)).unwrap();
-        assert!(rings[0].give(0, handed(8)).is_err(), "nobody hands to itself");
-        assert!(rings[0].give(9, handed(8)).is_err(), "no such lcore");
+        assert_eq!(give(0, 2, 2000..2100), (2048..2100).collect::<Vec<_>>(), "room for 48");
+        assert_eq!(give(0, 2, 7..8), [7], "full");
+        assert!(give(1, 2, 1 << 20..(1 << 20) + 1).is_empty());
+        assert_eq!(give(0, 0, 8..9), [8], "nobody hands to itself");
+        assert_eq!(give(0, 9, 8..9), [8], "no such lcore");
         let mut seen = Vec::new();
         let mut burst = ArrayVec::new();
         loop {
@@ -108,7 +123,7 @@ mod tests {
         let frame = std::sync::Arc::new(());
         let (port, stage) = (PortId(0), Stage::Arrived);
         let handed = Handed { frame: frame.clone(), port, stage, hops: 1, mark: 0 };
-        rings[0].give(1, handed).unwrap();
+        rings[0].give(1, &mut ArrayVec::from([handed]));
         drop(rings);
         assert_eq!(std::sync::Arc::strong_count(&frame), 1);
     }

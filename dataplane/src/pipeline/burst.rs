@@ -404,7 +404,7 @@ impl Scratch {
                 Kind::Other | Kind::Refused(_) => continue,
             };
             if let Some(number) = at.table.index.candidate(self.hashes[i]) {
-                *candidate = at.table.records.prefetch(number, tcp);
+                *candidate = at.table.records.prefetch(number, tcp, at.hops > 0);
             }
         }
     }

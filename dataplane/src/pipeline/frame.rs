@@ -38,6 +38,9 @@ pub trait Frame: Sized {
     /// Asks for the head's first line to be brought into the cache.
     fn prefetch(&self);
 
+    /// Asks for what [`Frame::prefetch`] itself has to read, where that is apart from the value.
+    fn prefetch_description(&self) {}
+
     /// True if the device has found the TCP or UDP checksum right when the frame came in. A frame
     /// of which it found the contrary, or nothing, is looked at here.
     fn is_verified(&self) -> bool {

@@ -47,7 +47,7 @@ pub struct Handed<F> {
 }
 
 /// What one burst leaves for one other lcore.
-pub(crate) type Outbound<F> = ArrayVec<Handed<F>, OUTPUT_MAX>;
+pub type Outbound<F> = ArrayVec<Handed<F>, OUTPUT_MAX>;
 
 impl<P: FramePool> Pipeline<P> {
     /// Leaves a frame for another lcore.
@@ -65,23 +65,22 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// Gives each frame that is to be handed over to `give(lcore, frame)`, which returns it if
-    /// there is no room; it is dropped then.
-    pub fn flush_outbound(
-        &mut self,
-        mut give: impl FnMut(u8, Handed<P::Frame>) -> Result<(), Handed<P::Frame>>,
-    ) {
+    /// Lets `give(lcore, frames)` take what is to be handed over from the front; what it leaves has
+    /// found no room and is dropped.
+    pub fn flush_outbound(&mut self, mut give: impl FnMut(u8, &mut Outbound<P::Frame>)) {
         if self.place.is_alone() {
             return;
         }
         let Pipeline { outbound, links, .. } = self;
         for (lcore, outbound) in outbound.iter_mut().enumerate() {
+            if outbound.is_empty() {
+                continue;
+            }
+            give(lcore as u8, outbound);
             for handed in outbound.drain(..) {
-                if let Err(handed) = give(lcore as u8, handed) {
-                    links.counters.handed_over.sub(1);
-                    links.counters.count_drop(DropReason::Handoff);
-                    drop(handed.frame);
-                }
+                links.counters.handed_over.sub(1);
+                links.counters.count_drop(DropReason::Handoff);
+                drop(handed.frame);
             }
         }
     }
@@ -103,7 +102,9 @@ impl<P: FramePool> Pipeline<P> {
         now: Now,
     ) {
         self.links.counters.taken_over.add(handed.len() as u64);
-        // Their first lines lie in the cache of the lcore that received them.
+        // They lie in the cache of the lcore that received them: first what says where their bytes
+        // are, then the bytes.
+        handed.iter().for_each(|handed| handed.frame.prefetch_description());
         handed.iter().for_each(|handed| handed.frame.prefetch());
         let mut burst = Burst::new();
         let mut of: Option<Arrival> = None;

@@ -1,0 +1,310 @@
+//! `perf workers`: what two workers are worth, and what handing every packet over costs.
+//!
+//! Windows of all rows are interleaved like those of `perf compare`; a ratio is taken between two
+//! windows of the same round.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::compare::out_directory;
+use crate::crew::{self, CrewWindow};
+use crate::machine::{self, Hugepages};
+use crate::measure::Length;
+use crate::process::{Failure, catch_signals};
+use crate::program::{Plan, Program, Sink, Workload};
+use crate::report::Spread;
+use crate::rig::{Captures, Rig};
+
+/// What to measure with one and two workers.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Rounds; a ratio is taken inside each.
+    #[arg(long, default_value_t = 9)]
+    pairs: usize,
+    /// Seconds of each window.
+    #[arg(long, default_value_t = 3.0)]
+    secs: f64,
+    /// Rigs (default: all).
+    #[arg(long, value_delimiter = ',')]
+    rigs: Vec<Rig>,
+    /// Workloads (default: all that a rig can do).
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<Workload>,
+    /// Numbers of conns.
+    #[arg(long, value_delimiter = ',', default_value = "1024,32768")]
+    conns: Vec<usize>,
+    /// Seed of the conns.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Tries after a dirty window.
+    #[arg(long, default_value_t = 2)]
+    retries: u32,
+    /// The gateway's binary.
+    #[arg(long, default_value = "target/release/sluicegate")]
+    sluicegate: PathBuf,
+    /// Another binary of the gateway, measured beside it on one worker instead of all rigs.
+    #[arg(long, value_name = "PATH")]
+    against: Option<PathBuf>,
+}
+
+/// What is measured once per round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    conns: usize,
+    program: Program,
+    workload: Workload,
+    rig: Rig,
+    /// The other binary.
+    other: bool,
+}
+
+impl Row {
+    /// The row that this one is compared with.
+    fn base(self) -> Option<Row> {
+        if self.other {
+            return None;
+        }
+        match self.rig.base() {
+            Some(rig) => Some(Row { rig, ..self }),
+            None => Some(Row { other: true, ..self }),
+        }
+    }
+
+    fn name(self) -> String {
+        let work = match self.program {
+            Program::Testpmd => "floor: testpmd macswap".to_owned(),
+            _ => self.workload.to_string(),
+        };
+        let other = if self.other { " (other binary)" } else { "" };
+        format!("{} | {work} | {}{other}", self.conns, self.rig)
+    }
+}
+
+impl Options {
+    fn rows(&self) -> Vec<Row> {
+        let all = |given: &[Rig]| match (given.is_empty(), self.against.is_some()) {
+            (false, _) => given.to_vec(),
+            (true, true) => vec![Rig::One],
+            (true, false) => Rig::value_variants().to_vec(),
+        };
+        let mut rows = Vec::new();
+        for &conns in &self.conns {
+            let row = |program, workload, rig| Row { conns, program, workload, rig, other: false };
+            for rig in all(&self.rigs) {
+                if rig.suits(Program::Testpmd, Workload::Forward) && self.against.is_none() {
+                    rows.push(row(Program::Testpmd, Workload::Forward, rig));
+                }
+            }
+            for &workload in Workload::value_variants() {
+                let wanted = self.rows.is_empty() || self.rows.contains(&workload);
+                for rig in all(&self.rigs) {
+                    if !wanted || !rig.suits(Program::Sluicegate, workload) {
+                        continue;
+                    }
+                    let row = row(Program::Sluicegate, workload, rig);
+                    rows.extend(self.against.is_some().then_some(Row { other: true, ..row }));
+                    rows.push(row);
+                }
+            }
+        }
+        rows
+    }
+
+    fn length(&self) -> Length {
+        let window = Duration::from_secs_f64(self.secs);
+        Length { window, warm_up: Duration::from_secs(1), retries: self.retries }
+    }
+
+    fn binary(&self, row: Row) -> &Path {
+        match &self.against {
+            Some(other) if row.other => other,
+            _ => &self.sluicegate,
+        }
+    }
+}
+
+/// Measures, prints the report and writes it to perf/out/workers.md.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    machine::check()?;
+    for binary in std::iter::once(&options.sluicegate).chain(&options.against) {
+        if !binary.exists() {
+            let (what, cure) = (binary.display().to_string(), "cargo build --release".to_owned());
+            return Err(Failure::Missing { what, cure });
+        }
+    }
+    catch_signals()?;
+    machine::stay_on_control_cpu()?;
+    let out = out_directory()?;
+    let _hugepages = Hugepages::reserve()?;
+    let mut report = preface(options);
+    let captures = options.conns.iter().map(|&conns| Captures::write(conns, options.seed, &out));
+    let captures = captures.collect::<Result<Vec<_>, _>>()?;
+    let windows = measure_all(options, &captures, &out)?;
+    report += &table(&options.rows(), &windows);
+    println!("{report}");
+    let file = out.join("workers.md");
+    fs::write(&file, report).map_err(Failure::io(file.display()))
+}
+
+fn preface(options: &Options) -> String {
+    let mut text = format!(
+        "# One worker and two\n\n{}- {} interleaved pairs of {} s, seed {}, 60-byte UDP frames, \
+         burst 32; the first worker on a CPU of its own, the second shares its CPU with the \
+         control core: indicative\n",
+        machine::environment(Some(&options.sluicegate)),
+        options.pairs,
+        options.secs,
+        options.seed,
+    );
+    if let Some(other) = &options.against {
+        let _ = writeln!(text, "- other binary: {}", other.display());
+    }
+    text + "\n"
+}
+
+type Windows = BTreeMap<Row, BTreeMap<usize, CrewWindow>>;
+
+fn measure_all(options: &Options, all: &[Captures], out: &Path) -> Result<Windows, Failure> {
+    let tsc_hz = machine::tsc_hz()?;
+    let mut windows = Windows::new();
+    for round in 0..options.pairs {
+        let mut order = options.rows();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for row in order {
+            let Some(captures) = all.iter().find(|c| c.conns() == row.conns) else { continue };
+            let plan = plan(row, captures, out, options);
+            fs::create_dir_all(&plan.scratch).map_err(Failure::io(plan.scratch.display()))?;
+            let window = crew::measure(row.program, &plan, row.rig.way(), options.length(), tsc_hz);
+            let window = window?;
+            eprintln!("pair {}: {}", round + 1, progress(row, &window));
+            windows.entry(row).or_default().insert(round, window);
+        }
+    }
+    Ok(windows)
+}
+
+fn plan<'a>(row: Row, captures: &Captures, out: &'a Path, options: &'a Options) -> Plan<'a> {
+    let directory = if row.program == Program::Testpmd { "testpmd" } else { "sluicegate" };
+    Plan {
+        workload: row.workload,
+        conns: row.conns,
+        // The wires have the captures.
+        originals: out,
+        replies: out,
+        sink: Sink::Nowhere,
+        scratch: out.join(directory),
+        sluicegate: options.binary(row),
+        wires: Some(row.rig.wires(captures, row.workload)),
+        callgrind: None,
+    }
+}
+
+fn progress(row: Row, window: &CrewWindow) -> String {
+    let mut text = format!("{}: {:.2} Mpps", row.name().replace(" | ", " "), window.mpps);
+    for m in &window.members {
+        let percent = m.share * 100.0;
+        let _ = write!(text, ", CPU {}: {:.0} cycles, {percent:.0} % of it", m.cpu, m.cycles);
+    }
+    text + if window.clean() { "" } else { " (dirty)" }
+}
+
+/// The table as markdown.
+fn table(rows: &[Row], windows: &Windows) -> String {
+    let mut text =
+        "| conns | work | rig | Mpps in | Mpps out | ÷ base | cycles/packet | by CPU time | ÷ base \
+         | each worker | CPU shares | handed over % | no room % | clean |\n\
+         |--:|---|---|--:|--:|--:|--:|--:|--:|---|---|--:|--:|--:|\n"
+            .to_owned();
+    for row in rows {
+        let Some(own) = windows.get(row) else { continue };
+        let base = row.base().and_then(|base| windows.get(&base));
+        write_row(&mut text, &row.name(), &used(own), base.map(used).unwrap_or_default());
+        let clean = own.values().filter(|w| w.clean()).count();
+        let _ = writeln!(text, " {clean}/{} |", own.len());
+    }
+    text
+}
+
+/// The windows of a row that count: the clean ones, or all where none is clean.
+fn used(windows: &BTreeMap<usize, CrewWindow>) -> BTreeMap<usize, &CrewWindow> {
+    let any = windows.values().any(CrewWindow::clean);
+    windows.iter().filter(|(_, w)| !any || w.clean()).map(|(&round, w)| (round, w)).collect()
+}
+
+fn write_row(
+    text: &mut String,
+    name: &str,
+    own: &BTreeMap<usize, &CrewWindow>,
+    base: BTreeMap<usize, &CrewWindow>,
+) {
+    let show = |figure: &dyn Fn(&CrewWindow) -> f64, digits| {
+        Spread::show(Spread::of(own.values().map(|w| figure(w))), digits)
+    };
+    let ratio = |figure: fn(&CrewWindow) -> f64| {
+        let pairs = own.iter().filter_map(|(round, w)| Some((w, base.get(round)?)));
+        Spread::show(Spread::of(pairs.map(|(w, base)| figure(w) / figure(base))), 2)
+    };
+    let members = own.values().next().map_or(0, |w| w.members.len());
+    let each = |figure: fn(&crew::Member) -> f64| {
+        let of = |i: usize| show(&|w: &CrewWindow| w.members.get(i).map_or(0.0, figure), 0);
+        (0..members).map(of).collect::<Vec<_>>().join(" + ")
+    };
+    let _ = write!(
+        text,
+        "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        show(&|w| w.offered, 2),
+        show(&|w| w.mpps, 2),
+        ratio(|w| w.mpps),
+        show(&|w| w.wall_cycles, 0),
+        show(&CrewWindow::cpu_cycles, 0),
+        ratio(CrewWindow::cpu_cycles),
+        each(|m| m.cycles),
+        each(|m| m.share * 100.0),
+        show(&|w| w.handed * 100.0, 1),
+        show(&|w| w.no_room * 100.0, 1),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(mpps: f64) -> CrewWindow {
+        CrewWindow {
+            offered: mpps,
+            mpps,
+            wall_cycles: 2600.0 / mpps,
+            handed: 1.0,
+            no_room: 0.0,
+            members: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_rig_is_divided_by_its_base_in_the_same_round() {
+        let row = |rig| Row {
+            conns: 8,
+            program: Program::Sluicegate,
+            workload: Workload::SnatBoth,
+            rig,
+            other: false,
+        };
+        let (direct, over) = (row(Rig::DirectBoth), row(Rig::Crossed));
+        let mut windows = Windows::new();
+        windows.insert(direct, [(0, window(10.0)), (1, window(40.0))].into());
+        windows.insert(over, [(0, window(6.0)), (1, window(20.0))].into());
+        let table = table(&[direct, over], &windows);
+        let line = table.lines().last().unwrap();
+        assert!(line.contains("| 13.00 (6.00–20.00) | 0.55 (0.50–0.60) |"), "{line}");
+        assert!(line.ends_with(" 2/2 |"), "{line}");
+        let base = table.lines().nth(2).unwrap();
+        assert!(base.contains("| 25.00 (10.00–40.00) | – |"), "{base}");
+    }
+}
