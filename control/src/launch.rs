@@ -17,11 +17,12 @@ use dataplane::pipeline::steering::{Fields, Functions, SYMMETRIC_KEY, Steering};
 use dataplane::rules::facts::PortId;
 pub use dpdk_bindings::LcoreHandle;
 use dpdk_bindings::{
-    BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreError, LcoreId, Mempool,
-    Offloads, PoolError, Port, PortConfig, PortError, PortInfo, RxQueue, TxQueue,
+    BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreError, LcoreId, Link,
+    Mempool, Offloads, PoolError, Port, PortConfig, PortError, PortInfo, RxQueue, TxQueue,
 };
 
 use crate::config::{self, Config, Hugepages, sizes};
+use crate::tools::stats::{Wire, WireLink};
 
 /// Room for a frame in one mbuf behind DPDK's headroom; longer frames are chains.
 const DATA_ROOM: u16 = 2048 + dpdk_bindings::HEADROOM;
@@ -159,10 +160,16 @@ impl fmt::Display for Reason {
     }
 }
 
-/// DPDK with all ports up and nothing polling them yet.
+/// DPDK started, with all ports up and nothing polling them yet.
 pub struct Launched {
     eal: Eal,
-    ports: Vec<Port>,
+    /// The ports and their queues.
+    pub ports: Ports,
+}
+
+/// All ports up, the configured ones first, and their queues shared out.
+pub struct Ports {
+    up: Vec<Port>,
     pool: Mempool,
     /// MAC addresses by port number.
     pub macs: Vec<[u8; 6]>,
@@ -191,13 +198,17 @@ pub fn launch(config: &Config) -> Result<Launched, LaunchError> {
 fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Launched, LaunchError> {
     let failed = |error| LaunchError::Eal { error, reason: Reason::of(log) };
     let eal = Eal::init(args).map_err(failed)?;
+    Ok(Launched { eal, ports: bring_up(config, log)? })
+}
+
+fn bring_up(config: &Config, log: Option<&HeldLog>) -> Result<Ports, LaunchError> {
     let workers = config.eal.worker_cores.len() as u16;
     let queues: Vec<Queues> = config.ports.iter().map(|port| queues_of(port, workers)).collect();
     let mbufs = config.eal.mbufs.unwrap_or_else(|| mbufs_needed(config, &queues));
     let memory_mb = config.eal.memory_mb;
     let pool = Mempool::create("sluicegate", mbufs, POOL_CACHE, DATA_ROOM, None)
         .map_err(|error| LaunchError::Pool { error, memory_mb })?;
-    let (mut ports, mut macs) = (Vec::new(), Vec::new());
+    let (mut all, mut macs) = (Vec::new(), Vec::new());
     let mut wires = Wires::default();
     for (port, queues) in config.ports.iter().zip(queues) {
         let settings = PortConfig {
@@ -227,7 +238,7 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
         let mac = port.mac.or_else(|| up.mac());
         macs.push(mac.ok_or_else(|| LaunchError::NoMac(port.name.clone()))?);
         wires.push(queues, rx, tx, steering_of(&up, &port.name));
-        ports.push(up);
+        all.push(up);
     }
     // Behind all ports and in their order, as the snapshot numbers them.
     for ((port, mac), (device, name)) in tapped(config, &macs).zip(tap_devices(config)) {
@@ -236,10 +247,10 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
             |error| LaunchError::Port { name: name.to_owned(), error, reason: Reason::of(log) };
         let (up, rx, tx) = Port::configure(&device, &settings, &pool).map_err(failed)?;
         wires.push(Queues { rx: 1, tx: 1 }, rx, tx, None);
-        ports.push(up);
+        all.push(up);
     }
     let (layout, io) = wires.share_out(workers as u8, &pool);
-    Ok(Launched { eal, ports, pool, macs, layout, io })
+    Ok(Ports { up: all, pool, macs, layout, io })
 }
 
 /// What devices are to do for us. Frames of several segments are sent as they are only where frames
@@ -371,6 +382,50 @@ fn tap_devices(config: &Config) -> impl Iterator<Item = (String, &str)> {
     free.zip(config.ports.iter().filter_map(|p| p.host_tap.as_deref()))
 }
 
+impl Ports {
+    /// Makes the mempool and brings up every port of a configuration, on the EAL that runs. Each
+    /// worker gets its queues.
+    ///
+    /// # Errors
+    /// See [`LaunchError`]; ports that came up are closed.
+    pub fn bring_up(config: &Config) -> Result<Ports, LaunchError> {
+        bring_up(config, None)
+    }
+
+    /// The ports by number; host taps come behind the configured ones.
+    pub fn all(&self) -> &[Port] {
+        &self.up
+    }
+
+    /// Mbufs in the pool: (free, all).
+    pub fn pool(&self) -> (u32, u32) {
+        (self.pool.avail(), self.pool.size())
+    }
+
+    /// What the drivers of the configured ports tell of their wires and of frames lost on them.
+    pub fn wires(&self, config: &Config) -> Vec<Wire> {
+        self.up.iter().zip(&config.ports).map(|(port, named)| wire(port, &named.device)).collect()
+    }
+}
+
+fn wire(port: &Port, device: &str) -> Wire {
+    let lost = port.stats().unwrap_or_default();
+    // The kernel's end of a net_tap may be in another network namespace, where DPDK does not see it.
+    let link = if device.starts_with("net_tap") { None } else { port.link() };
+    let known = |link: Link| WireLink {
+        up: link.up,
+        // Drivers say 0 where there is no link.
+        speed_mbps: link.speed_mbps.filter(|&speed| link.up && speed > 0),
+        full_duplex: link.full_duplex,
+    };
+    Wire {
+        link: link.map(known),
+        rx_missed: lost.imissed,
+        rx_errors: lost.ierrors,
+        rx_no_mbuf: lost.rx_nombuf,
+    }
+}
+
 impl Launched {
     /// Runs `job` on the lcore of worker `number`.
     ///
@@ -383,33 +438,11 @@ impl Launched {
         self.eal.launch(LcoreId(number as u32 + 1), job).map_err(LaunchError::Lcore)
     }
 
-    /// Mbufs in the pool: (free, all).
-    pub fn pool(&self) -> (u32, u32) {
-        (self.pool.avail(), self.pool.size())
-    }
-
-    /// Whether the wires of the configured ports are up; `None` where that cannot be seen: the
-    /// kernel's end of a `net_tap` may be in another network namespace.
-    pub fn links(&self, config: &Config) -> Vec<Option<bool>> {
-        let link = |(port, named): (&Port, &config::Port)| {
-            let blind = named.device.starts_with("net_tap");
-            if blind { None } else { port.link().map(|link| link.up) }
-        };
-        self.ports.iter().zip(&config.ports).map(link).collect()
-    }
-
-    /// Frames that the drivers lost before anybody saw them, by port: (missed, errors, no mbuf).
-    pub fn driver_losses(&self) -> Vec<(u64, u64, u64)> {
-        let losses =
-            |port: &Port| port.stats().map_or((0, 0, 0), |s| (s.imissed, s.ierrors, s.rx_nombuf));
-        self.ports.iter().map(losses).collect()
-    }
-
     /// Stops the ports and EAL and removes what EAL leaves behind. Every mbuf has to be back in
     /// the pool by then: the workers have ended. Those that are not are reported as an error.
     pub fn shut_down(self) {
-        let Launched { eal, ports, pool, io, .. } = self;
-        drop((ports, io));
+        let Launched { eal, ports: Ports { up, pool, io, .. } } = self;
+        drop((up, io));
         let (free, all) = (pool.avail(), pool.size());
         if free != all {
             log::error!("{} of {all} packet buffers did not come back", all - free);

@@ -10,6 +10,7 @@
 //! | `mod` | the parts and how they are made |
 //! | `mail` | messages from the lcores; questions to them |
 //! | `policy` | publishing rules, routes and knobs; rule counters across snapshots |
+//! | `wires` | links that go down and come up |
 //! | `host` | what the kernel learns on the host taps |
 //! | `upkeep` | expiry sweep, neighbour timers, memory ahead of demand |
 //! | `serve` | what the tools need: listings, deletes, sysctls, statistics |
@@ -21,6 +22,7 @@ mod mail;
 mod policy;
 mod serve;
 mod upkeep;
+mod wires;
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,6 +47,7 @@ use crate::config::Config;
 use crate::publish::{self, Learnt, PublishError, Rulesets};
 use crate::socket::Reply;
 use crate::tools::conntrack::Subscription;
+use crate::tools::stats::Wire;
 use crate::watchdog::{Stalls, Watched, Who};
 
 pub use commands::Served;
@@ -136,6 +139,8 @@ pub struct ControlCore {
     subscriptions: Vec<(Box<Subscription>, Reply)>,
     upkeep: upkeep::Upkeep,
     host: Option<host::HostSide>,
+    /// By port number, as the drivers last told.
+    wires: Vec<Wire>,
     /// In the snapshot in force.
     learnt: Learnt,
     clock: Box<dyn Fn() -> Now>,
@@ -202,6 +207,7 @@ impl ControlCore {
             subscriptions: Vec::new(),
             upkeep: upkeep::Upkeep::default(),
             host: None,
+            wires: Vec::new(),
             learnt,
             clock,
             pause: Box::new(|| {
