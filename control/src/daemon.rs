@@ -163,10 +163,7 @@ fn work(
 }
 
 /// Gives the control core its host taps, if there are any.
-fn attach_host(
-    core: &mut ControlCore,
-    macs: &[[u8; 6]],
-) -> Result<(), Box<dyn std::error::Error>> {
+fn attach_host(core: &mut ControlCore, macs: &[[u8; 6]]) -> Result<(), Box<dyn std::error::Error>> {
     let taps = publish::taps(core.config(), macs);
     if !taps.is_empty() {
         core.attach_host(Host::open(taps)?)?;

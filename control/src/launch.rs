@@ -17,8 +17,8 @@ use dataplane::pipeline::steering::{Fields, Functions, SYMMETRIC_KEY, Steering};
 use dataplane::rules::facts::PortId;
 pub use dpdk_bindings::LcoreHandle;
 use dpdk_bindings::{
-    BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreError, LcoreId, Link,
-    Mempool, Offloads, PoolError, Port, PortConfig, PortError, PortInfo, RxQueue, TxQueue,
+    BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreError, LcoreId, Link, Mempool,
+    Offloads, PoolError, Port, PortConfig, PortError, PortInfo, RxQueue, TxQueue,
 };
 
 use crate::config::{self, Config, Hugepages, sizes};
