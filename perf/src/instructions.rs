@@ -71,7 +71,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let out = out_directory()?;
     let mut report = format!(
         "# Instructions per packet\n\n- {}, {} conns, each {} and {} times, 60-byte UDP frames, \
-         burst 32, one worker, no hugepages\n\n| binary | all | the gateway's own |\n|---|--:|--:|\n",
+         burst 32, one worker, no hugepages\n\n| binary | all | the gateway's own |\n\
+         |---|--:|--:|\n",
         options.row, options.conns, TIMES[0], TIMES[1]
     );
     let mut slopes = Vec::new();
@@ -190,8 +191,8 @@ fn costs(text: &str) -> Costs {
     costs
 }
 
-/// Instructions per packet of the worker's thread: the one that is busiest with the packet path. The
-/// control core's sweeps can be more than all that, as time passes slowly under callgrind.
+/// Instructions per packet of the worker's thread: the one that is busiest with the packet path.
+/// The control core's sweeps can be more than all that, as time passes slowly under callgrind.
 fn slope(
     short: &BTreeMap<String, Costs>,
     long: &BTreeMap<String, Costs>,
