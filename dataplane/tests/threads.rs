@@ -196,10 +196,7 @@ impl Control {
             while let Some(message) = end.receive() {
                 let report = matches!(
                     message,
-                    FromLcore::TableFull
-                        | FromLcore::Event(_)
-                        | FromLcore::Log(_)
-                        | FromLcore::Evict(_)
+                    FromLcore::TableFull | FromLcore::Event(_) | FromLcore::Log(_)
                 );
                 self.open -= !report as usize;
             }

@@ -69,10 +69,7 @@ pub const SPREADS: [Spread; 3] = [
         name: "sluicegate replay, three workers and single queues",
         workers: 3,
         queues: 1,
-        differs: &[(
-            "port-out-of-time-wait",
-            "the port at once: another worker owns the conn in TIME_WAIT and ends it for the next SYN",
-        )],
+        differs: &[],
     },
     // As a NIC spreads: both directions of a conn at one worker, until NAT makes them two.
     Spread {

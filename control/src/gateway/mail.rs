@@ -62,13 +62,6 @@ impl ControlCore {
                 }
             }
             FromLcore::Folded => self.lcores[from].folding -= 1,
-            FromLcore::Evict(id) => {
-                let conn = self.shared.records.get(id.conn);
-                if let Some(owner) = conn.map(|c| usize::from(c.owner())) {
-                    // A full mailbox costs the next SYN another second.
-                    let _ = self.try_send(owner, ToLcore::Evict(id));
-                }
-            }
             FromLcore::Event(event) => {
                 for (subscription, reply) in &mut self.subscriptions {
                     if let Some(text) = subscription.text(&event) {

@@ -434,6 +434,17 @@ impl Store {
     /// (`__nf_conntrack_confirm`). Expired conns are no clash. After a refusal the conn is still
     /// unconfirmed and has to be released.
     pub fn confirm(&mut self, number: ConnRef, deadline: Tick, now: Tick) -> Result<(), Refused> {
+        self.confirm_over(number, None, deadline, now)
+    }
+
+    /// The same; `over`, which its owner is about to delete, is no clash either.
+    pub fn confirm_over(
+        &mut self,
+        number: ConnRef,
+        over: Option<ConnRef>,
+        deadline: Tick,
+        now: Tick,
+    ) -> Result<(), Refused> {
         let shared = &*self.shared;
         let Some(conn) = self.owned(number, false) else {
             debug_assert!(false, "confirm of a conn that is not this lcore's unconfirmed one");
@@ -453,7 +464,7 @@ impl Store {
         let due = Due::of(deadline, now);
         shared.index.confirm_pair(orig, reply, number, due, |side, other| {
             let tuple = if side == Direction::Original { &tuples[0] } else { &tuples[1] };
-            shared.holds(other, tuple, conn.zone(side), now)
+            Some(other) != over && shared.holds(other, tuple, conn.zone(side), now)
         })?;
         if listed && shared.by_source.list(source, number) {
             conn.set_listed();

@@ -1,4 +1,5 @@
-//! The rings between lcores: one for each ordered pair, for frames that are handed over.
+//! The rings between lcores: one for each ordered pair, for frames that are handed over, and a
+//! small one beside it for conns that have to make room.
 //!
 //! A ring has one writer and one reader, and both are wait-free (`rtrb`): an lcore that loses its
 //! CPU in the middle of a push stops nobody else. Frames of one conn that come in at one lcore go
@@ -9,6 +10,7 @@ use arrayvec::ArrayVec;
 use rtrb::chunks::ChunkError;
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::conntrack::record::ConnId;
 use crate::pipeline::frame::BURST_MAX;
 use crate::pipeline::handoff::Handed;
 
@@ -16,27 +18,42 @@ use crate::pipeline::handoff::Handed;
 /// arrives at a few million packets per second while a sleeping worker wakes up.
 pub const RING_MAX: usize = 2048;
 
+/// Conns that one lcore can ask another to end before that looks.
+const EVICTIONS_MAX: usize = 64;
+
 /// One lcore's ends of the rings.
 #[derive(Debug)]
 pub struct Rings<F> {
     /// By lcore; `None` for itself.
     to: Vec<Option<Producer<Handed<F>>>>,
     from: Vec<Consumer<Handed<F>>>,
+    /// Conns of other lcores to be ended, and of this one.
+    evict: Vec<Option<Producer<ConnId>>>,
+    evicted: Vec<Consumer<ConnId>>,
 }
 
 /// All rings between `lcores` lcores, by lcore.
 pub fn mesh<F>(lcores: usize) -> Vec<Rings<F>> {
-    let empty = || Rings { to: Vec::with_capacity(lcores), from: Vec::new() };
+    let empty = || Rings {
+        to: Vec::with_capacity(lcores),
+        from: Vec::new(),
+        evict: Vec::with_capacity(lcores),
+        evicted: Vec::new(),
+    };
     let mut all: Vec<Rings<F>> = (0..lcores).map(|_| empty()).collect();
     for from in 0..lcores {
         for to in 0..lcores {
             if from == to {
                 all[from].to.push(None);
+                all[from].evict.push(None);
                 continue;
             }
             let (producer, consumer) = RingBuffer::new(RING_MAX);
             all[from].to.push(Some(producer));
             all[to].from.push(consumer);
+            let (producer, consumer) = RingBuffer::new(EVICTIONS_MAX);
+            all[from].evict.push(Some(producer));
+            all[to].evicted.push(consumer);
         }
     }
     all
@@ -63,6 +80,18 @@ impl<F> Rings<F> {
         if let Ok(chunk) = ring.write_chunk_uninit(room) {
             chunk.fill_from_iter(handed.drain(..room));
         }
+    }
+
+    /// Asks another lcore to end a conn; false if there is no room.
+    pub fn evict(&mut self, lcore: u8, id: ConnId) -> bool {
+        let ring = self.evict.get_mut(lcore as usize).and_then(Option::as_mut);
+        ring.is_some_and(|ring| ring.push(id).is_ok())
+    }
+
+    /// The next conn that the `sender`th other lcore wants to be ended.
+    #[inline]
+    pub fn evicted(&mut self, sender: usize) -> Option<ConnId> {
+        self.evicted.get_mut(sender)?.pop().ok()
     }
 
     /// Appends what the `sender`th other lcore has handed over, as far as there is room.

@@ -206,8 +206,6 @@ pub struct Heard {
     pub came: u64,
     /// Events of conns that went.
     pub went: u64,
-    /// Finished conns that another lcore asked to be rid of.
-    pub evictions: u32,
     /// Times that somebody called the table full.
     pub full: u64,
 }
@@ -509,7 +507,7 @@ impl Simulator {
     }
 
     fn order(&mut self, lcore: usize, order: ToLcore) {
-        let unanswered = matches!(order, ToLcore::Evict(_) | ToLcore::Transmit(..));
+        let unanswered = matches!(order, ToLcore::Transmit(..));
         if let Some(lcore) = self.lcores.get_mut(lcore) {
             self.awaited += !unanswered as usize;
             lcore.orders.push_back(order);
@@ -548,13 +546,6 @@ impl Simulator {
             },
             FromLcore::Log(_) => return,
             FromLcore::TableFull => return heard.full += 1,
-            FromLcore::Evict(id) => {
-                heard.evictions += 1;
-                if let Some(owner) = self.shared.records.get(id.conn).map(|c| c.owner()) {
-                    self.order(owner.into(), ToLcore::Evict(id));
-                }
-                return;
-            }
         }
         self.awaited -= 1;
     }

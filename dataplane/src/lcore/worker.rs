@@ -68,6 +68,13 @@ impl<Io: BurstIo> Worker<Io> {
     #[allow(clippy::result_large_err)]
     pub fn poll(&mut self, now: Now) -> usize {
         let mut done = 0;
+        // First: what took the place of such a conn may be answered already.
+        for sender in 0..self.rings.senders() {
+            while let Some(id) = self.rings.evicted(sender) {
+                done += 1;
+                self.pipeline.evict(id, now);
+            }
+        }
         for queue in 0..self.io.queues() {
             let mut burst = Burst::new();
             let port = self.io.receive(queue, &mut burst, self.burst_max);
@@ -106,6 +113,8 @@ impl<Io: BurstIo> Worker<Io> {
     /// Sends and hands over what the pipeline has left.
     fn flush(&mut self) {
         let Worker { io, pipeline, rings, .. } = self;
+        // Before the packets that need it: their answers must find it done.
+        pipeline.flush_evictions(|lcore, id| rings.evict(lcore, id));
         pipeline.flush(|port, burst| io.transmit(port, burst));
         pipeline.flush_outbound(|lcore, handed| rings.give(lcore, handed));
     }

@@ -88,7 +88,7 @@ impl<P: FramePool> Pipeline<P> {
             conn.set_deltas(deltas.l3, deltas.l4);
         }
         let deadline = at.now.tick.plus_secs(a.timeout_secs);
-        let done = match self.store.confirm(a.conn, deadline, at.now.tick) {
+        let done = match self.store.confirm_over(a.conn, a.instead_of, deadline, at.now.tick) {
             Ok(()) => {
                 t.attached = Attached::Conn(Attachment { fresh: false, ..a });
                 self.report(EventKind::New, a.conn, at);

@@ -10,6 +10,7 @@
 
 use arrayvec::ArrayVec;
 
+use crate::conntrack::record::ConnId;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
 use crate::pipeline::neighbours::OUTPUT_MAX;
@@ -45,6 +46,9 @@ pub struct Handed<F> {
     /// The mark that the raw table gave it.
     pub mark: u32,
 }
+
+/// Conns of other lcores that one burst can ask to be ended.
+pub(crate) const EVICTIONS_MAX: usize = 32;
 
 /// What one burst leaves for one other lcore.
 pub type Outbound<F> = ArrayVec<Handed<F>, OUTPUT_MAX>;
@@ -83,6 +87,22 @@ impl<P: FramePool> Pipeline<P> {
                 drop(handed.frame);
             }
         }
+    }
+
+    /// Lets `ask(lcore, conn)` ask other lcores to end conns of theirs; what finds no room waits.
+    pub fn flush_evictions(&mut self, mut ask: impl FnMut(u8, ConnId) -> bool) {
+        if !self.evictions.is_empty() {
+            self.evictions.retain(|(lcore, id)| !ask(*lcore, *id));
+        }
+    }
+
+    /// Another lcore has given the tuple of a finished TCP conn to a new one
+    /// (`nf_nat_used_tuple_harder`). It goes even if it has changed meanwhile: no two conns may
+    /// keep one tuple.
+    pub fn evict(&mut self, id: ConnId, now: Now) {
+        let Some(world) = self.world.take() else { return };
+        self.delete_if_same(id, world.at(now, 0));
+        self.world = Some(world);
     }
 
     /// Frees frames that other lcores have handed over to one that stops.

@@ -71,8 +71,6 @@ pub enum ToLcore {
     Delete(u32, Box<Vec<ConnId>>),
     /// List conns; comes back as [`FromLcore::Listed`] with the same number of the question.
     List(u32, Box<Slice>),
-    /// Delete this finished TCP conn: another lcore needs its tuple. Nothing comes back.
-    Evict(ConnId),
     /// Spread the sums of cached paths over the rule counters.
     Fold,
     /// Send this frame (ARP and neighbour solicitations).
@@ -98,6 +96,4 @@ pub enum FromLcore {
     Log(LogLine),
     /// The table is full.
     TableFull,
-    /// Another lcore, whose conn this is, may delete it if it is a finished TCP conn.
-    Evict(ConnId),
 }

@@ -55,8 +55,10 @@ pub(crate) mod vlan;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use crate::arch::sync::AtomicBool;
-use crate::conntrack::record::Conn;
+use crate::conntrack::record::{Conn, ConnId};
 use crate::conntrack::store::{Shared, Store};
 use crate::rules::facts::PortId;
 use crate::time::Now;
@@ -153,6 +155,8 @@ pub struct Pipeline<P: FramePool> {
     trunks: vlan::Trunks<P::Frame>,
     /// Frames for other lcores, by lcore.
     outbound: Box<[handoff::Outbound<P::Frame>]>,
+    /// Conns of other lcores whose tuples were given away, and their owners.
+    evictions: ArrayVec<(u8, ConnId), { handoff::EVICTIONS_MAX }>,
     random: Random,
     /// Taken out while a burst is under way.
     scratch: Option<Box<burst::Scratch>>,
@@ -193,6 +197,7 @@ impl<P: FramePool> Pipeline<P> {
             heard: 0,
             outputs,
             trunks,
+            evictions: ArrayVec::new(),
             outbound: (0..others).map(|_| handoff::Outbound::new()).collect(),
             place,
             random: Random(seed | 1),

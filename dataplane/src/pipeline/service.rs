@@ -12,7 +12,6 @@ use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::messages::{FromLcore, Slice, ToLcore};
 use crate::pipeline::snapshot::Snapshot;
-use crate::pipeline::translate::is_finished;
 use crate::pipeline::{At, Pipeline, World};
 use crate::rules::facts::PortId;
 use crate::time::Now;
@@ -50,7 +49,6 @@ impl<P: FramePool> Pipeline<P> {
                 self.list(&mut slice, at);
                 self.answer(FromLcore::Listed(question, slice));
             }
-            ToLcore::Evict(id) => self.evict(id, at),
             ToLcore::Transmit(port, bytes) => self.transmit_bytes(pool, port, &bytes),
         }
     }
@@ -95,20 +93,12 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    fn delete_if_same(&mut self, id: ConnId, at: At<'_>) -> bool {
+    pub(crate) fn delete_if_same(&mut self, id: ConnId, at: At<'_>) -> bool {
         let same = self.store.get(id).is_some();
         if same {
             self.delete_conn(id.conn, at);
         }
         same
-    }
-
-    /// Another lcore wants the tuple of a finished TCP conn (`nf_nat_used_tuple_harder`).
-    fn evict(&mut self, id: ConnId, at: At<'_>) {
-        let Some(conn) = self.store.get(id) else { return };
-        if is_finished(conn) {
-            self.delete_conn(id.conn, at);
-        }
     }
 
     fn list(&self, slice: &mut Slice, at: At<'_>) {

@@ -29,6 +29,8 @@ pub(crate) struct Attachment {
     pub error: bool,
     /// Something changed that listeners want to hear of.
     pub changed: bool,
+    /// The finished conn of another lcore whose tuple this unconfirmed one was given.
+    pub instead_of: Option<ConnRef>,
 }
 
 impl Attachment {
@@ -45,6 +47,7 @@ impl Attachment {
             delete: false,
             error: false,
             changed: false,
+            instead_of: None,
         }
     }
 }

@@ -5,17 +5,16 @@
 
 use core::ops::ControlFlow;
 
-use crate::conntrack::record::{Conn, ConnRef};
+use crate::conntrack::record::ConnRef;
 use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::store::Shared;
-use crate::conntrack::tcp::{TcpState, TcpTrack};
+use crate::conntrack::tcp::TcpTrack;
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::nat::range::{Manip, Range};
 use crate::nat::select::{self, Claims, Holder, Wanted};
 use crate::nat::{icmp, rewrite};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
-use crate::pipeline::messages::FromLcore;
 use crate::pipeline::place::Place;
 use crate::pipeline::route::Destination;
 use crate::pipeline::track::ZONE;
@@ -63,12 +62,6 @@ impl Claims for TuplesInUse<'_> {
             visit(&conn.reply()).is_break().then_some(())
         });
     }
-}
-
-/// True for a TCP conn that is over but for its last timeout (TIME_WAIT and behind).
-pub(crate) fn is_finished(conn: Conn<'_>) -> bool {
-    let state = || TcpTrack::state_of_word(conn.tracker_word(TcpTrack::STATE_WORD));
-    conn.proto() == proto::TCP && state() as u8 >= TcpState::TimeWait as u8
 }
 
 /// The status bits of one end: (translated, decided).
@@ -140,12 +133,15 @@ impl<P: FramePool> Pipeline<P> {
         let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
         self.links.counters.conntrack.found.add(selected.found as u64);
         if let Some(victim) = selected.evict.and_then(|victim| at.table.records.get(victim)) {
-            if !self.owns(victim) {
-                // Its owner makes room, for the next SYN.
-                self.tell(FromLcore::Evict(victim.id()));
+            if self.owns(victim) {
+                self.delete_conn(victim.number(), at);
+            } else if self.evictions.try_push((victim.owner(), victim.id())).is_ok() {
+                // Its owner ends it before anybody can answer to this packet.
+                let instead_of = Some(victim.number());
+                t.attached = Attached::Conn(Attachment { instead_of, ..*a });
+            } else {
                 return Err(DropReason::InsertFailed);
             }
-            self.delete_conn(victim.number(), at);
         }
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         let (translated, decided) = bits(manip);
