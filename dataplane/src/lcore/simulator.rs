@@ -1,7 +1,7 @@
-//! Any number of workers as one deterministic program: a seed says who polls when and gets how much.
+//! Any number of workers as one deterministic program: a seed says who polls when, with how much.
 //!
-//! The simulator stands for what is around the workers: the devices, the control core and the clock.
-//! It owns N [`Worker`]s over ports in memory, with the rings, mailboxes and tables they have in the
+//! The simulator stands for what is around the workers: devices, control core and clock. It owns
+//! N [`Worker`]s over ports in memory, with the rings, mailboxes and tables that they have in the
 //! real gateway, and lets one of them poll at a time.
 //!
 //! ```text

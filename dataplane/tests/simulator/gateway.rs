@@ -220,10 +220,16 @@ pub(crate) fn rules_v4(denied: bool) -> Ruleset {
             on(Target::Accept).from("wan").state(StateMask::DNAT),
         ],
     );
-    append(&mut set, Table::Filter, "INPUT", vec![on(Target::None).state(new)]);
-    append(&mut set, Table::Filter, "OUTPUT", vec![on(Target::None).state(known)]);
+    count_own(&mut set);
     deny_rest(&mut set);
     set
+}
+
+/// Counts what comes to the gateway and goes from it.
+fn count_own(set: &mut Ruleset) {
+    let known = StateMask::ESTABLISHED.with(StateMask::RELATED);
+    append(set, Table::Filter, "INPUT", vec![on(Target::None).state(StateMask::NEW)]);
+    append(set, Table::Filter, "OUTPUT", vec![on(Target::None).state(known)]);
 }
 
 /// The IPv6 rules: a firewall.

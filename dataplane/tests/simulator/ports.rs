@@ -1,9 +1,9 @@
 //! Every port of one address towards one destination, used up by ten hosts, for 1, 2 and 4 workers.
 //!
 //! The hosts use the same source ports, so that nine conns of ten get another one. The search for
-//! it tries 248 candidates at most, as the kernel's does: towards the end clients have to try again,
-//! as real ones do, and when no port is left all they hear is silence. In a debug build the address
-//! has 8192 ports to lend (`--to-ports`), in a release build all 64 512.
+//! it tries 248 candidates at most, as the kernel's does: towards the end clients have to try
+//! again, as real ones do, and when no port is left all they hear is silence. In a debug build the
+//! address has 8192 ports to lend (`--to-ports`), in a release build (`make ports`) all 64 512.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

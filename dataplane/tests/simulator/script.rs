@@ -144,7 +144,7 @@ impl Script {
         writer.pings();
         writer.errors();
         writer.inbound(most);
-        writer.to_the_gateway();
+        writer.for_the_gateway();
         writer.odd_ones();
         writer.refused();
         writer.v6(most);
@@ -355,7 +355,7 @@ impl Writer {
         }
     }
 
-    fn to_the_gateway(&mut self) {
+    fn for_the_gateway(&mut self) {
         for host in 2..7 {
             let client = |port| at(&format!("192.168.1.{host}"), port);
             let talk = self.talk("ping us", PING, client(9), at("192.168.1.1", 9));
