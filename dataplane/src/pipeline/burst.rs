@@ -132,7 +132,8 @@ impl<P: FramePool> Pipeline<P> {
         let our_mac = at.policy.port(port).mac;
         for (i, frame) in frames.drain(..).enumerate() {
             let candidate = candidates.get(i).copied().flatten();
-            self.short_way(pool, port, &our_mac, (frame, i, candidate), &scratch, &mut long, at);
+            let frame = (frame, i, candidate);
+            self.short_way(pool, arrival, &our_mac, frame, &scratch, &mut long, at);
         }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         for l in long {
@@ -151,18 +152,21 @@ impl<P: FramePool> Pipeline<P> {
     fn short_way(
         &mut self,
         pool: &mut P,
-        port: PortId,
+        arrival: Arrival,
         our_mac: &[u8; 6],
         (mut frame, i, candidate): (P::Frame, usize, Option<Conn<'_>>),
         scratch: &Scratch,
         long: &mut ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) {
-        let addressed = frame.head().first_chunk::<6>() == Some(our_mac);
+        let (port, addressed) = (arrival.port, frame.head().first_chunk::<6>() == Some(our_mac));
         let kind = scratch.kinds[i];
         // Whether it is known that no other lcore is to have the frame.
         let mut placed = true;
         let short = match kind {
+            // A cached path would count the raw table again. Where it goes on has been decided by
+            // who sent it here: to its conn's owner, or to who can make room for it.
+            Kind::Lean | Kind::Plain | Kind::Other if arrival.past_raw => Short::WALK,
             Kind::Lean if addressed => {
                 self.by_lean_path(port, &mut frame, &scratch.lean[i], candidate, long, at)
             }
