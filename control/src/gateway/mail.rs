@@ -62,10 +62,10 @@ impl ControlCore {
             }
             FromLcore::Folded => self.lcores[from].folding -= 1,
             FromLcore::Evict(id) => {
-                let conn = self.shared.records.get(id.conn);
-                if let Some(owner) = conn.map(|c| usize::from(c.owner())) {
+                let owner = self.shared.records.get(id.conn).and_then(|conn| conn.owner());
+                if let Some(owner) = owner {
                     // A full mailbox costs the next SYN another second.
-                    let _ = self.try_send(owner, ToLcore::Evict(id));
+                    let _ = self.try_send(owner.into(), ToLcore::Evict(id));
                 }
             }
             FromLcore::Event(event) => {

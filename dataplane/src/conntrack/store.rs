@@ -324,7 +324,8 @@ impl Shared {
             if !conn.is_expired(now) {
                 return Some(Due::of(conn.deadline(), now));
             }
-            expired(conn.id(), conn.owner()).then(|| Due::of(now.plus_secs(REPORT_AGAIN_SECS), now))
+            let (id, owner) = (conn.id(), conn.owner()?);
+            expired(id, owner).then(|| Due::of(now.plus_secs(REPORT_AGAIN_SECS), now))
         })
     }
 
@@ -399,7 +400,7 @@ impl Store {
 
     fn owned(&self, number: ConnRef, confirmed: bool) -> Option<Conn<'_>> {
         let conn = self.shared.records.get(number)?;
-        let mine = conn.is_in_use() && conn.owner() == self.lcore;
+        let mine = conn.owner() == Some(self.lcore);
         (mine && conn.status().has(Status::CONFIRMED) == confirmed).then_some(conn)
     }
 
@@ -525,7 +526,7 @@ impl Store {
     pub fn extend(&mut self, number: ConnRef) -> Option<Extension<'_>> {
         let shared = &*self.shared;
         let conn = shared.records.get(number)?;
-        if !conn.is_in_use() || conn.owner() != self.lcore {
+        if conn.owner() != Some(self.lcore) {
             return None;
         }
         if conn.extension().is_none() {
@@ -580,8 +581,8 @@ impl Store {
             let conn = self.shared.records.get(number)?;
             let status = conn.status();
             let live = status.has(Status::CONFIRMED) && !conn.is_expired(now);
-            let theirs = conn.owner() != self.lcore;
-            (live && theirs && !status.has(Status::ASSURED)).then(|| conn.owner())
+            let theirs = conn.owner().filter(|&owner| owner != self.lcore)?;
+            (live && !status.has(Status::ASSURED)).then_some(theirs)
         };
         (0..EARLY_DROP_BUCKETS)
             .find_map(|i| self.shared.index.neighbours(hash, i).into_iter().find_map(droppable))

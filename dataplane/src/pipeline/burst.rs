@@ -22,7 +22,7 @@ use crate::pipeline::paths::PathEnd;
 use crate::pipeline::snapshot::PortKind;
 use crate::pipeline::track::{Judged, ZONE, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
-use crate::pipeline::{Arrival, At, Pipeline};
+use crate::pipeline::{Arrival, At, Holder, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Now;
 use crate::wire::ethernet::{self, Mac};
@@ -230,8 +230,10 @@ impl<P: FramePool> Pipeline<P> {
                 _ => self.elsewhere(port, frame, h, true, at).map_or(Short::WALK, Short::Elsewhere),
             };
         };
-        if !self.owns(conn) {
-            return Short::Elsewhere(conn.owner());
+        match self.holder(conn) {
+            Holder::Here => {}
+            Holder::Elsewhere(lcore) => return Short::Elsewhere(lcore),
+            Holder::Nobody => return self.unknown(port, hash),
         }
         let status = conn.status();
         let number = conn.path(direction);
@@ -289,10 +291,12 @@ impl<P: FramePool> Pipeline<P> {
             _ => (tuple_of(h), false),
         };
         let hash = at.table.hash(&tuple, ZONE);
-        match at.table.find(hash, &tuple, ZONE, at.now.tick).filter(|f| !f.expired) {
-            Some(found) => (!self.owns(found.conn)).then(|| found.conn.owner()),
-            None if addressed && !error => self.place.elsewhere(port, hash),
-            None => None,
+        let found = at.table.find(hash, &tuple, ZONE, at.now.tick).filter(|f| !f.expired);
+        match found.map_or(Holder::Nobody, |found| self.holder(found.conn)) {
+            Holder::Here => None,
+            Holder::Elsewhere(lcore) => Some(lcore),
+            Holder::Nobody if addressed && !error => self.place.elsewhere(port, hash),
+            Holder::Nobody => None,
         }
     }
 

@@ -153,8 +153,9 @@ impl Pair {
         for number in 0..self.shared.records.numbers(Space::V4) {
             if let Some(conn) = self.shared.records.get(ConnRef::new(Space::V4, number))
                 && conn.status().has(Status::CONFIRMED)
+                && let Some(owner) = conn.owner()
             {
-                owned[conn.owner() as usize] += 1;
+                owned[owner as usize] += 1;
             }
         }
         owned
