@@ -51,7 +51,7 @@ pub struct Sizes {
     pub max: u32,
     /// Lcores that own conns, numbered from 0.
     pub lcores: u8,
-    /// Extension blocks, at most.
+    /// Conns that can have an extension block.
     pub extensions: u32,
 }
 
@@ -133,6 +133,8 @@ pub struct Shared {
     /// Secrets of the hash.
     pub seed: HashSeed,
     largest: u32,
+    /// Free records, and blocks, that lcores may keep from the one that needs them.
+    out_of_reach: u32,
 }
 
 /// Lines of the index for a limit of `max` conns.
@@ -150,15 +152,27 @@ impl Shared {
         // At this many, all with NAT, the load is 3/4, where 1 confirm in 14 000 finds no room.
         let largest = sizes.max + sizes.max / 2;
         let hoards = sizes.lcores.max(1) as u32 * FreeList::HOARD;
+        let out_of_reach = hoards - FreeList::HOARD;
+        let extensions = match sizes.extensions {
+            0 => 0,
+            wanted => wanted.saturating_add(out_of_reach),
+        };
         Ok(Shared {
             index: Index::new(2 * max, 50)?,
             by_source: Index::new(max, 75)?,
             records: Records::new(largest + hoards),
             capacity: Capacity::new(sizes.max, sizes.lcores),
-            extensions: Extensions::new(sizes.extensions),
+            extensions: Extensions::new(extensions),
             seed,
             largest,
+            out_of_reach,
         })
+    }
+
+    /// Makes memory for so many conns of a family, whichever lcores have them, and for what the
+    /// others keep free meanwhile. Control core only; allocates.
+    pub fn ensure_conns(&self, family: Family, conns: u32) -> Result<(), OutOfMemory> {
+        self.records.ensure_chunks(family, conns.saturating_add(self.out_of_reach))
     }
 
     /// Changes the limit, live. Deletes nothing. Beyond [`Shared::largest_max`] it is refused; 0,
@@ -604,6 +618,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::chunks::CHUNK;
     use super::*;
     use crate::conntrack::tuple::proto;
     use crate::wire::address::Address;
@@ -970,6 +985,29 @@ mod tests {
         }
         let used = shared.records.numbers(Family::V4);
         assert!(used <= max + 2 * FreeList::HOARD, "{used}");
+    }
+
+    #[test]
+    fn what_one_lcore_keeps_free_is_not_missing_to_another() {
+        // No more memory than is asked for: whole chunks.
+        let max = CHUNK;
+        let shared = Shared::new(Sizes { max, lcores: 2, extensions: max }, SEED).unwrap();
+        shared.ensure_conns(Family::V4, max).unwrap();
+        shared.extensions.ensure_chunks(u32::MAX).unwrap();
+        let shared = Arc::new(shared);
+        let (mut idle, mut busy) = (Store::new(shared.clone(), 0), Store::new(shared, 1));
+        let orig = |i: u32| tuple(false, i, 1);
+        let new = |store: &mut Store, i: u32| {
+            let number = store.allocate(&orig(i), &orig(i).inverted().unwrap(), [0, 0])?;
+            assert!(store.extend(number).is_some(), "a block for each conn");
+            Ok(number)
+        };
+        let once: Vec<_> = (0..FreeList::HOARD).map(|i| new(&mut idle, i).unwrap()).collect();
+        assert!(once.into_iter().all(|number| idle.release_unconfirmed(number)));
+        for i in 0..max {
+            assert!(new(&mut busy, i).is_ok(), "{i} of {max}");
+        }
+        assert_eq!(new(&mut busy, max), Err(AllocError::Full));
     }
 
     #[test]
