@@ -362,7 +362,7 @@ impl ControlCore {
 
     /// Memory for the records that the lcores may need before the next round.
     fn provide_memory(&self) -> Result<(), dataplane::arch::OutOfMemory> {
-        self.shared.records.ensure_chunks(Family::V4, self.max)?;
+        self.shared.ensure_conns(Family::V4, self.max)?;
         self.shared.records.keep_ahead(Family::V6, upkeep::V6_RESERVE)?;
         if self.knobs.acct || self.knobs.timestamp {
             self.shared.extensions.keep_ahead(self.max)?;

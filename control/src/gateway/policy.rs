@@ -360,8 +360,7 @@ impl ControlCore {
         // Memory first: a limit that cannot be served changes nothing.
         if most <= largest {
             self.shared
-                .records
-                .ensure_chunks(Records::V4, most)
+                .ensure_conns(Records::V4, most)
                 .map_err(|e| format!("no memory for {max} conns: {e}"))?;
         }
         self.shared.set_max(max).map_err(|e| e.to_string())?;

@@ -51,8 +51,8 @@ impl ControlCore {
         let mut by_owner: Vec<Vec<ConnId>> = vec![Vec::new(); self.lcores.len()];
         for id in keys.map(id_of_key) {
             // If the owner changes meanwhile it is another conn, and nobody takes it for this one.
-            let owner = self.shared.records.get(id.conn).map(|conn| usize::from(conn.owner()));
-            if let Some(ids) = owner.and_then(|owner| by_owner.get_mut(owner)) {
+            let owner = self.shared.records.get(id.conn).and_then(|conn| conn.owner());
+            if let Some(ids) = owner.and_then(|owner| by_owner.get_mut(usize::from(owner))) {
                 ids.push(id);
             }
         }

@@ -535,10 +535,12 @@ impl<'a> Conn<'a> {
         (self.word(7) >> 16) as u16
     }
 
-    /// The lcore that owns the conn.
-    #[inline]
-    pub fn owner(self) -> u8 {
-        (self.word(7) >> 8) as u8
+    /// The lcore that owns the conn; `None` for a record that is free. One look tells both, as the
+    /// owner may end its conn, and another begin one here, between two.
+    #[inline(always)]
+    pub fn owner(self) -> Option<u8> {
+        let word = self.word(7);
+        (word & Self::IN_USE != 0).then_some((word >> 8) as u8)
     }
 
     /// The number of the extension block, if the conn has one.
@@ -592,12 +594,6 @@ impl<'a> Conn<'a> {
     #[inline]
     pub fn set_masqueraded_by(self, port: u8) {
         self.lines[1].0[7].store(port as u64 + 1, Relaxed);
-    }
-
-    /// True from allocation until the record is freed.
-    #[inline]
-    pub(super) fn is_in_use(self) -> bool {
-        self.word(7) & Self::IN_USE != 0
     }
 
     /// True if the by-source index has the conn.
@@ -740,10 +736,10 @@ mod tests {
                 };
                 prop_assert_eq!(everything(conn), &wanted[..]);
             }
-            prop_assert_eq!((conn.orig(), conn.reply(), conn.owner()), (orig, reply, 3));
+            prop_assert_eq!((conn.orig(), conn.reply(), conn.owner()), (orig, reply, Some(3)));
             prop_assert_eq!([conn.zone(original), conn.zone(answer)], zones);
             prop_assert_eq!(conn.proto(), orig.proto);
-            prop_assert!(conn.is_in_use() && !conn.is_listed());
+            prop_assert!(!conn.is_listed());
             let (l3, l4) = conn.deltas(original);
             prop_assert_eq!(conn.deltas(answer), (!l3, !l4));
 
@@ -798,14 +794,14 @@ mod tests {
         let conn = record(&records, &orig);
         for incarnation in 0..3u16 {
             conn.start(&orig, &orig, [0, 0], 200);
-            assert_eq!((conn.incarnation(), conn.owner()), (incarnation, 200));
+            assert_eq!((conn.incarnation(), conn.owner()), (incarnation, Some(200)));
             assert_eq!(conn.status(), Status::default());
             conn.add_status(Status::CONFIRMED);
             conn.set_mark(9);
             conn.set_listed();
             assert!(conn.is_listed());
             conn.stop();
-            assert!(!conn.is_in_use() && !conn.is_listed());
+            assert!(conn.owner().is_none() && !conn.is_listed());
             assert_eq!(conn.status(), Status::default());
         }
     }

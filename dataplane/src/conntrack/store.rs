@@ -51,7 +51,7 @@ pub struct Sizes {
     pub max: u32,
     /// Lcores that own conns, numbered from 0.
     pub lcores: u8,
-    /// Extension blocks, at most.
+    /// Conns that can have an extension block.
     pub extensions: u32,
 }
 
@@ -133,6 +133,8 @@ pub struct Shared {
     /// Secrets of the hash.
     pub seed: HashSeed,
     largest: u32,
+    /// Free records, and blocks, that lcores may keep from the one that needs them.
+    out_of_reach: u32,
 }
 
 /// Lines of the index for a limit of `max` conns.
@@ -150,15 +152,27 @@ impl Shared {
         // At this many, all with NAT, the load is 3/4, where 1 confirm in 14 000 finds no room.
         let largest = sizes.max + sizes.max / 2;
         let hoards = sizes.lcores.max(1) as u32 * FreeList::HOARD;
+        let out_of_reach = hoards - FreeList::HOARD;
+        let extensions = match sizes.extensions {
+            0 => 0,
+            wanted => wanted.saturating_add(out_of_reach),
+        };
         Ok(Shared {
             index: Index::new(2 * max, 50)?,
             by_source: Index::new(max, 75)?,
             records: Records::new(largest + hoards),
             capacity: Capacity::new(sizes.max, sizes.lcores),
-            extensions: Extensions::new(sizes.extensions),
+            extensions: Extensions::new(extensions),
             seed,
             largest,
+            out_of_reach,
         })
+    }
+
+    /// Makes memory for so many conns of a family, whichever lcores have them, and for what the
+    /// others keep free meanwhile. Control core only; allocates.
+    pub fn ensure_conns(&self, family: Family, conns: u32) -> Result<(), OutOfMemory> {
+        self.records.ensure_chunks(family, conns.saturating_add(self.out_of_reach))
     }
 
     /// Changes the limit, live. Deletes nothing. Beyond [`Shared::largest_max`] it is refused; 0,
@@ -324,7 +338,8 @@ impl Shared {
             if !conn.is_expired(now) {
                 return Some(Due::of(conn.deadline(), now));
             }
-            expired(conn.id(), conn.owner()).then(|| Due::of(now.plus_secs(REPORT_AGAIN_SECS), now))
+            let (id, owner) = (conn.id(), conn.owner()?);
+            expired(id, owner).then(|| Due::of(now.plus_secs(REPORT_AGAIN_SECS), now))
         })
     }
 
@@ -399,7 +414,7 @@ impl Store {
 
     fn owned(&self, number: ConnRef, confirmed: bool) -> Option<Conn<'_>> {
         let conn = self.shared.records.get(number)?;
-        let mine = conn.is_in_use() && conn.owner() == self.lcore;
+        let mine = conn.owner() == Some(self.lcore);
         (mine && conn.status().has(Status::CONFIRMED) == confirmed).then_some(conn)
     }
 
@@ -536,7 +551,7 @@ impl Store {
     pub fn extend(&mut self, number: ConnRef) -> Option<Extension<'_>> {
         let shared = &*self.shared;
         let conn = shared.records.get(number)?;
-        if !conn.is_in_use() || conn.owner() != self.lcore {
+        if conn.owner() != Some(self.lcore) {
             return None;
         }
         if conn.extension().is_none() {
@@ -591,8 +606,8 @@ impl Store {
             let conn = self.shared.records.get(number)?;
             let status = conn.status();
             let live = status.has(Status::CONFIRMED) && !conn.is_expired(now);
-            let theirs = conn.owner() != self.lcore;
-            (live && theirs && !status.has(Status::ASSURED)).then(|| conn.owner())
+            let theirs = conn.owner().filter(|&owner| owner != self.lcore)?;
+            (live && !status.has(Status::ASSURED)).then_some(theirs)
         };
         (0..EARLY_DROP_BUCKETS)
             .find_map(|i| self.shared.index.neighbours(hash, i).into_iter().find_map(droppable))
@@ -614,6 +629,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::chunks::CHUNK;
     use super::*;
     use crate::conntrack::tuple::proto;
     use crate::wire::address::Address;
@@ -980,6 +996,29 @@ mod tests {
         }
         let used = shared.records.numbers(Family::V4);
         assert!(used <= max + 2 * FreeList::HOARD, "{used}");
+    }
+
+    #[test]
+    fn what_one_lcore_keeps_free_is_not_missing_to_another() {
+        // No more memory than is asked for: whole chunks.
+        let max = CHUNK;
+        let shared = Shared::new(Sizes { max, lcores: 2, extensions: max }, SEED).unwrap();
+        shared.ensure_conns(Family::V4, max).unwrap();
+        shared.extensions.ensure_chunks(u32::MAX).unwrap();
+        let shared = Arc::new(shared);
+        let (mut idle, mut busy) = (Store::new(shared.clone(), 0), Store::new(shared, 1));
+        let orig = |i: u32| tuple(false, i, 1);
+        let new = |store: &mut Store, i: u32| {
+            let number = store.allocate(&orig(i), &orig(i).inverted().unwrap(), [0, 0])?;
+            assert!(store.extend(number).is_some(), "a block for each conn");
+            Ok(number)
+        };
+        let once: Vec<_> = (0..FreeList::HOARD).map(|i| new(&mut idle, i).unwrap()).collect();
+        assert!(once.into_iter().all(|number| idle.release_unconfirmed(number)));
+        for i in 0..max {
+            assert!(new(&mut busy, i).is_ok(), "{i} of {max}");
+        }
+        assert_eq!(new(&mut busy, max), Err(AllocError::Full));
     }
 
     #[test]

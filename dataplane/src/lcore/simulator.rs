@@ -388,7 +388,7 @@ impl Simulator {
         let tuple = crate::pipeline::track::tuple_of(h);
         let hash = self.shared.hash(&tuple, 0);
         let found = self.shared.find(hash, &tuple, 0, self.now.tick)?;
-        Some(found.conn.owner().into())
+        found.conn.owner().map(u64::from)
     }
 
     /// The oldest frame that was sent and not looked at.
@@ -590,7 +590,7 @@ impl Simulator {
 
     /// Asks the owner of a conn to delete it.
     pub fn delete(&mut self, id: ConnId) {
-        if let Some(owner) = self.shared.records.get(id.conn).map(|conn| conn.owner()) {
+        if let Some(owner) = self.shared.records.get(id.conn).and_then(|conn| conn.owner()) {
             self.order(owner.into(), ToLcore::Delete(0, Box::new(vec![id])));
         }
     }

@@ -22,7 +22,7 @@ use crate::pipeline::paths::PathEnd;
 use crate::pipeline::snapshot::PortKind;
 use crate::pipeline::track::{Judged, ZONE, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
-use crate::pipeline::{Arrival, At, Pipeline};
+use crate::pipeline::{Arrival, At, Holder, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Now;
 use crate::wire::ethernet::{self, Mac};
@@ -143,7 +143,8 @@ impl<P: FramePool> Pipeline<P> {
         let our_mac = at.policy.port(port).mac;
         for (i, frame) in frames.drain(..).enumerate() {
             let candidate = candidates.get(i).copied().flatten();
-            self.short_way(pool, port, &our_mac, (frame, i, candidate), &scratch, &mut long, at);
+            let frame = (frame, i, candidate);
+            self.short_way(pool, arrival, &our_mac, frame, &scratch, &mut long, at);
         }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         for l in long {
@@ -162,18 +163,21 @@ impl<P: FramePool> Pipeline<P> {
     fn short_way(
         &mut self,
         pool: &mut P,
-        port: PortId,
+        arrival: Arrival,
         our_mac: &[u8; 6],
         (mut frame, i, candidate): (P::Frame, usize, Option<Conn<'_>>),
         scratch: &Scratch,
         long: &mut ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) {
-        let addressed = frame.head().first_chunk::<6>() == Some(our_mac);
+        let (port, addressed) = (arrival.port, frame.head().first_chunk::<6>() == Some(our_mac));
         let kind = scratch.kinds[i];
         // Whether it is known that no other lcore is to have the frame.
         let mut placed = true;
         let short = match kind {
+            // A cached path would count the raw table again. Where it goes on has been decided by
+            // who sent it here: to its conn's owner, or to who can make room for it.
+            Kind::Lean | Kind::Plain | Kind::Other if arrival.past_raw => Short::WALK,
             Kind::Lean if addressed => {
                 self.by_lean_path(port, &mut frame, &scratch.lean[i], candidate, long, at)
             }
@@ -237,8 +241,10 @@ impl<P: FramePool> Pipeline<P> {
                 _ => self.elsewhere(port, frame, h, true, at).map_or(Short::WALK, Short::Elsewhere),
             };
         };
-        if !self.owns(conn) {
-            return Short::Elsewhere(conn.owner());
+        match self.holder(conn) {
+            Holder::Here => {}
+            Holder::Elsewhere(lcore) => return Short::Elsewhere(lcore),
+            Holder::Nobody => return self.unknown(port, hash),
         }
         let status = conn.status();
         let number = conn.path(direction);
@@ -296,10 +302,12 @@ impl<P: FramePool> Pipeline<P> {
             _ => (tuple_of(h), false),
         };
         let hash = at.table.hash(&tuple, ZONE);
-        match at.table.find(hash, &tuple, ZONE, at.now.tick).filter(|f| !f.expired) {
-            Some(found) => (!self.owns(found.conn)).then(|| found.conn.owner()),
-            None if addressed && !error => self.place.elsewhere(port, hash),
-            None => None,
+        let found = at.table.find(hash, &tuple, ZONE, at.now.tick).filter(|f| !f.expired);
+        match found.map_or(Holder::Nobody, |found| self.holder(found.conn)) {
+            Holder::Here => None,
+            Holder::Elsewhere(lcore) => Some(lcore),
+            Holder::Nobody if addressed && !error => self.place.elsewhere(port, hash),
+            Holder::Nobody => None,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::track::{Judged, ZONE, ct_state, tuple_of};
 use crate::pipeline::transit::Extent;
-use crate::pipeline::{At, Pipeline};
+use crate::pipeline::{At, Holder, Pipeline};
 use crate::rules::facts::PortId;
 use crate::wire::checksum;
 use crate::wire::headers::Headers;
@@ -128,8 +128,10 @@ impl<P: FramePool> Pipeline<P> {
         let search = || (lean.hash, lean.key.tuple());
         let found = at.table.find_live(candidate, ZONE, at.now.tick, matches, search);
         let Some((conn, direction)) = found else { return self.unknown(port, lean.hash) };
-        if !self.owns(conn) {
-            return Short::Elsewhere(conn.owner());
+        match self.holder(conn) {
+            Holder::Here => {}
+            Holder::Elsewhere(lcore) => return Short::Elsewhere(lcore),
+            Holder::Nobody => return self.unknown(port, lean.hash),
         }
         let status = conn.status();
         let number = conn.path(direction);

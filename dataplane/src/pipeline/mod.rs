@@ -117,6 +117,17 @@ impl From<PortId> for Arrival {
     }
 }
 
+/// Whose a conn is.
+#[derive(Clone, Copy)]
+pub(crate) enum Holder {
+    /// This lcore's.
+    Here,
+    /// That lcore's.
+    Elsewhere(u8),
+    /// It has ended.
+    Nobody,
+}
+
 /// What an lcore reads and others do too. It is taken out of the pipeline while a burst is under
 /// way, rather than counted as one more reader: that would write to a line that all lcores share.
 struct World {
@@ -273,10 +284,20 @@ impl<P: FramePool> Pipeline<P> {
         self.ip_id
     }
 
+    /// Whose a conn is that was found. That of another lcore may have ended since.
+    #[inline(always)]
+    fn holder(&self, conn: Conn<'_>) -> Holder {
+        match conn.owner() {
+            Some(owner) if owner == self.place.lcore() => Holder::Here,
+            Some(owner) => Holder::Elsewhere(owner),
+            None => Holder::Nobody,
+        }
+    }
+
     /// True for a conn that this lcore may write to.
     #[inline(always)]
     fn owns(&self, conn: Conn<'_>) -> bool {
-        conn.owner() == self.place.lcore()
+        matches!(self.holder(conn), Holder::Here)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::conntrack::view::EventKind;
 use crate::conntrack::{generic, icmp, udp};
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::transit::{Attached, Attachment, Exit, Extent, Transit};
-use crate::pipeline::{At, Pipeline, transport_segments};
+use crate::pipeline::{At, Holder, Pipeline, transport_segments};
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
 use crate::wire::checksum::{self, Accumulator};
@@ -145,12 +145,13 @@ impl<P: FramePool> Pipeline<P> {
             };
             let (conn, direction, expired) = found;
             let number = conn.number();
-            if !self.owns(conn) {
-                // Confirmed since the burst was looked at; an expired one counts as gone.
-                if !expired {
-                    return Err(Exit::Elsewhere(conn.owner()));
-                }
-                break;
+            match self.holder(conn) {
+                Holder::Here => {}
+                // An expired one counts as gone.
+                Holder::Elsewhere(_) if expired => break,
+                // Confirmed since the burst was looked at.
+                Holder::Elsewhere(lcore) => return Err(Exit::Elsewhere(lcore)),
+                Holder::Nobody => continue,
             }
             if !expired {
                 let judged = self.judge(&t.frame, (&t.headers).into(), conn, direction, at);

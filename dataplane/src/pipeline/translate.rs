@@ -135,12 +135,13 @@ impl<P: FramePool> Pipeline<P> {
         if let Some(victim) = selected.evict.and_then(|victim| at.table.records.get(victim)) {
             if self.owns(victim) {
                 self.delete_conn(victim.number(), at);
-            } else if self.evictions.try_push((victim.owner(), victim.id())).is_ok() {
+            } else if let Some(owner) = victim.owner() {
+                if self.evictions.try_push((owner, victim.id())).is_err() {
+                    return Err(DropReason::InsertFailed);
+                }
                 // Its owner ends it before anybody can answer to this packet.
                 let instead_of = Some(victim.number());
                 t.attached = Attached::Conn(Attachment { instead_of, ..*a });
-            } else {
-                return Err(DropReason::InsertFailed);
             }
         }
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };

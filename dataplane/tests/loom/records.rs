@@ -83,6 +83,24 @@ fn loom_a_search_during_reuse_leads_nowhere_wrong() {
     });
 }
 
+/// A conn of lcore 1 ends while lcore 0 looks it up: lcore 0 may find it or not, but never takes the
+/// freed record for its own.
+#[test]
+fn loom_a_conn_that_ends_becomes_nobody_elses() {
+    model(2, || {
+        let [tuple, _] = colliding();
+        let [theirs, mut mine] = stores();
+        let number = add(&mut mine, &tuple, LONG).unwrap();
+        let reader = thread::spawn(move || {
+            let found = theirs.find(&tuple, 0, NOW).filter(|found| !found.expired)?;
+            found.conn.owner()
+        });
+        assert!(mine.delete(number));
+        let owner = reader.join().unwrap();
+        assert_ne!(owner, Some(0));
+    });
+}
+
 /// The sweep names a conn as expired while its owner deletes it and makes another in its record.
 /// Whatever was named, by the owner's checks nothing but the expired conn can end.
 #[test]
@@ -125,7 +143,7 @@ fn loom_a_record_has_one_owner_at_a_time() {
         let first = mine.conn(number).unwrap().id();
         let second = thread::spawn(move || {
             let number = add(&mut theirs, &b, LONG).unwrap();
-            assert_eq!(theirs.conn(number).unwrap().owner(), 1);
+            assert_eq!(theirs.conn(number).unwrap().owner(), Some(1));
             assert!(theirs.get(first).is_none());
             assert!(!theirs.delete(first.conn) || number == first.conn);
             theirs

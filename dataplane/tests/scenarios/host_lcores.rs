@@ -14,7 +14,7 @@ use dataplane::conntrack::store::{Shared, Sizes, Store};
 use dataplane::conntrack::tuple::HashSeed;
 use dataplane::lcore::mailbox::{ControlEnd, mailbox};
 use dataplane::lcore::memory::{MemoryFrame, MemoryIo};
-use dataplane::lcore::rings;
+use dataplane::lcore::rings::{self, Rings};
 use dataplane::lcore::worker::Worker;
 use dataplane::pipeline::counters::LcoreCounters;
 use dataplane::pipeline::drops::DropReason;
@@ -37,19 +37,26 @@ use super::tracking::{tcp, udp};
 const SSH: &str = "203.0.113.1:22";
 const CLIENT: &str = "198.51.100.9:4000";
 
-struct Pair {
-    workers: Vec<Worker<MemoryIo>>,
-    mailboxes: Vec<ControlEnd>,
-    counters: Vec<Arc<LcoreCounters>>,
-    shared: Arc<Shared>,
+pub(crate) struct Pair {
+    pub(crate) workers: Vec<Worker<MemoryIo>>,
+    pub(crate) mailboxes: Vec<ControlEnd>,
+    pub(crate) counters: Vec<Arc<LcoreCounters>>,
+    pub(crate) shared: Arc<Shared>,
     snapshot: Arc<Snapshot>,
     setup: Setup,
-    layout: Layout,
-    now: Now,
+    pub(crate) layout: Layout,
+    /// The ends of a third lcore, for what has to be handed over at a certain moment.
+    pub(crate) third: Rings<MemoryFrame>,
+    pub(crate) now: Now,
 }
 
 impl Pair {
     fn start(setup: Setup) -> Pair {
+        Pair::with_queues(setup, 2)
+    }
+
+    /// With so many queues of each wire.
+    pub(crate) fn with_queues(setup: Setup, queues: u16) -> Pair {
         let setup = Setup { host_taps: true, lcores: 2, ..setup };
         let seed = HashSeed([3, 5, 7, 11, 13].map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let sizes = Sizes { max: setup.max, lcores: 2, extensions: setup.max };
@@ -59,9 +66,11 @@ impl Pair {
         let neighbours = Arc::new(NeighbourTable::new(64, seed));
         let upstream = address("203.0.113.254");
         neighbours.set_permanent(WAN.0, upstream, UPSTREAM_MAC.0, now.tick).unwrap();
-        let mut layout = Layout::even(2, 4, 2);
+        let mut layout = Layout::even(2, 4, queues);
         layout.queues[2..].fill(Queues { rx: 1, tx: 1 });
         let snapshot = Arc::new(setup.snapshot(1));
+        let mut rings = rings::mesh(3);
+        let third = rings.remove(2);
         let mut pair = Pair {
             workers: Vec::new(),
             mailboxes: Vec::new(),
@@ -70,9 +79,10 @@ impl Pair {
             snapshot: snapshot.clone(),
             setup,
             layout,
+            third,
             now,
         };
-        for (lcore, rings) in rings::mesh(2).into_iter().enumerate() {
+        for (lcore, rings) in rings.into_iter().enumerate() {
             let counters = Arc::new(LcoreCounters::new(4));
             let links = Links {
                 counters: counters.clone(),
@@ -94,6 +104,11 @@ impl Pair {
     /// The frames that are sent, each by an lcore that has a queue there, when this one arrives.
     fn send_bytes(&mut self, lcore: usize, port: PortId, bytes: Vec<u8>) -> Vec<(usize, Sent)> {
         self.workers[lcore].io().push(port, MemoryFrame::new(bytes));
+        self.settle()
+    }
+
+    /// What is sent until nobody has anything left to do.
+    pub(crate) fn settle(&mut self) -> Vec<(usize, Sent)> {
         let mut all = Vec::new();
         while self.workers.iter_mut().map(|w| w.poll(self.now)).sum::<usize>() > 0 {}
         for (lcore, worker) in self.workers.iter_mut().enumerate() {
@@ -107,7 +122,7 @@ impl Pair {
     }
 
     #[track_caller]
-    fn pass(&mut self, lcore: usize, port: PortId, packet: Packet<'_>) -> (usize, Sent) {
+    pub(crate) fn pass(&mut self, lcore: usize, port: PortId, packet: Packet<'_>) -> (usize, Sent) {
         let mut sent = self.send_bytes(lcore, port, framed(port, &packet));
         assert_eq!(sent.len(), 1, "{sent:?}");
         sent.remove(0)
@@ -120,7 +135,7 @@ impl Pair {
     }
 
     /// Packets that the first rule of a chain counted, by lcore.
-    fn count(&self, table: Table, chain: &str) -> [u64; 2] {
+    pub(crate) fn count(&self, table: Table, chain: &str) -> [u64; 2] {
         let rules = &self.snapshot.v4;
         let set = &self.setup.v4;
         let chain = set.table(table).unwrap().chains.iter().position(|c| c.name == chain).unwrap();
@@ -133,13 +148,14 @@ impl Pair {
     }
 
     /// Conns by owner.
-    fn owned(&self) -> [usize; 2] {
+    pub(crate) fn owned(&self) -> [usize; 2] {
         let mut owned = [0; 2];
         for number in 0..self.shared.records.numbers(Space::V4) {
             if let Some(conn) = self.shared.records.get(ConnRef::new(Space::V4, number))
                 && conn.status().has(Status::CONFIRMED)
+                && let Some(owner) = conn.owner()
             {
-                owned[conn.owner() as usize] += 1;
+                owned[owner as usize] += 1;
             }
         }
         owned

@@ -5,6 +5,7 @@
 mod forwarding;
 mod host;
 mod host_lcores;
+mod lcores;
 mod links;
 mod messages;
 mod nat;

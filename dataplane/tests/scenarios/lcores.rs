@@ -1,0 +1,75 @@
+//! Two lcores and what one of them has begun and the other goes on with.
+
+use dataplane::conntrack::tuple::{Tuple, proto};
+use dataplane::lcore::memory::MemoryFrame;
+use dataplane::pipeline::drops::DropReason;
+use dataplane::pipeline::handoff::{Handed, Stage};
+use dataplane::pipeline::messages::ToLcore;
+use dataplane::rules::hook::Table::{Filter, Raw};
+
+use super::host_lcores::Pair;
+use super::rig::*;
+use super::rules::*;
+use super::tracking::udp;
+
+const SERVER: &str = "198.51.100.7:53";
+
+fn counting() -> Setup {
+    Setup::default().both(Raw, "PREROUTING", count()).both(Filter, "INPUT", count())
+}
+
+impl Pair {
+    /// Ports from which a host's packets to the gateway are begun at `lcore` by their hash.
+    fn ports_of(&self, lcore: u8, host: &str, gateway: &str, n: usize) -> Vec<u16> {
+        let place = self.layout.place(lcore);
+        let to = at(gateway);
+        let is_its = |port: &u16| {
+            let (src, dst) = (address(host), to.ip().into());
+            let (src_id, dst_id, proto) = (*port, to.port(), proto::UDP);
+            let tuple = Tuple { src, dst, src_id, dst_id, proto };
+            place.elsewhere(WAN, self.shared.hash(&tuple, 0)).is_none()
+        };
+        (4000..).filter(is_its).take(n).collect()
+    }
+}
+
+#[test]
+fn who_has_room_made_for_a_conn_keeps_it_where_hashes_name_another() {
+    const HOST: &str = "198.51.100.9";
+    const OURS: &str = "203.0.113.1:22";
+    let mut pair = Pair::with_queues(Setup { max: 16, ..counting() }, 1);
+    // All the room there is belongs to lcore 0.
+    for port in pair.ports_of(0, HOST, OURS, 16) {
+        pair.pass(1, WAN, udp(&format!("{HOST}:{port}"), OURS));
+    }
+    assert_eq!((pair.owned(), pair.count(Raw, "PREROUTING")), ([16, 0], [16, 0]));
+    for (n, port) in (1..).zip(pair.ports_of(1, HOST, OURS, 12)) {
+        pair.pass(1, WAN, udp(&format!("{HOST}:{port}"), OURS));
+        assert_eq!(pair.count(Raw, "PREROUTING").iter().sum::<u64>(), 16 + n, "raw once");
+        assert_eq!(pair.count(Filter, "INPUT").iter().sum::<u64>(), 16 + n);
+    }
+    assert!(pair.count(Filter, "INPUT")[0] > 16, "some went on at lcore 0");
+    let full = DropReason::TableFull as usize;
+    assert!(pair.counters.iter().all(|c| c.drops[full].get() == 0));
+}
+
+#[test]
+fn what_passed_raw_elsewhere_is_not_counted_there_again_by_a_cached_path() {
+    let setup = counting().both(Filter, "FORWARD", count());
+    let mut pair = Pair::with_queues(setup, 2);
+    let client = "198.51.100.9:4000";
+    pair.pass(0, WAN, udp(client, SERVER));
+    for _ in 0..3 {
+        pair.pass(0, WAN, udp(client, SERVER));
+    }
+    assert!(pair.counters[0].fast.get() > 0, "a path is cached");
+    // Another lcore saw the conn only behind its raw table.
+    let frame = MemoryFrame::new(framed(WAN, &udp(client, SERVER)));
+    let handed = Handed { frame, port: WAN, stage: Stage::PastRaw, hops: 1, mark: 0 };
+    pair.third.give(0, handed).unwrap();
+    assert_eq!(pair.settle().len(), 1);
+    pair.mailboxes[0].send(ToLcore::Fold).unwrap();
+    pair.settle();
+    assert_eq!(pair.count(Raw, "PREROUTING"), [4, 0]);
+    assert_eq!(pair.count(Filter, "FORWARD"), [5, 0]);
+}
