@@ -27,7 +27,7 @@ use crate::watchdog::Watchdog;
 /// How long the control core rests between rounds.
 const REST: Duration = Duration::from_millis(1);
 
-/// How often the wires are looked at.
+/// How often the drivers are asked about the wires.
 const LOOK: Duration = Duration::from_millis(150);
 
 /// How long workers may take to end, together. One needs a round, and its turn on the CPU.
@@ -115,11 +115,12 @@ fn work(
     launched: &mut Launched,
 ) -> Result<Ending, Box<dyn std::error::Error>> {
     let clock = Clock::start();
-    let wires = (launched.macs.clone(), launched.layout.clone());
+    let wires = (launched.ports.macs.clone(), launched.ports.layout.clone());
     let (burst, idle) = (config.eal.burst.into(), config.eal.idle);
     let now = Box::new(move || clock.now());
     let mut core = ControlCore::new(config, wires, rulesets, random_seed()?, now)?;
-    let mut links = Links::attach(&mut core, &launched.macs)?;
+    attach_host(&mut core, &launched.ports.macs)?;
+    let mut look_at = Instant::now();
     let mut workers = Workers::default();
     // Nobody waits for a worker that has ended, nor for anything once the process is to stop.
     let (ended, stopping) = (Arc::clone(&workers.ended), Arc::clone(&signals.stop));
@@ -127,7 +128,7 @@ fn work(
         std::thread::sleep(Duration::from_micros(50));
         !ended.load(Relaxed) && !stopping.load(Relaxed)
     }));
-    let io = std::mem::take(&mut launched.io);
+    let io = std::mem::take(&mut launched.ports.io);
     let rings = rings::mesh(io.len());
     for (number, (io, rings)) in io.into_iter().zip(rings).enumerate() {
         let Some(parts) = core.worker_parts(number) else { continue };
@@ -159,7 +160,10 @@ fn work(
             }
         }
         serve(server, &mut core);
-        links.look(launched, &mut core);
+        if Instant::now() >= look_at {
+            look_at = Instant::now() + LOOK;
+            core.set_wires(launched.ports.wires(core.config()));
+        }
         core.round();
         std::thread::sleep(REST);
     }
@@ -171,33 +175,13 @@ fn work(
     Ok(ending)
 }
 
-/// The wires' links, which the host taps shall show.
-struct Links {
-    /// `None` without taps.
-    next: Option<Instant>,
-}
-
-impl Links {
-    /// Gives the control core its host taps, if there are any.
-    fn attach(
-        core: &mut ControlCore,
-        macs: &[[u8; 6]],
-    ) -> Result<Links, Box<dyn std::error::Error>> {
-        let taps = publish::taps(core.config(), macs);
-        if taps.is_empty() {
-            return Ok(Links { next: None });
-        }
+/// Gives the control core its host taps, if there are any.
+fn attach_host(core: &mut ControlCore, macs: &[[u8; 6]]) -> Result<(), Box<dyn std::error::Error>> {
+    let taps = publish::taps(core.config(), macs);
+    if !taps.is_empty() {
         core.attach_host(Host::open(taps)?)?;
-        Ok(Links { next: Some(Instant::now()) })
     }
-
-    fn look(&mut self, launched: &Launched, core: &mut ControlCore) {
-        let now = Instant::now();
-        if self.next.is_some_and(|next| now >= next) {
-            self.next = Some(now + LOOK);
-            core.set_links(&launched.links(core.config()));
-        }
-    }
+    Ok(())
 }
 
 /// Says that a worker has ended, also by a panic, so that nobody waits for its answers.

@@ -17,11 +17,12 @@ use dataplane::pipeline::steering::{Fields, Functions, SYMMETRIC_KEY, Steering};
 use dataplane::rules::facts::PortId;
 use dpdk_bindings::{
     BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreId, Mempool, Offloads,
-    PoolError, Port, PortConfig, PortError, PortInfo, RxQueue, Side, TxQueue,
+    PoolError, Port, PortConfig, PortError, PortInfo, PortStats, RxQueue, Side, TxQueue,
 };
 pub use dpdk_bindings::{LcoreError, LcoreHandle};
 
 use crate::config::{self, Config, Hugepages, sizes};
+use crate::tools::stats::{Wire, WireLink};
 
 /// Room for a frame in one mbuf behind DPDK's headroom; longer frames are chains.
 const DATA_ROOM: u16 = 2048 + dpdk_bindings::HEADROOM;
@@ -159,11 +160,17 @@ impl fmt::Display for Reason {
     }
 }
 
-/// DPDK with all ports up and nothing polling them yet.
+/// DPDK started, with all ports up and nothing polling them yet.
 pub struct Launched {
     eal: Eal,
+    /// The ports and their queues.
+    pub ports: Ports,
+}
+
+/// All ports up, the configured ones first, and their queues shared out.
+pub struct Ports {
     /// By port number; `None` for those without a device.
-    ports: Vec<Option<Port>>,
+    up: Vec<Option<Port>>,
     pool: Mempool,
     /// MAC addresses by port number.
     pub macs: Vec<[u8; 6]>,
@@ -192,6 +199,10 @@ pub fn launch(config: &Config) -> Result<Launched, LaunchError> {
 fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Launched, LaunchError> {
     let failed = |error| LaunchError::Eal { error, reason: Reason::of(log) };
     let eal = Eal::init(args).map_err(failed)?;
+    Ok(Launched { eal, ports: bring_up(config, log)? })
+}
+
+fn bring_up(config: &Config, log: Option<&HeldLog>) -> Result<Ports, LaunchError> {
     let workers = config.eal.worker_cores.len() as u16;
     let wrong = |port: &config::Port, error| {
         let name = port.name.clone();
@@ -203,13 +214,13 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
     let memory_mb = config.eal.memory_mb;
     let pool = Mempool::create("sluicegate", mbufs, POOL_CACHE, DATA_ROOM, None)
         .map_err(|error| LaunchError::Pool { error, memory_mb })?;
-    let (mut ports, mut macs) = (Vec::new(), Vec::new());
+    let (mut all, mut macs) = (Vec::new(), Vec::new());
     let mut wires = Wires::default();
     for (port, queues) in config.ports.iter().zip(queues) {
         if !port.has_device() {
             macs.push([0; 6]);
             wires.push(queues, Vec::new(), Vec::new(), None);
-            ports.push(None);
+            all.push(None);
             continue;
         }
         let settings = PortConfig {
@@ -236,7 +247,7 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
         let mac = port.mac.or_else(|| up.mac());
         macs.push(mac.ok_or_else(|| LaunchError::NoMac(port.name.clone()))?);
         wires.push(queues, rx, tx, steering_of(&up, &port.name));
-        ports.push(Some(up));
+        all.push(Some(up));
     }
     config.share_macs(&mut macs);
     // Behind all ports and in their order, as the snapshot numbers them.
@@ -246,10 +257,10 @@ fn start(config: &Config, args: &[String], log: Option<&HeldLog>) -> Result<Laun
             |error| LaunchError::Port { name: name.to_owned(), error, reason: Reason::of(log) };
         let (up, rx, tx) = Port::configure(&device, &settings, &pool).map_err(failed)?;
         wires.push(Queues { rx: 1, tx: 1 }, rx, tx, None);
-        ports.push(Some(up));
+        all.push(Some(up));
     }
     let (layout, io) = wires.share_out(workers as u8, &pool);
-    Ok(Launched { eal, ports, pool, macs, layout, io })
+    Ok(Ports { up: all, pool, macs, layout, io })
 }
 
 /// What devices are to do for us. Frames of several segments are sent as they are only where frames
@@ -389,6 +400,59 @@ fn tap_devices(config: &Config) -> impl Iterator<Item = (String, &str)> {
     free.zip(config.ports.iter().filter_map(|p| p.host_tap.as_deref()))
 }
 
+impl Ports {
+    /// Makes the mempool and brings up every port of a configuration, on the EAL that runs. Each
+    /// worker gets its queues.
+    ///
+    /// # Errors
+    /// See [`LaunchError`]; ports that came up are closed.
+    pub fn bring_up(config: &Config) -> Result<Ports, LaunchError> {
+        bring_up(config, None)
+    }
+
+    /// A port; `None` for one without a device. Host taps come behind the configured ones.
+    pub fn port(&self, number: usize) -> Option<&Port> {
+        self.up.get(number)?.as_ref()
+    }
+
+    /// Mbufs in the pool: (free, all).
+    pub fn pool(&self) -> (u32, u32) {
+        (self.pool.avail(), self.pool.size())
+    }
+
+    /// What the drivers of the configured ports tell of their wires and of frames lost on them. The
+    /// link of a sub-interface is its parent's.
+    pub fn wires(&self, config: &Config) -> Vec<Wire> {
+        let wire = |(number, named): (usize, &config::Port)| Wire {
+            link: self.link(named.vlan.map_or(number, |vlan| vlan.parent), config),
+            ..self.port(number).and_then(Port::stats).map(losses).unwrap_or_default()
+        };
+        config.ports.iter().enumerate().map(wire).collect()
+    }
+
+    /// `None` where it cannot be seen: the kernel's end of a `net_tap` may be in another network
+    /// namespace.
+    fn link(&self, number: usize, config: &Config) -> Option<WireLink> {
+        let blind = config.ports.get(number)?.device.starts_with("net_tap");
+        let link = self.port(number).filter(|_| !blind)?.link()?;
+        Some(WireLink {
+            up: link.up,
+            // Drivers say 0 where there is no link.
+            speed_mbps: link.speed_mbps.filter(|&speed| link.up && speed > 0),
+            full_duplex: link.full_duplex,
+        })
+    }
+}
+
+fn losses(stats: PortStats) -> Wire {
+    Wire {
+        link: None,
+        rx_missed: stats.imissed,
+        rx_errors: stats.ierrors,
+        rx_no_mbuf: stats.rx_nombuf,
+    }
+}
+
 impl Launched {
     /// Runs `job` on the lcore of worker `number`.
     ///
@@ -401,39 +465,11 @@ impl Launched {
         self.eal.launch(LcoreId(number as u32 + 1), job).map_err(LaunchError::Lcore)
     }
 
-    /// Mbufs in the pool: (free, all).
-    pub fn pool(&self) -> (u32, u32) {
-        (self.pool.avail(), self.pool.size())
-    }
-
-    /// Whether the wires of the configured ports are up; `None` where that cannot be seen: the
-    /// kernel's end of a `net_tap` may be in another network namespace. A sub-interface's is its
-    /// parent's.
-    pub fn links(&self, config: &Config) -> Vec<Option<bool>> {
-        let link = |(number, named): (usize, &config::Port)| {
-            let number = named.vlan.map_or(number, |vlan| vlan.parent);
-            let blind = config.ports.get(number)?.device.starts_with("net_tap");
-            let port = self.ports.get(number)?.as_ref().filter(|_| !blind)?;
-            port.link().map(|link| link.up)
-        };
-        config.ports.iter().enumerate().map(link).collect()
-    }
-
-    /// Frames that the drivers lost before anybody saw them, by port: (missed, errors, no mbuf);
-    /// zeroes where there is no driver.
-    pub fn driver_losses(&self) -> Vec<(u64, u64, u64)> {
-        let losses = |port: &Option<Port>| {
-            let stats = port.as_ref().and_then(|port| port.stats());
-            stats.map_or((0, 0, 0), |s| (s.imissed, s.ierrors, s.rx_nombuf))
-        };
-        self.ports.iter().map(losses).collect()
-    }
-
     /// Stops the ports and EAL and removes what EAL leaves behind. Every mbuf has to be back in
     /// the pool by then: the workers have ended. Those that are not are reported as an error.
     pub fn shut_down(self) {
-        let Launched { eal, ports, pool, io, .. } = self;
-        drop((ports, io));
+        let Launched { eal, ports: Ports { up, pool, io, .. } } = self;
+        drop((up, io));
         let (free, all) = (pool.avail(), pool.size());
         if free != all {
             log::error!("{} of {all} packet buffers did not come back", all - free);

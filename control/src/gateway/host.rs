@@ -53,13 +53,10 @@ impl ControlCore {
         Ok(())
     }
 
-    /// Tells the taps about the wires, by port number; `None` where nobody can tell.
-    pub fn set_links(&mut self, links: &[Option<bool>]) {
-        let Some(side) = &mut self.host else { return };
-        for (port, link) in links.iter().enumerate() {
-            if let Some(up) = link {
-                side.host.set_carrier(port as u8, *up);
-            }
+    /// Tells the tap of a port about its wire.
+    pub(super) fn set_carrier(&mut self, port: u8, up: bool) {
+        if let Some(side) = &mut self.host {
+            side.host.set_carrier(port, up);
         }
     }
 

@@ -10,6 +10,7 @@
 //! | `mod` | the parts and how they are made |
 //! | `mail` | messages from the lcores; questions to them |
 //! | `policy` | publishing rules, routes and knobs; rule counters across snapshots |
+//! | `wires` | links that go down and come up |
 //! | `host` | what the kernel learns on the host taps |
 //! | `upkeep` | expiry sweep, neighbour timers, memory ahead of demand |
 //! | `serve` | what the tools need: listings, deletes, sysctls, statistics |
@@ -23,6 +24,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod wires;
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,6 +50,7 @@ use crate::publish::{self, Learnt, PublishError, Rulesets};
 use crate::socket::Reply;
 use crate::tools::Silent;
 use crate::tools::conntrack::Subscription;
+use crate::tools::stats::Wire;
 use crate::watchdog::{Stalls, Watched};
 
 pub use commands::Served;
@@ -142,6 +145,8 @@ pub struct ControlCore {
     subscriptions: Vec<(Box<Subscription>, Reply)>,
     upkeep: upkeep::Upkeep,
     host: Option<host::HostSide>,
+    /// By port number, as the drivers last told.
+    wires: Vec<Wire>,
     /// In the snapshot in force.
     learnt: Learnt,
     clock: Box<dyn Fn() -> Now>,
@@ -210,6 +215,7 @@ impl ControlCore {
             subscriptions: Vec::new(),
             upkeep: upkeep::Upkeep::default(),
             host: None,
+            wires: Vec::new(),
             learnt,
             clock,
             pause: Box::new(|| {

@@ -183,6 +183,9 @@ impl Gateway for ControlCore {
             .iter()
             .map(|p| PortStats { name: p.name.clone(), ..PortStats::default() })
             .collect();
+        for (port, wire) in ports.iter_mut().zip(&self.wires) {
+            port.wire = *wire;
+        }
         let mut drops: Vec<(&'static str, u64)> =
             DropReason::ALL.iter().map(|r| (r.name(), 0)).collect();
         let mut lcores = Vec::new();

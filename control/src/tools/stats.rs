@@ -41,6 +41,40 @@ pub struct PortStats {
     pub rx_bytes: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
+    /// What its driver tells.
+    pub wire: Wire,
+}
+
+/// A port's wire, as its driver tells a few times a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// `None` where the driver cannot tell.
+    pub link: Option<WireLink>,
+    /// Frames lost because a receive queue was full, before anybody here saw them.
+    pub rx_missed: u64,
+    /// Frames received broken.
+    pub rx_errors: u64,
+    /// Frames lost because the mempool was empty.
+    pub rx_no_mbuf: u64,
+}
+
+/// The link of a wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireLink {
+    /// Whether there is one.
+    pub up: bool,
+    /// Mbit/s, where known.
+    pub speed_mbps: Option<u32>,
+    /// Whether both sides may speak at once.
+    pub full_duplex: bool,
+}
+
+impl WireLink {
+    /// Speed and duplex as an appendix to `up`; empty where the speed is not known.
+    pub fn details(&self) -> String {
+        let duplex = if self.full_duplex { "full" } else { "half" };
+        self.speed_mbps.map_or(String::new(), |speed| format!(", {speed} Mbit/s {duplex} duplex"))
+    }
 }
 
 /// What one worker lcore did.
@@ -137,11 +171,16 @@ pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Answer {
 /// The JSON object of the user's contract.
 pub fn json(stats: &Stats) -> Value {
     let ports = stats.ports.iter().map(|p| {
+        let link = |link: WireLink| json!({"up": link.up, "speed_mbps": link.speed_mbps});
         let counters = json!({
             "rx_packets": p.rx_packets,
             "tx_packets": p.tx_packets,
             "rx_bytes": p.rx_bytes,
             "tx_bytes": p.tx_bytes,
+            "rx_missed": p.wire.rx_missed,
+            "rx_errors": p.wire.rx_errors,
+            "rx_no_mbuf": p.wire.rx_no_mbuf,
+            "link": p.wire.link.map(link),
         });
         (p.name.clone(), counters)
     });
@@ -168,6 +207,7 @@ pub fn text(stats: &Stats) -> String {
         put(&mut text, format_args!("{name:<16} {rx:>15} {tx:>15} "));
         put(&mut text, format_args!("{:>18} {:>18}\n", p.rx_bytes, p.tx_bytes));
     }
+    put_wires(&mut text, stats);
     let head = ["lcore", "cpu", "rx", "polls", "idle polls", "handed over"];
     let [a, b, c, d, e, f] = head;
     put(&mut text, format_args!("\n{a:<8} {b:<7} {c:>15} {d:>15} {e:>18} {f:>18}\n"));
@@ -200,6 +240,21 @@ pub fn text(stats: &Stats) -> String {
     text
 }
 
+/// What the drivers tell of each port.
+fn put_wires(text: &mut String, stats: &Stats) {
+    let [a, b, c, d, e] = ["port", "rx missed", "rx errors", "rx no mbuf", "link"];
+    put(text, format_args!("\n{a:<16} {b:>15} {c:>15} {d:>18} {e}\n"));
+    for PortStats { name, wire, .. } in &stats.ports {
+        let (missed, errors, no_mbuf) = (wire.rx_missed, wire.rx_errors, wire.rx_no_mbuf);
+        put(text, format_args!("{name:<16} {missed:>15} {errors:>15} {no_mbuf:>18} "));
+        match wire.link {
+            None => put(text, format_args!("unknown\n")),
+            Some(link) if link.up => put(text, format_args!("up{}\n", link.details())),
+            Some(_) => put(text, format_args!("down\n")),
+        }
+    }
+}
+
 /// A line for every thread that ever stood still.
 fn put_stalls(text: &mut String, stats: &Stats) {
     let lcores = stats.lcores.iter();
@@ -221,7 +276,10 @@ mod tests {
     use super::*;
 
     fn stats() -> Stats {
-        let port = PortStats { name: "lan".to_owned(), rx_packets: 7, ..PortStats::default() };
+        let link = WireLink { up: true, speed_mbps: Some(10_000), full_duplex: true };
+        let wire = Wire { link: Some(link), rx_missed: 3, rx_errors: 2, rx_no_mbuf: 1 };
+        let name = "lan".to_owned();
+        let port = PortStats { name, rx_packets: 7, wire, ..PortStats::default() };
         Stats {
             ports: vec![port],
             lcores: vec![LcoreStats { lcore: 1, cpu: 3, polls: 9, ..LcoreStats::default() }],
@@ -238,7 +296,9 @@ mod tests {
         assert_eq!(
             json(&stats()),
             json!({
-                "ports": {"lan": {"rx_packets": 7, "tx_packets": 0, "rx_bytes": 0, "tx_bytes": 0}},
+                "ports": {"lan": {"rx_packets": 7, "tx_packets": 0, "rx_bytes": 0, "tx_bytes": 0,
+                                  "rx_missed": 3, "rx_errors": 2, "rx_no_mbuf": 1,
+                                  "link": {"up": true, "speed_mbps": 10_000}}},
                 "lcores": [{"lcore": 1, "cpu": 3, "polls": 9, "idle_polls": 0, "rx": 0,
                             "handed_over": 0, "stalls": 0, "stalled": false,
                             "stalled_ms": 0}],
@@ -258,6 +318,25 @@ mod tests {
         assert!(text.contains("no_route") && !text.contains("bad_version"));
         assert!(text.contains("host taps 2, learnt routes 12, learnt addresses 1\n"));
         assert!(text.contains("conns 1 of 262144, buckets 65536, expectations 0\n"));
+    }
+
+    #[test]
+    fn a_wire_tells_as_much_as_its_driver() {
+        let mut stats = stats();
+        let mut shown = |link: Option<WireLink>| {
+            stats.ports[0].wire.link = link;
+            let line = text(&stats).lines().find(|line| line.contains(" 3 ")).map(str::to_owned);
+            (line.unwrap(), json(&stats)["ports"]["lan"]["link"].clone())
+        };
+        let link = WireLink { up: true, speed_mbps: Some(100), full_duplex: false };
+        assert!(shown(Some(link)).0.ends_with(" 1 up, 100 Mbit/s half duplex"));
+        let (line, json) = shown(Some(WireLink { speed_mbps: None, ..link }));
+        assert!(line.ends_with(" 1 up"), "{line}");
+        assert_eq!(json, json!({"up": true, "speed_mbps": null}));
+        let (line, json) = shown(Some(WireLink { up: false, speed_mbps: None, ..link }));
+        assert!(line.ends_with(" 1 down") && json["up"] == false, "{line}");
+        let (line, json) = shown(None);
+        assert!(line.ends_with(" 1 unknown") && json.is_null(), "{line}");
     }
 
     #[test]

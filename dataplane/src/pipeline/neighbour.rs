@@ -482,6 +482,20 @@ impl NeighbourTable {
         forgotten
     }
 
+    /// Forgets every neighbour of a port but the configured ones, as with the port's link
+    /// (`neigh_carrier_down`). What waits for one of them has waited in vain.
+    pub fn forget_port(&self, port: u8, now: Tick) {
+        for number in 0..self.slots.len() {
+            let others = |word: Word| matches!(word.state(), State::Permanent | State::Failed);
+            // A slot changes under us as often as it is learnt anew meanwhile, which is seldom.
+            let _ = (0..WAYS)
+                .map_while(|_| self.read(number))
+                .take_while(|(its_port, _, found)| *its_port == port && !others(found.word))
+                .any(|(.., found)| found.change(found.word.with(State::Failed, 0), now));
+        }
+        self.announce();
+    }
+
     /// Every neighbour, for the control core: at most `capacity` of them.
     pub fn iter(&self) -> impl Iterator<Item = Neighbour> + '_ {
         (0..self.slots.len()).filter_map(|number| self.neighbour(NextHop(number as u16)))
@@ -636,6 +650,29 @@ mod tests {
 
     fn table() -> NeighbourTable {
         NeighbourTable::new(64, SEED)
+    }
+
+    #[test]
+    fn with_its_link_a_port_loses_all_it_was_not_told_by_the_file() {
+        let (table, now) = (table(), at(0));
+        let learn = |port, address| {
+            table.learn(port, address, Evidence::arp_request_for_us(MAC), now).unwrap()
+        };
+        let (configured, waited) = (Address::v4(0x0a00_0001), Address::v4(0x0a00_0002));
+        let (learnt, elsewhere) = (learn(PORT, HOST), learn(PORT + 1, HOST));
+        table.set_permanent(PORT, configured, OTHER, now).unwrap();
+        assert!(matches!(table.resolve(PORT, waited, now), Resolved::Pending { ask: true, .. }));
+        let news = table.news();
+        table.forget_port(PORT, now);
+        assert_ne!(table.news(), news, "who holds frames looks");
+        assert_eq!((table.mac(learnt), table.mac(elsewhere)), (None, Some(MAC)));
+        assert_eq!(table.at(PORT, configured).unwrap().mac, Some(OTHER));
+        assert_eq!(table.at(PORT, waited).unwrap().state, State::Failed);
+        // As a new one: asked at once, and any answer is taken.
+        let asked = Resolved::Pending { next_hop: learnt, ask: true };
+        assert_eq!(table.resolve(PORT, HOST, now), asked);
+        table.learn(PORT, HOST, Evidence::arp(OTHER, true, false), now);
+        assert_eq!(table.mac(learnt), Some(OTHER));
     }
 
     fn ticks(table: &NeighbourTable, now: Tick) -> Vec<Event> {
