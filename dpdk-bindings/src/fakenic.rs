@@ -128,13 +128,18 @@ impl FakeNic {
     /// the hash names; `None` if it was lost: too long for the MTU, no mbuf free, the queue full,
     /// the link down or nothing plugged.
     pub fn arrive(&self, frame: &[u8]) -> Option<u16> {
+        self.arrive_marked(frame, Checksums::default())
+    }
+
+    /// As [`Self::arrive`], by a NIC that says so about the frame's checksums.
+    pub fn arrive_marked(&self, frame: &[u8], found: Checksums) -> Option<u16> {
         let filled = {
             let plug = lock(&self.plug);
             let opened = &plug.as_ref()?.opened;
             let longest = usize::from(opened.mtu().ok()?) + FRAME_OVERHEAD;
             fill(opened.pool(), frame).filter(|_| frame.len() <= longest)?
         };
-        self.deliver(filled).ok()
+        self.deliver_marked(filled, found).ok()
     }
 
     /// Takes the oldest frame that the port sent on a queue.
