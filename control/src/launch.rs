@@ -243,6 +243,10 @@ fn bring_up(config: &Config, log: Option<&HeldLog>) -> Result<Ports, LaunchError
         if unsupported.mtu {
             log::warn!("port {}: the driver cannot set an MTU of {}", port.name, port.mtu);
         }
+        if unsupported.rss_key && workers > 1 {
+            let name = &port.name;
+            log::info!("port {name}: an RSS key of its own: more frames are handed over");
+        }
         // A driver that cannot set the address still sends and receives with ours.
         let mac = port.mac.or_else(|| up.mac());
         macs.push(mac.ok_or_else(|| LaunchError::NoMac(port.name.clone()))?);
