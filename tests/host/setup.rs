@@ -87,6 +87,7 @@ fn a_wire_without_link_takes_the_carrier_and_leaves_addresses_and_routes() {
     let host = bench.box_itself.within(move || Host::open(vec![tap]));
     bench.host = host.expect("a tap can be set up");
     bench.run("ip route add 10.50.0.0/16 via 10.7.0.2");
+    bench.settle();
     let Bench { host, box_itself } = bench;
     let mut core = gateway();
     core.attach_host(host).unwrap();

@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(asked.of_driver("net_ixgbe"), asked);
         let bare = Offloads { rx_checksums: false, ..asked };
         assert_eq!(asked.of_driver("net_virtio"), bare);
-        assert_eq!(chosen(bare, false, &device(u64::MAX, u64::MAX)).tcp_checksum, false);
+        assert!(!chosen(bare, false, &device(u64::MAX, u64::MAX)).tcp_checksum);
     }
 
     #[test]
