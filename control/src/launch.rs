@@ -16,8 +16,8 @@ use dataplane::pipeline::place::{Layout, Queues};
 use dataplane::pipeline::steering::{Fields, Functions, SYMMETRIC_KEY, Steering};
 use dataplane::rules::facts::PortId;
 use dpdk_bindings::{
-    BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreId, Link, Mempool, Offloads,
-    PoolError, Port, PortConfig, PortError, PortInfo, RxQueue, Side, TxQueue,
+    BURST_MAX, Eal, EalError, FamilyFunctions, Hashed, HeldLog, LcoreId, Mempool, Offloads,
+    PoolError, Port, PortConfig, PortError, PortInfo, PortStats, RxQueue, Side, TxQueue,
 };
 pub use dpdk_bindings::{LcoreError, LcoreHandle};
 
@@ -243,6 +243,10 @@ fn bring_up(config: &Config, log: Option<&HeldLog>) -> Result<Ports, LaunchError
         if unsupported.mtu {
             log::warn!("port {}: the driver cannot set an MTU of {}", port.name, port.mtu);
         }
+        if unsupported.rss_key && workers > 1 {
+            let name = &port.name;
+            log::info!("port {name}: an RSS key of its own: more frames are handed over");
+        }
         // A driver that cannot set the address still sends and receives with ours.
         let mac = port.mac.or_else(|| up.mac());
         macs.push(mac.ok_or_else(|| LaunchError::NoMac(port.name.clone()))?);
@@ -410,7 +414,7 @@ impl Ports {
         bring_up(config, None)
     }
 
-    /// The port of a number; `None` for one without a device.
+    /// A port; `None` for one without a device. Host taps come behind the configured ones.
     pub fn port(&self, number: usize) -> Option<&Port> {
         self.up.get(number)?.as_ref()
     }
@@ -420,39 +424,36 @@ impl Ports {
         (self.pool.avail(), self.pool.size())
     }
 
-    /// What the drivers of the configured ports tell of their wires and of frames lost on them. A
-    /// sub-interface has its parent's link; what was lost is the parent's alone.
+    /// What the drivers of the configured ports tell of their wires and of frames lost on them. The
+    /// link of a sub-interface is its parent's.
     pub fn wires(&self, config: &Config) -> Vec<Wire> {
-        let device = |number: usize| {
-            let port = self.port(number)?;
-            Some(wire(port, &config.ports.get(number)?.device))
+        let wire = |(number, named): (usize, &config::Port)| Wire {
+            link: self.link(named.vlan.map_or(number, |vlan| vlan.parent), config),
+            ..self.port(number).and_then(Port::stats).map(losses).unwrap_or_default()
         };
-        let of = |(number, named): (usize, &config::Port)| match named.vlan {
-            None => device(number).unwrap_or_default(),
-            Some(vlan) => {
-                let link = device(vlan.parent).and_then(|wire| wire.link);
-                Wire { link, ..Wire::default() }
-            }
-        };
-        config.ports.iter().enumerate().map(of).collect()
+        config.ports.iter().enumerate().map(wire).collect()
+    }
+
+    /// `None` where it cannot be seen: the kernel's end of a `net_tap` may be in another network
+    /// namespace.
+    fn link(&self, number: usize, config: &Config) -> Option<WireLink> {
+        let blind = config.ports.get(number)?.device.starts_with("net_tap");
+        let link = self.port(number).filter(|_| !blind)?.link()?;
+        Some(WireLink {
+            up: link.up,
+            // Drivers say 0 where there is no link.
+            speed_mbps: link.speed_mbps.filter(|&speed| link.up && speed > 0),
+            full_duplex: link.full_duplex,
+        })
     }
 }
 
-fn wire(port: &Port, device: &str) -> Wire {
-    let lost = port.stats().unwrap_or_default();
-    // The kernel's end of a net_tap may be in another network namespace, where DPDK does not see it.
-    let link = if device.starts_with("net_tap") { None } else { port.link() };
-    let known = |link: Link| WireLink {
-        up: link.up,
-        // Drivers say 0 where there is no link.
-        speed_mbps: link.speed_mbps.filter(|&speed| link.up && speed > 0),
-        full_duplex: link.full_duplex,
-    };
+fn losses(stats: PortStats) -> Wire {
     Wire {
-        link: link.map(known),
-        rx_missed: lost.imissed,
-        rx_errors: lost.ierrors,
-        rx_no_mbuf: lost.rx_nombuf,
+        link: None,
+        rx_missed: stats.imissed,
+        rx_errors: stats.ierrors,
+        rx_no_mbuf: stats.rx_nombuf,
     }
 }
 

@@ -206,7 +206,8 @@ impl Port {
             let failed = |errno| PortError::Call { device: device.to_owned(), call, errno };
             result.map(drop).map_err(failed)
         };
-        let offloads = offloads::choose(config.offloads, scatter, &raw_info);
+        let wanted = config.offloads.of_driver(&capabilities.driver);
+        let offloads = offloads::choose(wanted, scatter, &raw_info);
         let asked = Asked::of(config, &raw_info);
         call("configure", opened.configure(config, asked.as_ref(), offloads))?;
         let mut descriptors = (config.rx_desc, config.tx_desc);

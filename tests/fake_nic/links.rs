@@ -150,3 +150,21 @@ fn what_waits_for_a_neighbour_does_not_wait_for_the_cable() {
     assert_eq!(lost.iter().find(|(name, _)| *name == "neighbour-failed").unwrap().1, 2);
     assert_eq!(lost.iter().find(|(name, _)| *name == "tx-full").unwrap().1, 3, "three questions");
 }
+
+#[test]
+fn a_sub_interface_has_its_parents_link() {
+    let wan = "[[port]]\nname = \"wan.7\"\naddresses = [\"192.0.2.1/24\"]\n";
+    let mut gateway = Gateway::new(Setup { workers: 2, wan, ..Setup::default() });
+    for (up, said) in [(false, "WARN: port wan.7: link down"), (true, "INFO: port wan.7: link up")]
+    {
+        gateway.look_at_wires();
+        take_log();
+        gateway.nic(Side::Wan).set_link(up);
+        gateway.look_at_wires();
+        let log = take_log();
+        assert!(log.len() == 2 && log[1].starts_with(said), "{log:?}");
+        let ups = gateway.core.stats().ports.iter().map(|p| p.wire.link.unwrap().up).collect();
+        let ups: Vec<bool> = ups;
+        assert_eq!(ups, [true, up, up]);
+    }
+}

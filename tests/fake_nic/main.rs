@@ -1,4 +1,5 @@
-//! A whole gateway on ports that behave as NICs: receive-side scaling, offloads, long frames, links.
+//! A whole gateway on ports that behave as NICs: receive-side scaling, offloads, long frames,
+//! links.
 //!
 //! Ports come up, share their queues out and are read as in `sluicegate run`; workers and control
 //! core take turns in the test's thread, so that each frame's way is the same in every run. Needs

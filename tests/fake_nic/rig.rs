@@ -1,8 +1,11 @@
 //! A gateway between two fake NICs, and what the hosts on both sides send.
 //!
 //! ```text
-//!   10.2.0.0/16, fd02::/32          10.1.0.1         203.0.113.1          198.18.0.0/15, 2001:db8:2::/48
-//!   clients ── .11, fd01::11 ── lan fd01::1  gateway  2001:db8:1::1 wan ── .51, 2001:db8:1::51 ── servers
+//!   clients            router           gateway                router           servers
+//!   10.2.0.0/16 ───── 10.1.0.11 ─── lan 10.1.0.1
+//!                           203.0.113.1 wan ────────────── 203.0.113.51 ── 198.18.0.0/15
+//!   fd02::/32 ──────── fd01::11 ─── lan fd01::1
+//!                      2001:db8:1::1 wan ───────────── 2001:db8:1::51 ── 2001:db8:2::/48
 //! ```
 
 use std::cell::{Cell, RefCell};

@@ -1,5 +1,6 @@
 //! Two lcores and what one of them has begun and the other goes on with.
 
+use arrayvec::ArrayVec;
 use dataplane::conntrack::tuple::{Tuple, proto};
 use dataplane::lcore::memory::MemoryFrame;
 use dataplane::pipeline::drops::DropReason;
@@ -66,7 +67,7 @@ fn what_passed_raw_elsewhere_is_not_counted_there_again_by_a_cached_path() {
     // Another lcore saw the conn only behind its raw table.
     let frame = MemoryFrame::new(framed(WAN, &udp(client, SERVER)));
     let handed = Handed { frame, port: WAN, stage: Stage::PastRaw, hops: 1, mark: 0 };
-    pair.third.give(0, handed).unwrap();
+    pair.third.give(0, &mut ArrayVec::<_, 1>::from([handed]));
     assert_eq!(pair.settle().len(), 1);
     pair.mailboxes[0].send(ToLcore::Fold).unwrap();
     pair.settle();

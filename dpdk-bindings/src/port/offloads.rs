@@ -27,6 +27,17 @@ impl Default for Offloads {
     }
 }
 
+/// Drivers that, asked to verify checksums, let packets in that never had one: the peer on the same
+/// machine leaves them to whoever sends them on a wire. Not asked, they have the peer write them.
+const UNWRITTEN: &[&str] = &["net_virtio", "net_virtio_user", "net_vhost"];
+
+impl Offloads {
+    /// What of this may be asked of a driver.
+    pub(super) fn of_driver(self, driver: &str) -> Self {
+        Self { rx_checksums: self.rx_checksums && !UNWRITTEN.contains(&driver), ..self }
+    }
+}
+
 /// What a port's device does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offloading {
@@ -97,6 +108,15 @@ mod tests {
         let no_udp = device(!ffi::shim_rx_offload_udp_checksum, u64::MAX);
         let on = Offloading { ipv4_checksum: true, tcp_checksum: true, ..Default::default() };
         assert_eq!(chosen(asked, false, &no_udp), Offloading { fast_free: true, ..on });
+    }
+
+    #[test]
+    fn packets_without_a_checksum_are_not_asked_for() {
+        let asked = Offloads { rx_checksums: true, chains: true, fast_free: false };
+        assert_eq!(asked.of_driver("net_ixgbe"), asked);
+        let bare = Offloads { rx_checksums: false, ..asked };
+        assert_eq!(asked.of_driver("net_virtio"), bare);
+        assert!(!chosen(bare, false, &device(u64::MAX, u64::MAX)).tcp_checksum);
     }
 
     #[test]
