@@ -15,12 +15,18 @@ use crate::pipeline::handoff::Handed;
 /// arrives at a few million packets per second while a sleeping worker wakes up.
 pub const RING_MAX: usize = 2048;
 
+/// One end, on cache lines of its own: it notes in itself how far it has come, in every round of
+/// its lcore, and must not disturb another's by where the allocator put the two.
+#[derive(Debug)]
+#[repr(align(128))]
+struct End<T>(T);
+
 /// One lcore's ends of the rings.
 #[derive(Debug)]
 pub struct Rings<F> {
     /// By lcore; `None` for itself.
-    to: Vec<Option<Producer<Handed<F>>>>,
-    from: Vec<Consumer<Handed<F>>>,
+    to: Vec<End<Option<Producer<Handed<F>>>>>,
+    from: Vec<End<Consumer<Handed<F>>>>,
 }
 
 /// All rings between `lcores` lcores, by lcore.
@@ -30,12 +36,12 @@ pub fn mesh<F>(lcores: usize) -> Vec<Rings<F>> {
     for from in 0..lcores {
         for to in 0..lcores {
             if from == to {
-                all[from].to.push(None);
+                all[from].to.push(End(None));
                 continue;
             }
             let (producer, consumer) = RingBuffer::new(RING_MAX);
-            all[from].to.push(Some(producer));
-            all[to].from.push(consumer);
+            all[from].to.push(End(Some(producer)));
+            all[to].from.push(End(consumer));
         }
     }
     all
@@ -51,7 +57,7 @@ impl<F> Rings<F> {
     #[inline]
     pub fn give(&mut self, lcore: u8, handed: Handed<F>) -> Result<(), Handed<F>> {
         match self.to.get_mut(lcore as usize) {
-            Some(Some(ring)) => ring.push(handed).map_err(|PushError::Full(handed)| handed),
+            Some(End(Some(ring))) => ring.push(handed).map_err(|PushError::Full(handed)| handed),
             _ => Err(handed),
         }
     }
@@ -59,9 +65,13 @@ impl<F> Rings<F> {
     /// Appends what the `sender`th other lcore has handed over, as far as there is room.
     #[inline]
     pub fn take(&mut self, sender: usize, handed: &mut ArrayVec<Handed<F>, BURST_MAX>) {
-        let Some(ring) = self.from.get_mut(sender) else { return };
-        let room = BURST_MAX - handed.len();
-        if let Ok(chunk) = ring.read_chunk(ring.slots().min(room)) {
+        let Some(End(ring)) = self.from.get_mut(sender) else { return };
+        let there = ring.slots().min(BURST_MAX - handed.len());
+        // Nothing is written about an empty ring, which is what most are.
+        if there == 0 {
+            return;
+        }
+        if let Ok(chunk) = ring.read_chunk(there) {
             handed.extend(chunk);
         }
     }
@@ -100,6 +110,26 @@ mod tests {
         rings[2].take(1, &mut burst);
         assert_eq!(burst.pop().unwrap().frame, 1 << 20);
         assert_eq!(rings[2].senders(), 2);
+    }
+
+    #[test]
+    fn no_two_lcores_ends_share_a_line() {
+        for lcores in 2..10 {
+            ends_are_apart(&mesh::<u32>(lcores));
+        }
+    }
+
+    fn ends_are_apart(rings: &[Rings<u32>]) {
+        let mut owners = std::collections::HashMap::new();
+        for (lcore, rings) in rings.iter().enumerate() {
+            let to = rings.to.iter().map(|end| (&raw const *end as usize, size_of_val(end)));
+            let from = rings.from.iter().map(|end| (&raw const *end as usize, size_of_val(end)));
+            for (at, size) in to.chain(from) {
+                for line in at / 64..=(at + size - 1) / 64 {
+                    assert_eq!(*owners.entry(line).or_insert(lcore), lcore, "line {line:x}");
+                }
+            }
+        }
     }
 
     #[test]
