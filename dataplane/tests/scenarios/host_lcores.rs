@@ -130,7 +130,7 @@ impl Pair {
 
     /// By the kernel's frame on the WAN's tap, which lcore 1 polls.
     #[track_caller]
-    fn from_host(&mut self, packet: Packet<'_>) -> (usize, Sent) {
+    fn by_host(&mut self, packet: Packet<'_>) -> (usize, Sent) {
         self.pass(1, WAN_TAP, packet)
     }
 
@@ -185,10 +185,10 @@ fn the_owner_of_a_conn_walks_what_the_kernel_answers() {
     let (lcore, sent) = pair.pass(0, WAN, tcp(CLIENT, SSH, SYN, 100, 0));
     assert_eq!((lcore, sent.port), (1, WAN_TAP), "the tap is lcore 1's");
     assert_eq!((pair.owned(), pair.count(Filter, "INPUT")), ([1, 0], [1, 0]));
-    let (lcore, sent) = pair.from_host(tcp(SSH, CLIENT, SYN | ACK, 500, 101));
+    let (lcore, sent) = pair.by_host(tcp(SSH, CLIENT, SYN | ACK, 500, 101));
     assert_eq!((lcore, sent.port, sent.dst_mac()), (0, WAN, UPSTREAM_MAC));
     pair.pass(1, WAN, tcp(CLIENT, SSH, ACK, 101, 501));
-    pair.from_host(tcp(SSH, CLIENT, ACK, 501, 101));
+    pair.by_host(tcp(SSH, CLIENT, ACK, 501, 101));
     assert_eq!((pair.count(Raw, "OUTPUT"), pair.count(Filter, "OUTPUT")), ([2, 0], [2, 0]));
     assert_eq!(pair.count(Filter, "INPUT"), [2, 0]);
     assert_eq!(pair.owned(), [1, 0]);
@@ -201,7 +201,7 @@ fn an_error_of_the_kernel_goes_to_the_owner_of_the_conn_that_it_is_about() {
     let mut pair = Pair::start(counting());
     let (_, sent) = pair.pass(0, WAN, udp(CLIENT, SSH));
     let error = Packet::icmp(ip("203.0.113.1"), ip("198.51.100.9"), 3, 3, 0);
-    let (lcore, sent) = pair.from_host(error.payload(&sent.bytes[14..]));
+    let (lcore, sent) = pair.by_host(error.payload(&sent.bytes[14..]));
     assert_eq!((lcore, sent.port), (0, WAN));
     assert_eq!(pair.count(Filter, "OUTPUT"), [1, 0]);
 }
@@ -213,12 +213,12 @@ fn conns_that_the_kernel_opens_are_shared_out_and_answers_find_back() {
     for n in 0..40 {
         // From the LAN's address, so that there is something to turn back.
         let (host, server) = (format!("192.168.1.1:{}", 5000 + n), "198.51.100.7:53");
-        let (lcore, sent) = pair.from_host(udp(&host, server));
+        let (lcore, sent) = pair.by_host(udp(&host, server));
         let wan = format!("203.0.113.1:{}", 5000 + n);
         assert_eq!((sent.port, sent.flow()), (WAN, format!("{wan} > {server}")));
         let (tap, back) = pair.pass(1 - lcore, WAN, udp(server, &wan));
         assert_eq!((tap, back.port, back.flow()), (1, WAN_TAP, format!("{server} > {host}")));
-        let (again, _) = pair.from_host(udp(&host, server));
+        let (again, _) = pair.by_host(udp(&host, server));
         assert_eq!(again, lcore, "the owner sends by its own queue");
     }
     let owned = pair.owned();
@@ -238,7 +238,7 @@ fn a_packet_that_passed_raw_goes_on_behind_it() {
     assert_eq!(pair.owned(), [16, 0]);
     let mut raw = 0;
     for n in 0..12 {
-        pair.from_host(udp(&format!("203.0.113.1:{}", 5000 + n), "198.51.100.7:53"));
+        pair.by_host(udp(&format!("203.0.113.1:{}", 5000 + n), "198.51.100.7:53"));
         raw += 1;
         assert_eq!(pair.count(Raw, "OUTPUT").iter().sum::<u64>(), raw, "raw once");
     }
