@@ -83,8 +83,8 @@ fn loom_a_search_during_reuse_leads_nowhere_wrong() {
     });
 }
 
-/// A conn of lcore 1 ends while lcore 0 looks it up: lcore 0 may find it or not, but never takes the
-/// freed record for its own.
+/// A conn of lcore 1 ends while lcore 0 looks it up: lcore 0 may find it or not, but never takes
+/// the freed record for its own.
 #[test]
 fn loom_a_conn_that_ends_becomes_nobody_elses() {
     model(2, || {
