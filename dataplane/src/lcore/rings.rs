@@ -21,39 +21,46 @@ pub const RING_MAX: usize = 2048;
 /// Conns that one lcore can ask another to end before that looks.
 const EVICTIONS_MAX: usize = 64;
 
+/// The ends of the rings to another lcore, on cache lines of their own: they note in themselves how
+/// far they have come, in every round of their lcore, and must not disturb another's by where the
+/// allocator put them.
+#[derive(Debug)]
+#[repr(align(128))]
+struct To<F> {
+    frames: Producer<Handed<F>>,
+    evict: Producer<ConnId>,
+}
+
+/// The same of the rings from another lcore.
+#[derive(Debug)]
+#[repr(align(128))]
+struct From<F> {
+    frames: Consumer<Handed<F>>,
+    evict: Consumer<ConnId>,
+}
+
 /// One lcore's ends of the rings.
 #[derive(Debug)]
 pub struct Rings<F> {
     /// By lcore; `None` for itself.
-    to: Vec<Option<Producer<Handed<F>>>>,
-    from: Vec<Consumer<Handed<F>>>,
-    /// Conns of other lcores to be ended, and of this one.
-    evict: Vec<Option<Producer<ConnId>>>,
-    evicted: Vec<Consumer<ConnId>>,
+    to: Vec<Option<To<F>>>,
+    from: Vec<From<F>>,
 }
 
 /// All rings between `lcores` lcores, by lcore.
 pub fn mesh<F>(lcores: usize) -> Vec<Rings<F>> {
-    let empty = || Rings {
-        to: Vec::with_capacity(lcores),
-        from: Vec::new(),
-        evict: Vec::with_capacity(lcores),
-        evicted: Vec::new(),
-    };
+    let empty = || Rings { to: Vec::with_capacity(lcores), from: Vec::new() };
     let mut all: Vec<Rings<F>> = (0..lcores).map(|_| empty()).collect();
     for from in 0..lcores {
         for to in 0..lcores {
             if from == to {
                 all[from].to.push(None);
-                all[from].evict.push(None);
                 continue;
             }
-            let (producer, consumer) = RingBuffer::new(RING_MAX);
-            all[from].to.push(Some(producer));
-            all[to].from.push(consumer);
-            let (producer, consumer) = RingBuffer::new(EVICTIONS_MAX);
-            all[from].evict.push(Some(producer));
-            all[to].evicted.push(consumer);
+            let (frames, frames_end) = RingBuffer::new(RING_MAX);
+            let (evict, evict_end) = RingBuffer::new(EVICTIONS_MAX);
+            all[from].to.push(Some(To { frames, evict }));
+            all[to].from.push(From { frames: frames_end, evict: evict_end });
         }
     }
     all
@@ -69,7 +76,7 @@ impl<F> Rings<F> {
     /// them all at once: the line that tells it moves once per burst, not per frame.
     #[inline]
     pub fn give<const N: usize>(&mut self, lcore: u8, handed: &mut ArrayVec<Handed<F>, N>) {
-        let Some(Some(ring)) = self.to.get_mut(lcore as usize) else { return };
+        let Some(Some(To { frames: ring, .. })) = self.to.get_mut(lcore as usize) else { return };
         let room = match ring.write_chunk_uninit(handed.len()) {
             Ok(chunk) => {
                 chunk.fill_from_iter(handed.drain(..));
@@ -84,22 +91,26 @@ impl<F> Rings<F> {
 
     /// Asks another lcore to end a conn; false if there is no room.
     pub fn evict(&mut self, lcore: u8, id: ConnId) -> bool {
-        let ring = self.evict.get_mut(lcore as usize).and_then(Option::as_mut);
-        ring.is_some_and(|ring| ring.push(id).is_ok())
+        let to = self.to.get_mut(lcore as usize).and_then(Option::as_mut);
+        to.is_some_and(|to| to.evict.push(id).is_ok())
     }
 
     /// The next conn that the `sender`th other lcore wants to be ended.
     #[inline]
     pub fn evicted(&mut self, sender: usize) -> Option<ConnId> {
-        self.evicted.get_mut(sender)?.pop().ok()
+        self.from.get_mut(sender)?.evict.pop().ok()
     }
 
     /// Appends what the `sender`th other lcore has handed over, as far as there is room.
     #[inline]
     pub fn take(&mut self, sender: usize, handed: &mut ArrayVec<Handed<F>, BURST_MAX>) {
-        let Some(ring) = self.from.get_mut(sender) else { return };
-        let room = BURST_MAX - handed.len();
-        if let Ok(chunk) = ring.read_chunk(ring.slots().min(room)) {
+        let Some(From { frames: ring, .. }) = self.from.get_mut(sender) else { return };
+        let there = ring.slots().min(BURST_MAX - handed.len());
+        // Nothing is written about an empty ring, which is what most are.
+        if there == 0 {
+            return;
+        }
+        if let Ok(chunk) = ring.read_chunk(there) {
             handed.extend(chunk);
         }
     }

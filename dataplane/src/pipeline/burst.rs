@@ -243,6 +243,10 @@ impl<P: FramePool> Pipeline<P> {
         };
         match self.holder(conn) {
             Holder::Here => {}
+            // What walks of this conn has not found its owner yet, and goes there first.
+            Holder::Elsewhere(_) if !long.is_empty() && overtakes(long, conn) => {
+                return Short::WALK;
+            }
             Holder::Elsewhere(lcore) => return Short::Elsewhere(lcore),
             Holder::Nobody => return self.unknown(port, hash),
         }

@@ -48,7 +48,11 @@ impl<P: FramePool> Pipeline<P> {
             self.links.counters.conntrack.drop.add(1);
             Exit::Drop(match error {
                 AllocError::Full => {
-                    self.tell(FromLcore::TableFull);
+                    // Once a tick is more than is logged, and leaves room for other messages.
+                    if self.told_full != Some(at.now.tick) {
+                        self.told_full = Some(at.now.tick);
+                        self.tell(FromLcore::TableFull);
+                    }
                     DropReason::TableFull
                 }
                 AllocError::NoRecord => DropReason::NoRecord,

@@ -130,6 +130,10 @@ impl<P: FramePool> Pipeline<P> {
         let Some((conn, direction)) = found else { return self.unknown(port, lean.hash) };
         match self.holder(conn) {
             Holder::Here => {}
+            // What walks of this conn has not found its owner yet, and goes there first.
+            Holder::Elsewhere(_) if !long.is_empty() && overtakes(long, conn) => {
+                return Short::WALK;
+            }
             Holder::Elsewhere(lcore) => return Short::Elsewhere(lcore),
             Holder::Nobody => return self.unknown(port, lean.hash),
         }

@@ -61,7 +61,7 @@ use crate::arch::sync::AtomicBool;
 use crate::conntrack::record::{Conn, ConnId};
 use crate::conntrack::store::{Shared, Store};
 use crate::rules::facts::PortId;
-use crate::time::Now;
+use crate::time::{Now, Tick};
 use budget::ErrorBudget;
 use counters::LcoreCounters;
 use drops::DropReason;
@@ -169,6 +169,8 @@ pub struct Pipeline<P: FramePool> {
     /// Conns of other lcores whose tuples were given away, and their owners.
     evictions: ArrayVec<(u8, ConnId), { handoff::EVICTIONS_MAX }>,
     random: Random,
+    /// When the control core was last told that the table is full.
+    told_full: Option<Tick>,
     /// Taken out while a burst is under way.
     scratch: Option<Box<burst::Scratch>>,
     ip_id: u16,
@@ -212,6 +214,7 @@ impl<P: FramePool> Pipeline<P> {
             outbound: (0..others).map(|_| handoff::Outbound::new()).collect(),
             place,
             random: Random(seed | 1),
+            told_full: None,
             scratch: Some(Box::default()),
             outbox: VecDeque::with_capacity(OUTBOX_MAX * 2),
         }
@@ -278,7 +281,8 @@ impl<P: FramePool> Pipeline<P> {
         if busy { counters.busy_polls.add(1) } else { counters.idle_polls.add(1) }
     }
 
-    /// Identification of the next IPv4 packet we make; no other lcore gives it at the same time.
+    /// Identification of the next IPv4 packet we make; other lcores are at other numbers, until the
+    /// 16 bits wrap.
     fn next_ip_id(&mut self) -> u16 {
         self.ip_id = self.ip_id.wrapping_add(self.place.lcores().into());
         self.ip_id
