@@ -673,6 +673,13 @@ mod tests {
     }
 
     #[test]
+    fn each_of_a_drivers_losses_has_its_name() {
+        let stats = PortStats { imissed: 1, ierrors: 2, rx_nombuf: 3, ..PortStats::default() };
+        let wire = losses(stats);
+        assert_eq!((wire.rx_missed, wire.rx_errors, wire.rx_no_mbuf), (1, 2, 3));
+    }
+
+    #[test]
     fn a_worker_may_share_the_control_cores_cpu() {
         let args = eal_args(&config("control_core = 1\nworker_cores = [1]"), 0).unwrap();
         assert!(args.contains(&"0@1,1@1".to_owned()));
