@@ -210,10 +210,7 @@ fn bring_up(config: &Config, log: Option<&HeldLog>) -> Result<Ports, LaunchError
     };
     let queues = |port| queues_of(port, workers).map_err(|error| wrong(port, error));
     let queues = config.ports.iter().map(queues).collect::<Result<Vec<Queues>, _>>()?;
-    let mbufs = config.eal.mbufs.unwrap_or_else(|| mbufs_needed(config, &queues));
-    let memory_mb = config.eal.memory_mb;
-    let pool = Mempool::create("sluicegate", mbufs, POOL_CACHE, DATA_ROOM, None)
-        .map_err(|error| LaunchError::Pool { error, memory_mb })?;
+    let pool = pool(config, &queues)?;
     let (mut all, mut macs) = (Vec::new(), Vec::new());
     let mut wires = Wires::default();
     for (port, queues) in config.ports.iter().zip(queues) {
@@ -521,6 +518,50 @@ fn demand_machine(config: &Config) -> Result<(), LaunchError> {
     Ok(())
 }
 
+/// As many mbufs as the configuration names, no fewer; else as many as are needed, or as memory has
+/// room for: without huge pages each takes a page.
+fn pool(config: &Config, queues: &[Queues]) -> Result<Mempool, LaunchError> {
+    let memory_mb = config.eal.memory_mb;
+    let create = |mbufs| Mempool::create("sluicegate", mbufs, POOL_CACHE, DATA_ROOM, None);
+    let failed = |error| LaunchError::Pool { error, memory_mb };
+    if let Some(mbufs) = config.eal.mbufs {
+        return create(mbufs).map_err(failed);
+    }
+    let (needed, least) = (mbufs_needed(config, queues), mbufs_least(config, queues));
+    let mut mbufs = needed;
+    loop {
+        match create(mbufs) {
+            Ok(pool) => {
+                if mbufs < needed {
+                    log::info!(
+                        "memory_mb = {memory_mb} has room for {mbufs} packet buffers; {needed} \
+                         are what queues and workers can hold at once"
+                    );
+                }
+                return Ok(pool);
+            }
+            Err(PoolError::Create { errno, .. }) if errno.0 == ENOMEM && mbufs / 4 * 3 >= least => {
+                mbufs = mbufs / 4 * 3;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+const ENOMEM: i32 = 12;
+
+/// Mbufs without which a queue would starve: those that lie in receive descriptors and caches, and
+/// some for the way.
+fn mbufs_least(config: &Config, queues: &[Queues]) -> u32 {
+    let received = |(port, queues): (&config::Port, &Queues)| {
+        u32::from(queues.rx) * u32::from(port.rx_descriptors)
+    };
+    let taps = config.ports.iter().filter(|p| p.host_tap.is_some()).count() as u32;
+    let workers = config.eal.worker_cores.len() as u32;
+    let received: u32 = config.ports.iter().zip(queues).map(received).sum();
+    received + taps * u32::from(TAP_DESCRIPTORS) + workers * POOL_CACHE * 2 + 4096
+}
+
 /// Mbufs for all descriptors, what is held, handed over and cached, and bursts under way. `queues`
 /// are those of each port.
 fn mbufs_needed(config: &Config, queues: &[Queues]) -> u32 {
@@ -670,6 +711,9 @@ mod tests {
             assert!(mbufs_mb(workers) < 400, "{workers} workers: {} MiB", mbufs_mb(workers));
         }
         assert!(mbufs_mb(2) < mbufs_mb(3));
+        let config = config("worker_cores = [0, 1]");
+        let queues: Vec<Queues> = config.ports.iter().map(|_| Queues { rx: 2, tx: 2 }).collect();
+        assert!(mbufs_least(&config, &queues) < mbufs_needed(&config, &queues) / 2);
     }
 
     #[test]
