@@ -653,6 +653,28 @@ mod tests {
     }
 
     #[test]
+    fn the_hosts_of_a_subnet_find_room_under_any_seed() {
+        let mut word = 0x5eed_u64;
+        let mut next = || {
+            word ^= word >> 12;
+            word ^= word << 25;
+            word ^= word >> 27;
+            word.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        };
+        for _ in 0..300 {
+            let seed = HashSeed(core::array::from_fn(|_| next()));
+            let table = NeighbourTable::new(4096, seed);
+            for host in 1..=254 {
+                let (v4, v6) = (0xc0a8_0a00 + host, 0xfd00_0010 << 96 | host as u128);
+                for address in [Address::v4(v4), Address::v6(v6)] {
+                    let resolved = table.resolve(PORT, address, at(0));
+                    assert!(resolved != Resolved::Full, "{address:?} under {seed:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn with_its_link_a_port_loses_all_it_was_not_told_by_the_file() {
         let (table, now) = (table(), at(0));
         let learn = |port, address| {
