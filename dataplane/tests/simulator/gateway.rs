@@ -157,7 +157,8 @@ fn deny_rest(set: &mut Ruleset) {
 pub(crate) fn rules_v4(denied: bool) -> Ruleset {
     let mut set = Ruleset::new(Family::V4);
     let redirect = NatOptions { ports: Some((53, 53)), ..NatOptions::default() };
-    let untracked = |rule: Rule| rule.ports(UDP, None, Some(6081));
+    // By both ports: the one alone may be what NAT draws for another talk.
+    let untracked = |rule: Rule| rule.ports(UDP, Some(6081), Some(6081));
     let both_first = |rule: Rule| rule.ports(UDP, Some(4500), Some(4500));
     let (new, known) = (StateMask::NEW, StateMask::ESTABLISHED.with(StateMask::RELATED));
     let at_7000 = if denied { Target::Drop } else { Target::None };
