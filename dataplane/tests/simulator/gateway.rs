@@ -153,11 +153,11 @@ fn deny_rest(set: &mut Ruleset) {
     forward.base.as_mut().unwrap().policy = Policy::Drop;
 }
 
-/// The IPv4 rules; `denied` are new conns to UDP port 7000.
+/// The IPv4 rules; `denied` are new conns to UDP port 7000. What is untracked is named by both
+/// ports: one alone may be what NAT draws for another talk.
 pub(crate) fn rules_v4(denied: bool) -> Ruleset {
     let mut set = Ruleset::new(Family::V4);
     let redirect = NatOptions { ports: Some((53, 53)), ..NatOptions::default() };
-    // By both ports: the one alone may be what NAT draws for another talk.
     let untracked = |rule: Rule| rule.ports(UDP, Some(6081), Some(6081));
     let both_first = |rule: Rule| rule.ports(UDP, Some(4500), Some(4500));
     let (new, known) = (StateMask::NEW, StateMask::ESTABLISHED.with(StateMask::RELATED));
