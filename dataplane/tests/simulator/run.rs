@@ -65,7 +65,7 @@ struct Run<'a> {
     dice: Dice,
     plan: Plan,
     rules: (Ruleset, Ruleset),
-    /// Both tuples of conns that were deleted in the present phase.
+    /// Both tuples of the conns of the last look, and of those deleted since.
     gone: Vec<(Tuple, Tuple)>,
     listings: Vec<Vec<String>>,
     counts: Vec<u32>,
@@ -202,7 +202,8 @@ impl Run<'_> {
             return Err(format!("{} listed of {}", conns.len(), self.simulator.confirmed()));
         }
         self.check_translations(&conns)?;
-        self.gone.clear();
+        // They may have ended by the next look, after another conn met them.
+        self.gone = conns.iter().map(|conn| (conn.original, conn.reply)).collect();
         let mut lines: Vec<String> = conns.iter().map(line).collect();
         lines.sort();
         self.listings.push(lines);
