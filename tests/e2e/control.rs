@@ -70,7 +70,7 @@ fn conns_are_listed_counted_deleted_and_flushed_under_traffic() {
     let _echo = Server::udp_echo(&rig.wan, &format!("{WAN_HOST}:7"));
     let _http = Server::http(&rig.wan, &format!("{WAN_HOST}:80"));
     let url = format!("http://{WAN_HOST}/3000000/slow");
-    let download = rig.lan.command(&format!("curl -sS --max-time 30 {url}"));
+    let download = rig.lan.command(&format!("curl -sS --max-time 60 {url}"));
     let mut download = { download }.stdout(Stdio::piped()).spawn().expect("curl starts");
     let mut out = download.stdout.take().expect("stdout is piped");
     let reader = std::thread::spawn(move || {

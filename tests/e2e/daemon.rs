@@ -12,7 +12,7 @@ use crate::gateway::Files;
 use crate::netns::Namespace;
 
 /// How long a daemon may take to end by itself.
-const END: Duration = Duration::from_secs(2);
+const END: Duration = Duration::from_secs(10);
 
 /// A program in the foreground. Its output is in `NAME.log` of the folder, and shown after a panic.
 pub struct Daemon {

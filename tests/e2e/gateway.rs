@@ -16,8 +16,8 @@ use crate::netns::Namespace;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_sluicegate");
 
-/// The longest a start may take on a busy machine.
-const START: Duration = Duration::from_secs(30);
+/// How long to wait, on a busy machine, for what takes a moment on an idle one.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder of its own for the files of one gateway, with names that no other test uses.
 pub struct Files {
@@ -158,13 +158,6 @@ pub struct Gateway {
     pub files: Files,
 }
 
-/// How a gateway ended.
-#[derive(Debug)]
-pub struct Ending {
-    pub code: Option<i32>,
-    pub took: Duration,
-}
-
 impl Gateway {
     /// Starts `run -c` on `gateway.toml` of the folder without waiting for `ready`.
     pub fn spawn(files: Files, namespace: Option<&Namespace>) -> Gateway {
@@ -192,7 +185,7 @@ impl Gateway {
     /// Starts a gateway and waits for `ready`.
     pub fn start(files: Files, namespace: Option<&Namespace>) -> Gateway {
         let mut gateway = Gateway::spawn(files, namespace);
-        assert_eq!(gateway.line(START), "ready", "{}", gateway.files.stderr());
+        assert_eq!(gateway.line(PATIENCE), "ready", "{}", gateway.files.stderr());
         gateway
     }
 
@@ -226,45 +219,41 @@ impl Gateway {
     /// SIGHUP, and what the gateway says about it.
     pub fn reload(&mut self) -> String {
         self.signal(Signal::SIGHUP);
-        self.line(Duration::from_secs(20))
+        self.line(PATIENCE)
     }
 
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// SIGTERM, and how long it took to end.
-    pub fn stop(&mut self) -> Ending {
+    /// SIGTERM, and the exit code.
+    pub fn stop(&mut self) -> Option<i32> {
         self.end_by(Signal::SIGTERM)
     }
 
-    pub fn end_by(&mut self, signal: Signal) -> Ending {
-        let start = Instant::now();
+    pub fn end_by(&mut self, signal: Signal) -> Option<i32> {
         self.signal(signal);
-        self.wait_for_end(start, Duration::from_secs(20))
+        self.wait_for_end()
     }
 
-    pub fn wait_for_end(&mut self, start: Instant, patience: Duration) -> Ending {
+    /// The exit code, `None` after a signal.
+    pub fn wait_for_end(&mut self) -> Option<i32> {
+        let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
-                return Ending { code: status.code(), took: start.elapsed() };
+                return status.code();
             }
-            assert!(start.elapsed() < patience, "no end within {patience:?}");
+            assert!(start.elapsed() < PATIENCE, "no end within {PATIENCE:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// A stop as it should be: soon, exit 0, nothing left, no complaint. A gateway alone needs less
-    /// than 0.1 s; other tests and the machine's other work share two CPUs with it.
+    /// A stop as it should be: exit 0 (which no gateway has whose workers needed long), nothing
+    /// left, no complaint. How long the kernel takes to remove its interfaces is no matter here.
     pub fn stop_cleanly(&mut self) {
-        self.stop_within(Duration::from_secs(2));
-    }
-
-    pub fn stop_within(&mut self, limit: Duration) {
-        let ending = self.stop();
+        let code = self.stop();
         let stderr = self.files.stderr();
-        assert_eq!(ending.code, Some(0), "{stderr}");
-        assert!(ending.took < limit, "the end took {:?}", ending.took);
+        assert_eq!(code, Some(0), "{stderr}");
         assert_eq!(self.files.leftovers(), Vec::<PathBuf>::new());
         assert!(!stderr.contains("error"), "{stderr}");
     }
@@ -285,7 +274,7 @@ impl Drop for Gateway {
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

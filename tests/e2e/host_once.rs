@@ -153,7 +153,7 @@ fn traffic(rig: &HostRig) {
         Server::http(&rig.wan, &format!("[{WAN_HOST6}]:8071")),
         Server::udp_echo(&rig.wan, &format!("{WAN_HOST}:8071")),
     ];
-    rig.lan.run(&format!("ping -c 5 -i 0.05 -W 2 {LAN_GATEWAY}"));
+    rig.lan.run(&format!("ping -c 5 -i 0.05 -W 20 {LAN_GATEWAY}"));
     for (from, host) in [
         (&rig.lan, format!("{LAN_GATEWAY}:8070")),
         (&rig.lan, format!("[{LAN_GATEWAY6}]:8070")),

@@ -16,7 +16,7 @@ fn a_reload_changes_the_rules_and_spares_what_is_established() {
     let _http = Server::http(&rig.wan, &format!("{WAN_HOST}:80"));
     let len = 3_000_000;
     let url = format!("http://{WAN_HOST}/{len}/slow");
-    let mut download = rig.lan.command(&format!("curl -sS --max-time 30 {url}"));
+    let mut download = rig.lan.command(&format!("curl -sS --max-time 60 {url}"));
     let mut download = download.stdout(Stdio::piped()).spawn().expect("curl starts");
     let mut out = download.stdout.take().expect("stdout is piped");
     let reader = std::thread::spawn(move || {
@@ -111,7 +111,7 @@ fn a_reload_takes_over_addresses_and_sysctls() {
     rig.files().write("gateway.toml", &text);
     assert!(!rig.wan.try_run("ping -c 1 -W 1 198.51.100.5").status.success());
     assert_eq!(rig.gateway.reload(), "reloaded");
-    rig.wan.run("ping -c 1 -W 3 198.51.100.5");
+    rig.wan.run("ping -c 1 -W 20 198.51.100.5");
     // What the file does not name keeps its live value.
     let ask = |name: &str| rig.files().ask(&format!("sysctl -n net.netfilter.nf_conntrack_{name}"));
     assert_eq!((ask("udp_timeout"), ask("icmp_timeout")), ("7\n".to_owned(), "11\n".to_owned()));

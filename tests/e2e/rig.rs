@@ -217,7 +217,7 @@ pub fn assert_balance(files: &Files) {
 
 /// curl in a namespace, silent but for errors.
 pub fn curl(namespace: &Namespace, arguments: &str) -> Output {
-    namespace.try_run(&format!("curl -sS --max-time 20 {arguments}"))
+    namespace.try_run(&format!("curl -sS --max-time 60 {arguments}"))
 }
 
 /// A veth pair between a host and an interface `port` of the middle.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::gateway::PATIENCE;
 use crate::netns::Namespace;
 
 /// Bytes that are the same every time and never repeat at a power of two.
@@ -118,7 +119,7 @@ pub fn udp_client(namespace: &Namespace, from: &str, to: &str) -> UdpSocket {
         socket.connect(to).expect("a route");
         socket
     });
-    socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout can be set");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
     socket
 }
 

@@ -11,7 +11,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use crate::gateway::{Files, Gateway, eventually};
 use crate::netns::Namespace;
@@ -183,7 +182,7 @@ impl Bench {
             (&self.ten, "198.51.100.1"),
             (&self.ten, "2001:db8:77::1"),
         ] {
-            let answer = host.namespace.run(&format!("ping -c 3 -i 0.05 -W 5 {to}"));
+            let answer = host.namespace.run(&format!("ping -c 3 -i 0.05 -W 20 {to}"));
             assert!(answer.contains(" 0% packet loss"), "{to}: {answer}");
         }
     }
@@ -244,7 +243,7 @@ impl Bench {
 
     /// An MTU of its own, and a VLAN that the gateway does not have.
     fn refusals(&self) {
-        let big = self.lan.namespace.try_run("ping -c 1 -W 5 -M do -s 1400 10.20.0.2");
+        let big = self.lan.namespace.try_run("ping -c 1 -W 20 -M do -s 1400 10.20.0.2");
         let told = String::from_utf8_lossy(&big.stdout).into_owned();
         assert!(told.contains("Frag needed and DF set (mtu = 1400)"), "{told}");
         let strange = self.thirty.namespace.try_run("ping -c 1 -W 1 198.51.100.1");
@@ -292,7 +291,7 @@ fn two_workers(wan_keys: &str) -> Bench {
 
 #[test]
 fn two_workers_with_a_queue_each() {
-    two_workers("").gateway.stop_within(Duration::from_secs(4));
+    two_workers("").gateway.stop_cleanly();
 }
 
 #[test]
@@ -302,7 +301,7 @@ fn two_workers_and_one_queue_hand_over_what_is_the_other_s() {
     for lcore in stats["lcores"].as_array().unwrap() {
         assert!(lcore["handed_over"].as_u64() > Some(10), "{lcore}");
     }
-    bench.gateway.stop_within(Duration::from_secs(4));
+    bench.gateway.stop_cleanly();
 }
 
 #[test]
@@ -314,11 +313,11 @@ fn a_reload_changes_addresses_but_no_vlans() {
     assert!(checked.contains("port wan.20: VLAN 20 of wan, MTU 1400\n"), "{checked}");
     bench.files().write("gateway.toml", &config.replace("10.20.0.1/24", "10.20.0.9/24"));
     assert_eq!(bench.gateway.reload(), "reloaded");
-    bench.twenty.namespace.run("ping -c 1 -W 5 10.20.0.9");
+    bench.twenty.namespace.run("ping -c 1 -W 20 10.20.0.9");
     bench.files().write("gateway.toml", &config.replace("\"wan.20\"", "\"wan.30\""));
     let refused = bench.gateway.reload();
     assert!(refused.starts_with("reload failed: ") && refused.contains("VLANs"), "{refused}");
-    bench.twenty.namespace.run("ping -c 1 -W 5 10.20.0.9");
+    bench.twenty.namespace.run("ping -c 1 -W 20 10.20.0.9");
     bench.files().assert_balance();
     bench.gateway.stop_cleanly();
 }

@@ -37,7 +37,7 @@ enum Hands {
 fn download(rig: &Rig, from_wan: bool, url: &str, name: &str) -> (Child, PathBuf) {
     let host = if from_wan { &rig.wan } else { &rig.lan };
     let path = rig.files().path(name);
-    let line = format!("curl -sS --max-time 30 -o {} {url}", path.display());
+    let line = format!("curl -sS --max-time 60 -o {} {url}", path.display());
     (host.command(&line).stdin(Stdio::null()).spawn().expect("curl starts"), path)
 }
 
