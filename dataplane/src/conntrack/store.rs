@@ -291,6 +291,11 @@ impl Shared {
         })
     }
 
+    /// True if the record holds this very conn, not a later one.
+    fn is(&self, number: ConnRef, id: Option<ConnId>) -> bool {
+        id.is_some_and(|id| id.conn == number && self.records.get(number).map(Conn::id) == Some(id))
+    }
+
     fn holds(&self, number: ConnRef, tuple: &Tuple, zone: u16, now: Tick) -> bool {
         let holds = |conn: Conn<'_>| {
             conn.matches(tuple, zone).is_some_and(|d| conn.shows(d)) && !conn.is_expired(now)
@@ -456,7 +461,7 @@ impl Store {
     pub fn confirm_over(
         &mut self,
         number: ConnRef,
-        over: Option<ConnRef>,
+        over: Option<ConnId>,
         deadline: Tick,
         now: Tick,
     ) -> Result<(), Refused> {
@@ -479,7 +484,7 @@ impl Store {
         let due = Due::of(deadline, now);
         shared.index.confirm_pair(orig, reply, number, due, |side, other| {
             let tuple = if side == Direction::Original { &tuples[0] } else { &tuples[1] };
-            Some(other) != over && shared.holds(other, tuple, conn.zone(side), now)
+            !shared.is(other, over) && shared.holds(other, tuple, conn.zone(side), now)
         })?;
         if listed && shared.by_source.list(source, number) {
             conn.set_listed();
@@ -809,6 +814,24 @@ mod tests {
         assert_eq!(refused, Err(Refused::Clash { with: first, side: Direction::Original }));
         assert_eq!((store.shared().index.census(), store.shared().capacity.count()), before);
         assert!(store.find(&b, 0, NOW).is_none());
+    }
+
+    #[test]
+    fn only_the_conn_that_makes_room_is_no_clash_not_its_successor() {
+        let shared = shared(10, 2);
+        let (mut owner, mut other) = (Store::new(shared.clone(), 0), Store::new(shared, 1));
+        let orig = tuple(false, 1, 1);
+        let reply = orig.inverted().unwrap();
+        let finished = add_plain(&mut owner, &orig);
+        let over = owner.conn(finished).unwrap().id();
+        assert!(owner.delete(finished));
+        assert_eq!(add_plain(&mut owner, &orig), finished, "the same record once more");
+        let late = other.allocate(&orig, &reply, [0, 0]).unwrap();
+        let deadline = NOW.plus_secs(30);
+        let refused = other.confirm_over(late, Some(over), deadline, NOW);
+        assert!(matches!(refused, Err(Refused::Clash { with, .. }) if with == finished));
+        let over = owner.conn(finished).unwrap().id();
+        assert_eq!(other.confirm_over(late, Some(over), deadline, NOW), Ok(()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A packet on its way through the hooks: the frame and everything learnt about it so far.
 
-use crate::conntrack::record::ConnRef;
+use crate::conntrack::record::{ConnId, ConnRef};
 use crate::conntrack::state::{CtState, Direction};
 use crate::pipeline::burst::Prejudged;
 use crate::pipeline::drops::DropReason;
@@ -30,7 +30,7 @@ pub(crate) struct Attachment {
     /// Something changed that listeners want to hear of.
     pub changed: bool,
     /// The finished conn of another lcore whose tuple this unconfirmed one was given.
-    pub instead_of: Option<ConnRef>,
+    pub instead_of: Option<ConnId>,
 }
 
 impl Attachment {

@@ -5,7 +5,7 @@
 
 use core::ops::ControlFlow;
 
-use crate::conntrack::record::ConnRef;
+use crate::conntrack::record::ConnId;
 use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::store::Shared;
 use crate::conntrack::tcp::TcpTrack;
@@ -36,18 +36,21 @@ struct TuplesInUse<'a> {
 }
 
 impl Claims for TuplesInUse<'_> {
-    type Record = ConnRef;
+    type Record = ConnId;
 
-    fn holder(&self, reply: &Tuple) -> Option<Holder<ConnRef>> {
+    fn holder(&self, reply: &Tuple) -> Option<Holder<ConnId>> {
         let hash = self.shared.hash(reply, ZONE);
         let found = self.shared.find(hash, reply, ZONE, self.now).filter(|f| !f.expired)?;
         let conn = found.conn;
+        // Another lcore may have ended that conn since: the name of one that has the tuple.
+        let record = conn.id();
+        conn.matches(reply, ZONE)?;
         let tcp = (reply.proto == proto::TCP).then(|| {
             let track = TcpTrack::from_words(conn.tracker_words());
             (track.state() as u8, track.sent_end(Direction::Original))
         });
         let (original, status) = (conn.orig(), conn.status());
-        Some(Holder { record: conn.number(), original, direction: found.direction, status, tcp })
+        Some(Holder { record, original, direction: found.direction, status, tcp })
     }
 
     fn prefers(&self, reply: &Tuple) -> bool {
@@ -132,16 +135,17 @@ impl<P: FramePool> Pipeline<P> {
         let claims = TuplesInUse { shared, now, place, back };
         let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
         self.links.counters.conntrack.found.add(selected.found as u64);
-        if let Some(victim) = selected.evict.and_then(|victim| at.table.records.get(victim)) {
-            if self.owns(victim) {
-                self.delete_conn(victim.number(), at);
-            } else if let Some(owner) = victim.owner() {
-                if self.evictions.try_push((owner, victim.id())).is_err() {
+        if let Some(victim) = selected.evict
+            && let Some(conn) = at.table.records.get(victim.conn)
+        {
+            if self.owns(conn) {
+                self.delete_conn(victim.conn, at);
+            } else if let Some(owner) = conn.owner() {
+                if self.evictions.try_push((owner, victim)).is_err() {
                     return Err(DropReason::InsertFailed);
                 }
                 // Its owner ends it before anybody can answer to this packet.
-                let instead_of = Some(victim.number());
-                t.attached = Attached::Conn(Attachment { instead_of, ..*a });
+                t.attached = Attached::Conn(Attachment { instead_of: Some(victim), ..*a });
             }
         }
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
