@@ -19,7 +19,7 @@ use crate::pipeline::handoff::Handed;
 pub const RING_MAX: usize = 2048;
 
 /// Conns that one lcore can ask another to end before that looks.
-const EVICTIONS_MAX: usize = 64;
+pub(crate) const EVICTIONS_MAX: usize = 64;
 
 /// The ends of the rings to another lcore, on cache lines of their own: they note in themselves how
 /// far they have come, in every round of their lcore, and must not disturb another's by where the

@@ -11,7 +11,7 @@ use arrayvec::ArrayVec;
 use crate::arch::sync::{AtomicBool, Ordering::Relaxed, spin_loop};
 use crate::lcore::io::BurstIo;
 use crate::lcore::mailbox::LcoreEnd;
-use crate::lcore::rings::Rings;
+use crate::lcore::rings::{EVICTIONS_MAX, Rings};
 use crate::pipeline::Pipeline;
 use crate::pipeline::frame::{BURST_MAX, Burst};
 use crate::time::Now;
@@ -70,7 +70,9 @@ impl<Io: BurstIo> Worker<Io> {
         let mut done = 0;
         // First: what took the place of such a conn may be answered already.
         for sender in 0..self.rings.senders() {
-            while let Some(id) = self.rings.evicted(sender) {
+            // A ring full is all that was there; what comes meanwhile is for the next round.
+            for _ in 0..EVICTIONS_MAX {
+                let Some(id) = self.rings.evicted(sender) else { break };
                 done += 1;
                 self.pipeline.evict(id, now);
             }
