@@ -23,6 +23,12 @@ pub mod proto {
     pub const SCTP: u8 = 132;
     /// UDP-Lite (RFC 3828).
     pub const UDPLITE: u8 = 136;
+
+    /// Whether two first packets may race for one conn (`allow_clash` of the kernel's trackers;
+    /// DCCP has none of its own).
+    pub(crate) const fn allows_clash(proto: u8) -> bool {
+        !matches!(proto, TCP | SCTP)
+    }
 }
 
 /// One direction of a conn. Ports are in host order.

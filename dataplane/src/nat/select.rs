@@ -292,12 +292,11 @@ impl<C: Claims> Search<'_, C> {
     /// (`nf_nat_used_tuple_new`).
     fn taken_for_good(&mut self, tuple: &Tuple) -> bool {
         let Some(holder) = self.holder(tuple) else { return false };
-        let tolerant = !matches!(tuple.proto, proto::TCP | proto::SCTP);
         let plain = self.wanted.current == self.wanted.orig;
         let mirror = holder.direction == Direction::Original
             && tuple.inverted() == Some(holder.original)
             && holder.status.0 & TRANSLATED.0 == 0;
-        !(tolerant && plain && mirror)
+        !(proto::allows_clash(tuple.proto) && plain && mirror)
     }
 
     /// The same with `left` tries to go in this round (`nf_nat_used_tuple_harder`).

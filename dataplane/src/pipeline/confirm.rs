@@ -121,7 +121,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> bool {
         let Some(conn) = at.table.records.get(a.conn) else { return false };
-        if !tolerates_clash(conn.proto()) {
+        if !proto::allows_clash(conn.proto()) {
             return false;
         }
         if self.join(t, a, with, at) {
@@ -179,9 +179,4 @@ impl<P: FramePool> Pipeline<P> {
             self.store.delete(number);
         }
     }
-}
-
-/// Protocols whose trackers allow a clash (`allow_clash`).
-fn tolerates_clash(protocol: u8) -> bool {
-    !matches!(protocol, proto::TCP | proto::SCTP | proto::DCCP)
 }
