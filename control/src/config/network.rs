@@ -100,9 +100,6 @@ impl Port {
     }
 }
 
-/// Keys of later versions.
-const PORT_LATER: &[&str] = &[];
-
 /// Reads `[[port]]`.
 pub(super) fn ports(sections: &[Section<'_>]) -> Result<Vec<Port>, ConfigError> {
     let stated: Vec<Stated<'_>> = sections.iter().map(Stated::read).collect::<Result<_, _>>()?;
@@ -179,7 +176,7 @@ fn port(
         promiscuous: section.flag("promiscuous", false)?,
         host_tap: host_tap(section, device, others)?,
     };
-    section.finish(PORT_LATER)?;
+    section.finish(&[])?;
     Ok(port)
 }
 

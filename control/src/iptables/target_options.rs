@@ -190,8 +190,10 @@ impl Loaded {
 }
 
 fn has_ports(number: u8) -> bool {
-    const DCCP: u8 = 33;
-    matches!(number, proto::TCP | proto::UDP | proto::SCTP | DCCP | proto::ICMP | proto::ICMPV6)
+    matches!(
+        number,
+        proto::TCP | proto::UDP | proto::SCTP | proto::DCCP | proto::ICMP | proto::ICMPV6
+    )
 }
 
 fn set_log(log: &mut Log, key: Key, text: &str) -> Result<(), Fault> {

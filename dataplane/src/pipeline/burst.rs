@@ -110,7 +110,7 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// The same for frames that have been counted.
+    /// Takes frames that have been counted as far as they go.
     pub(crate) fn arrived(
         &mut self,
         pool: &mut P,
