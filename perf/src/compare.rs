@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::machine::{self, Hugepages};
-use crate::measure::{Length, Row, Window, measure};
+use crate::measure::{Length, Rounds, Row, Window, measure};
 use crate::process::{Failure, catch_signals};
 use crate::program::{Plan, Program, Sink, Workload};
 use crate::proof::prove;
@@ -21,12 +21,8 @@ use crate::traffic::Traffic;
 /// What to compare.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Rounds; a ratio is taken inside each.
-    #[arg(long, default_value_t = 9)]
-    pairs: usize,
-    /// Seconds of each window.
-    #[arg(long, default_value_t = 3.0)]
-    secs: f64,
+    #[command(flatten)]
+    rounds: Rounds,
     /// Two pairs of one second, one direction, frames proven for the least number of conns only.
     #[arg(long)]
     quick: bool,
@@ -36,18 +32,6 @@ pub(crate) struct Options {
     /// Workloads to run (default: all; the floor is added).
     #[arg(long, value_delimiter = ',')]
     rows: Vec<Workload>,
-    /// Numbers of conns.
-    #[arg(long, value_delimiter = ',', default_value = "1024,32768")]
-    conns: Vec<usize>,
-    /// Seed of the conns.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Tries after a dirty window.
-    #[arg(long, default_value_t = 2)]
-    retries: u32,
-    /// The gateway's binary.
-    #[arg(long, default_value = "target/release/sluicegate")]
-    sluicegate: PathBuf,
     /// Run the peers without Sluicegate.
     #[arg(long)]
     peers_only: bool,
@@ -55,15 +39,16 @@ pub(crate) struct Options {
 
 impl Options {
     fn pairs(&self) -> usize {
-        if self.quick { self.pairs.min(2) } else { self.pairs }
+        if self.quick { self.rounds.pairs.min(2) } else { self.rounds.pairs }
     }
 
     fn length(&self) -> Length {
-        let (secs, warm_up) = if self.quick { (self.secs.min(1.0), 0.3) } else { (self.secs, 1.0) };
+        let (secs, warm_up) =
+            if self.quick { (self.rounds.secs.min(1.0), 0.3) } else { (self.rounds.secs, 1.0) };
         Length {
             window: Duration::from_secs_f64(secs),
             warm_up: Duration::from_secs_f64(warm_up),
-            retries: if self.quick { 0 } else { self.retries },
+            retries: if self.quick { 0 } else { self.rounds.retries },
         }
     }
 
@@ -80,7 +65,7 @@ impl Options {
     /// then for each workload the peer and the product, close together.
     fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
-        for &conns in &self.conns {
+        for &conns in &self.rounds.conns {
             for workload in self.workloads() {
                 let floor = Row { conns, workload: floor_of(workload), program: Program::Testpmd };
                 if self.peers.contains(&Program::Testpmd) && !rows.contains(&floor) {
@@ -130,8 +115,8 @@ impl Offer {
 /// Runs the comparison, prints the report and writes it to perf/out/compare.md.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     machine::check()?;
-    if !options.peers_only && !options.sluicegate.exists() {
-        let what = options.sluicegate.display().to_string();
+    if !options.peers_only && !options.rounds.sluicegate.exists() {
+        let what = options.rounds.sluicegate.display().to_string();
         let cure = "cargo build --release, or --peers-only".to_owned();
         return Err(Failure::Missing { what, cure });
     }
@@ -139,9 +124,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     machine::stay_on_control_cpu()?;
     let out = out_directory()?;
     let _hugepages = Hugepages::reserve()?;
-    let product = (!options.peers_only).then_some(options.sluicegate.as_path());
+    let product = (!options.peers_only).then_some(options.rounds.sluicegate.as_path());
     let mut report = preface(options, product);
-    let offers = options.conns.iter().map(|&conns| Offer::write(conns, options.seed, &out));
+    let offers =
+        options.rounds.conns.iter().map(|&conns| Offer::write(conns, options.rounds.seed, &out));
     let offers = offers.collect::<Result<Vec<_>, _>>()?;
     let rows = options.rows();
     report += &prove_all(options, &rows, &offers, &out)?;
@@ -170,7 +156,7 @@ fn preface(options: &Options, product: Option<&Path>) -> String {
         machine::environment(product),
         options.pairs(),
         length.window.as_secs_f64(),
-        options.seed,
+        options.rounds.seed,
     )
 }
 
@@ -194,7 +180,7 @@ fn plan<'a>(
         replies,
         sink,
         scratch: out.join(directory),
-        sluicegate: &options.sluicegate,
+        sluicegate: &options.rounds.sluicegate,
         wires: None,
         callgrind: None,
     }
@@ -207,7 +193,7 @@ fn prove_all(
     offers: &[Offer],
     out: &Path,
 ) -> Result<String, Failure> {
-    let least = options.conns.iter().min().copied();
+    let least = options.rounds.conns.iter().min().copied();
     let mut proven = 0;
     for row in rows.iter().filter(|row| !row.workload.both_ways()) {
         if options.quick && Some(row.conns) != least {

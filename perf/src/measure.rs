@@ -4,7 +4,7 @@
 //! checked for the work it was measured for, and ended. A dirty window is measured again while the
 //! program still runs; if none is clean, the last one is kept and marked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::machine::{Fare, Thread, Usage};
@@ -22,6 +22,29 @@ pub(crate) struct Row {
     /// Ignored by testpmd except for the directions.
     pub(crate) workload: Workload,
     pub(crate) program: Program,
+}
+
+/// What every interleaved comparison is asked for.
+#[derive(clap::Args)]
+pub(crate) struct Rounds {
+    /// Rounds; a ratio is taken inside each.
+    #[arg(long, default_value_t = 9)]
+    pub(crate) pairs: usize,
+    /// Seconds of each window.
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) secs: f64,
+    /// Numbers of conns.
+    #[arg(long, value_delimiter = ',', default_value = "1024,32768")]
+    pub(crate) conns: Vec<usize>,
+    /// Seed of the conns.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Tries after a dirty window.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) retries: u32,
+    /// The gateway's binary.
+    #[arg(long, default_value = "target/release/sluicegate")]
+    pub(crate) sluicegate: PathBuf,
 }
 
 /// How long, and how often again.

@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use crate::compare::out_directory;
 use crate::crew::{self, CrewWindow};
 use crate::machine::{self, Hugepages};
-use crate::measure::Length;
+use crate::measure::{Length, Rounds};
 use crate::process::{Failure, catch_signals};
 use crate::program::{Plan, Program, Sink, Workload};
 use crate::report::Spread;
@@ -23,30 +23,14 @@ use crate::rig::{Captures, Rig};
 /// What to measure with one and two workers.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Rounds; a ratio is taken inside each.
-    #[arg(long, default_value_t = 9)]
-    pairs: usize,
-    /// Seconds of each window.
-    #[arg(long, default_value_t = 3.0)]
-    secs: f64,
+    #[command(flatten)]
+    rounds: Rounds,
     /// Rigs (default: all).
     #[arg(long, value_delimiter = ',')]
     rigs: Vec<Rig>,
     /// Workloads (default: all that a rig can do).
     #[arg(long, value_delimiter = ',')]
     rows: Vec<Workload>,
-    /// Numbers of conns.
-    #[arg(long, value_delimiter = ',', default_value = "1024,32768")]
-    conns: Vec<usize>,
-    /// Seed of the conns.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Tries after a dirty window.
-    #[arg(long, default_value_t = 2)]
-    retries: u32,
-    /// The gateway's binary.
-    #[arg(long, default_value = "target/release/sluicegate")]
-    sluicegate: PathBuf,
     /// Another binary of the gateway, measured beside it on one worker instead of all rigs.
     #[arg(long, value_name = "PATH")]
     against: Option<PathBuf>,
@@ -93,7 +77,7 @@ impl Options {
             (true, false) => Rig::value_variants().to_vec(),
         };
         let mut rows = Vec::new();
-        for &conns in &self.conns {
+        for &conns in &self.rounds.conns {
             let row = |program, workload, rig| Row { conns, program, workload, rig, other: false };
             for rig in all(&self.rigs) {
                 if rig.suits(Program::Testpmd, Workload::Forward) && self.against.is_none() {
@@ -116,14 +100,14 @@ impl Options {
     }
 
     fn length(&self) -> Length {
-        let window = Duration::from_secs_f64(self.secs);
-        Length { window, warm_up: Duration::from_secs(1), retries: self.retries }
+        let window = Duration::from_secs_f64(self.rounds.secs);
+        Length { window, warm_up: Duration::from_secs(1), retries: self.rounds.retries }
     }
 
     fn binary(&self, row: Row) -> &Path {
         match &self.against {
             Some(other) if row.other => other,
-            _ => &self.sluicegate,
+            _ => &self.rounds.sluicegate,
         }
     }
 }
@@ -131,7 +115,7 @@ impl Options {
 /// Measures, prints the report and writes it to perf/out/workers.md.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     machine::check()?;
-    for binary in std::iter::once(&options.sluicegate).chain(&options.against) {
+    for binary in std::iter::once(&options.rounds.sluicegate).chain(&options.against) {
         if !binary.exists() {
             let (what, cure) = (binary.display().to_string(), "cargo build --release".to_owned());
             return Err(Failure::Missing { what, cure });
@@ -142,7 +126,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let out = out_directory()?;
     let _hugepages = Hugepages::reserve()?;
     let mut report = preface(options);
-    let captures = options.conns.iter().map(|&conns| Captures::write(conns, options.seed, &out));
+    let captures =
+        options.rounds.conns.iter().map(|&conns| Captures::write(conns, options.rounds.seed, &out));
     let captures = captures.collect::<Result<Vec<_>, _>>()?;
     let windows = measure_all(options, &captures, &out)?;
     report += &table(&options.rows(), &windows);
@@ -156,10 +141,10 @@ fn preface(options: &Options) -> String {
         "# One worker and two\n\n{}- {} interleaved pairs of {} s, seed {}, 60-byte UDP frames, \
          burst 32; the first worker on a CPU of its own, the second shares its CPU with the \
          control core: indicative\n",
-        machine::environment(Some(&options.sluicegate)),
-        options.pairs,
-        options.secs,
-        options.seed,
+        machine::environment(Some(&options.rounds.sluicegate)),
+        options.rounds.pairs,
+        options.rounds.secs,
+        options.rounds.seed,
     );
     if let Some(other) = &options.against {
         let _ = writeln!(text, "- other binary: {}", other.display());
@@ -172,7 +157,7 @@ type Windows = BTreeMap<Row, BTreeMap<usize, CrewWindow>>;
 fn measure_all(options: &Options, all: &[Captures], out: &Path) -> Result<Windows, Failure> {
     let tsc_hz = machine::tsc_hz()?;
     let mut windows = Windows::new();
-    for round in 0..options.pairs {
+    for round in 0..options.rounds.pairs {
         let mut order = options.rows();
         if round % 2 == 1 {
             order.reverse();
