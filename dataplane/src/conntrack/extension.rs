@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!    w0  packets original     w2  packets reply     w4  start (ns since 1970)
-//!    w1  bytes original       w3  bytes reply       w5 to w7  free
+//!    w1  bytes original       w3  bytes reply       w5, w6  labels, 128 bits
+//!    w7  master (48 bits) | helper (8) | timeout policy (8)
 //! ```
 //!
 //! A block has the owner of its conn as its only writer. The pool is exhausted when its numbers
@@ -10,6 +11,8 @@
 //! without a block, as the kernel does when an extension cannot be allocated.
 
 use super::chunks::{Chunks, FreeList};
+use super::helper::Helper;
+use super::record::{ConnId, ConnRef};
 use super::state::Direction;
 use crate::arch::sync::Ordering::Relaxed;
 use crate::arch::{Line, OutOfMemory};
@@ -102,5 +105,62 @@ impl Extension<'_> {
     /// Notes when the conn was confirmed.
     pub fn set_started_ns(self, unix_ns: u64) {
         self.set(4, unix_ns);
+    }
+
+    /// The helper that reads the conn's packets.
+    pub fn helper(self) -> Option<Helper> {
+        Helper::from_number((self.word(7) >> 8) as u8)
+    }
+
+    /// Assigns a helper, or none.
+    pub fn set_helper(self, helper: Option<Helper>) {
+        let number = helper.map_or(0, |helper| helper as u64);
+        self.set(7, self.word(7) & !(0xff << 8) | number << 8);
+    }
+
+    /// The named timeout policy, counted from 1; 0 stands for the sysctls.
+    pub fn timeout_policy(self) -> u8 {
+        self.word(7) as u8
+    }
+
+    /// Sets the timeout policy.
+    pub fn set_timeout_policy(self, number: u8) {
+        self.set(7, self.word(7) & !0xff | number as u64);
+    }
+
+    /// The conn whose packets led to expect this one; only for an EXPECTED conn.
+    pub fn master(self) -> ConnId {
+        let word = self.word(7);
+        ConnId { conn: ConnRef::from_bits((word >> 32) as u32), incarnation: (word >> 16) as u16 }
+    }
+
+    /// Notes the master.
+    pub fn set_master(self, master: ConnId) {
+        let word = (master.conn.bits() as u64) << 32 | (master.incarnation as u64) << 16;
+        self.set(7, word | self.word(7) & 0xffff);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::conntrack::record::Family;
+
+    #[test]
+    fn the_last_word_s_three_parts_do_not_disturb_each_other() {
+        let line = Line::default();
+        let extension = Extension(&line);
+        let conn = ConnRef::new(Family::V6, 0x1234_5678 & 0x3fff_ffff);
+        let master = ConnId { conn, incarnation: 0xabcd };
+        extension.set_master(master);
+        extension.set_helper(Some(Helper::Tftp));
+        extension.set_timeout_policy(255);
+        let all = (master, Some(Helper::Tftp), 255);
+        assert_eq!((extension.master(), extension.helper(), extension.timeout_policy()), all);
+        extension.set_helper(None);
+        assert_eq!(
+            (extension.master(), extension.helper(), extension.timeout_policy()),
+            (master, None, 255)
+        );
     }
 }

@@ -8,6 +8,7 @@ pub mod capacity;
 pub mod chunks;
 pub mod extension;
 pub mod generic;
+pub mod helper;
 pub mod icmp;
 pub mod index;
 pub mod invalid;
