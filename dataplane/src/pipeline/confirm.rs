@@ -180,3 +180,184 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Two packets that race for a conn: the other lcore is faster between making the conn of one
+    //! and confirming it, which no order of whole bursts can bring about.
+
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::conntrack::knobs::Knobs;
+    use crate::conntrack::record::Family as Space;
+    use crate::conntrack::state::Status;
+    use crate::conntrack::store::{Shared, Sizes, Store};
+    use crate::conntrack::tuple::HashSeed;
+    use crate::lcore::memory::{MemoryFrame, MemoryIo};
+    use crate::pipeline::Links;
+    use crate::pipeline::counters::LcoreCounters;
+    use crate::pipeline::neighbour::NeighbourTable;
+    use crate::pipeline::place::Layout;
+    use crate::pipeline::route::Routes;
+    use crate::pipeline::snapshot::{FamilyRules, Snapshot};
+    use crate::rules::compiled::Compiled;
+    use crate::rules::facts::PortId;
+    use crate::rules::hook::Family;
+    use crate::rules::model::Ruleset;
+    use crate::time::{Now, Tick};
+    use crate::wire::address::Address;
+    use crate::wire::build::packet::Packet;
+    use crate::wire::headers;
+    use crate::wire::tcp::flags::SYN;
+
+    const NOW: Now = Now { tick: Tick(1000), unix_ns: 0 };
+    const SEED: HashSeed = HashSeed([3, 5, 7, 11, 13]);
+
+    struct Race {
+        ours: Pipeline<MemoryIo>,
+        theirs: Store,
+        shared: Arc<Shared>,
+        policy: Snapshot,
+    }
+
+    fn snapshot() -> Snapshot {
+        let rules = |family| {
+            let compiled = Compiled::new(&Ruleset::new(family), &["lan", "wan"], 0).unwrap();
+            FamilyRules::new(compiled, 2)
+        };
+        Snapshot {
+            generation: 1,
+            ports: Box::new([]),
+            routes: Routes::new(&[], &[]).unwrap(),
+            v4: rules(Family::V4),
+            v6: rules(Family::V6),
+            knobs: Knobs::default(),
+        }
+    }
+
+    impl Race {
+        fn new() -> Race {
+            let sizes = Sizes { max: 64, lcores: 2, extensions: 0 };
+            let shared = Arc::new(Shared::new(sizes, SEED).unwrap());
+            shared.records.ensure_chunks(Space::V4, 64).unwrap();
+            let links = Links {
+                counters: Arc::new(LcoreCounters::new(0)),
+                neighbours: Arc::new(NeighbourTable::new(8, SEED)),
+                listeners: Arc::new(AtomicBool::new(false)),
+                errors: Arc::default(),
+            };
+            let place = Layout::even(2, 0, 1).place(0);
+            let store = Store::new(shared.clone(), 0);
+            let ours = Pipeline::new(place, store, Arc::new(snapshot()), links, 1);
+            let theirs = Store::new(shared.clone(), 1);
+            Race { ours, theirs, shared, policy: snapshot() }
+        }
+
+        /// The other lcore confirms a conn of these tuples.
+        fn theirs(&mut self, orig: &Tuple, reply: &Tuple) -> ConnRef {
+            let number = self.theirs.allocate(orig, reply, [0, 0]).unwrap();
+            self.theirs.confirm_over(number, None, NOW.tick.plus_secs(30), NOW.tick).unwrap();
+            number
+        }
+
+        /// Our packet has made a conn; its reply is `reply` once it is translated, and then
+        /// `meanwhile` happens. What becomes of it at confirm, and the conn it has then.
+        fn ours(
+            &mut self,
+            packet: Packet<'_>,
+            reply: Option<Tuple>,
+            meanwhile: impl FnOnce(&mut Race, &Tuple, &Tuple),
+        ) -> Result<ConnRef, DropReason> {
+            let frame = MemoryFrame::new(packet.to_vec());
+            let bytes = frame.bytes();
+            let headers = headers::parse(&bytes, bytes.len()).unwrap();
+            let mut t = Transit::new(frame, headers, Some(PortId(0)));
+            let shared = self.shared.clone();
+            let policy = core::mem::replace(&mut self.policy, snapshot());
+            let at = At { now: NOW, policy: &policy, table: &shared, hops: 0 };
+            self.ours.track(&mut t, at).unwrap();
+            let number = t.attachment().expect("a conn").conn;
+            let conn = shared.records.get(number).unwrap();
+            if let Some(reply) = reply {
+                conn.set_reply(&reply);
+            }
+            meanwhile(self, &conn.orig(), &conn.reply());
+            self.ours.confirm(&mut t, at)?;
+            Ok(t.attachment().expect("a conn").conn)
+        }
+
+        fn counted(&self) -> (u64, u64) {
+            let counters = &self.ours.links.counters.conntrack;
+            (counters.clash_resolve.get(), counters.insert_failed.get())
+        }
+    }
+
+    fn at(last: u8, port: u16) -> core::net::SocketAddr {
+        ([192, 0, 2, last], port).into()
+    }
+
+    fn udp<'a>() -> Packet<'a> {
+        Packet::udp(at(1, 4000), at(2, 53))
+    }
+
+    #[test]
+    fn s18_the_second_packet_of_one_conn_joins_the_first() {
+        let mut race = Race::new();
+        let mut winner = None;
+        let joined = race.ours(udp(), None, |race, o, r| winner = Some(race.theirs(o, r)));
+        assert_eq!(joined.ok(), winner);
+        assert_eq!((race.counted(), race.shared.capacity.count()), ((1, 0), 1));
+        // Exactly the other way round, it is the same conn too.
+        let mut race = Race::new();
+        let joined = race.ours(udp(), None, |race, o, r| winner = Some(race.theirs(r, o)));
+        assert_eq!(joined.ok(), winner);
+    }
+
+    #[test]
+    fn s18_one_translated_otherwise_is_found_by_its_answer_for_a_second() {
+        let mut race = Race::new();
+        let wan = Address::v4(0xcb00_7101);
+        let reply = |port| Tuple {
+            src: Address::v4(0xc000_0202),
+            dst: wan,
+            src_id: 53,
+            dst_id: port,
+            proto: proto::UDP,
+        };
+        let number = race
+            .ours(udp(), Some(reply(1024)), |race, o, _| {
+                race.theirs(o, &reply(1025));
+            })
+            .unwrap();
+        assert_eq!(race.counted(), (1, 0));
+        let conn = race.shared.records.get(number).unwrap();
+        assert_eq!(conn.deadline().remaining_secs(NOW.tick), 1);
+        assert!(conn.status().has(Status::NAT_CLASH.with(Status::FIXED_TIMEOUT)));
+        let found = |tuple: &Tuple| {
+            let hash = race.shared.hash(tuple, 0);
+            race.shared.find(hash, tuple, 0, NOW.tick).map(|found| found.conn.number())
+        };
+        assert_eq!(found(&conn.reply()), Some(number));
+        assert_ne!(found(&conn.orig()), Some(number), "the first one's");
+    }
+
+    #[test]
+    fn s18_a_taken_answer_and_any_clash_of_tcp_are_dropped() {
+        let mut race = Race::new();
+        let other = |o: &Tuple| Tuple { src_id: 9, ..*o };
+        let refused = race.ours(udp(), None, |race, o, r| {
+            race.theirs(&other(o), r);
+        });
+        assert_eq!(refused, Err(DropReason::InsertFailed));
+        assert_eq!(race.counted(), (0, 1));
+        let mut race = Race::new();
+        let syn = Packet::tcp(at(1, 4000), at(2, 80)).flags(SYN);
+        let refused = race.ours(syn, None, |race, o, r| {
+            race.theirs(o, r);
+        });
+        assert_eq!(refused, Err(DropReason::InsertFailed));
+        assert_eq!(race.counted(), (0, 1));
+    }
+}
