@@ -85,6 +85,37 @@ fn every_crate_has_its_reason() {
     assert!(missing.is_empty(), "not in docs/dependencies.md: {missing:?}");
 }
 
+/// Each numbered sentence has a test of its number, and each such test a sentence.
+#[test]
+fn every_number_of_the_semantics_has_its_test() {
+    let text = read("docs/semantics.md");
+    let sentences: BTreeSet<u32> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("**S")?.split_once(".**")?.0.parse().ok())
+        .collect();
+    assert!(sentences.len() >= 35, "{sentences:?}");
+    let mut tests = BTreeSet::new();
+    let mut folders = ["dataplane", "control", "tests"].map(|name| root().join(name)).to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                tests.extend(numbered_tests(&fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    assert_eq!(sentences, tests, "numbers with a sentence, numbers with a test");
+}
+
+/// The numbers of tests called `s05_…` in a source.
+fn numbered_tests(source: &str) -> impl Iterator<Item = u32> {
+    let lines = source.lines().zip(source.lines().skip(1));
+    let tests = lines.filter(|(before, _)| before.trim() == "#[test]").map(|(_, line)| line.trim());
+    tests.filter_map(|line| line.strip_prefix("fn s")?.split_once('_')?.0.parse().ok())
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut broken = Vec::new();

@@ -15,5 +15,6 @@ mod rig;
 mod robustness;
 mod rules;
 mod segments;
+mod semantics;
 mod tracking;
 mod vlan;
