@@ -364,10 +364,9 @@ impl ControlCore {
     fn provide_memory(&self) -> Result<(), dataplane::arch::OutOfMemory> {
         self.shared.ensure_conns(Family::V4, self.max)?;
         self.shared.records.keep_ahead(Family::V6, upkeep::V6_RESERVE)?;
-        if self.knobs.acct || self.knobs.timestamp {
-            self.shared.extensions.keep_ahead(self.max)?;
-        }
-        Ok(())
+        let everyone = self.knobs.acct || self.knobs.timestamp;
+        let reserve = if everyone { self.max } else { upkeep::EXTENSION_RESERVE };
+        self.shared.extensions.keep_ahead(reserve)
     }
 
     /// Enters the configured neighbours into the table.

@@ -14,6 +14,9 @@ use super::ControlCore;
 /// IPv6 records kept ready beyond those in use.
 pub(super) const V6_RESERVE: u32 = 16_384;
 
+/// Extension blocks kept ready beyond those in use where only some conns have one.
+pub(super) const EXTENSION_RESERVE: u32 = 4096;
+
 /// The index is swept once in this time.
 const SWEEP_TICKS: u32 = TICKS_PER_SEC / 2;
 

@@ -7,7 +7,8 @@
 //! are refused by their word. Names of hosts are not looked up; names of services and protocols
 //! come from tables in this module, so a file means the same on every machine.
 
-pub mod edit;
+pub mod ct;
+mod edit;
 mod match_options;
 mod names;
 pub mod print;

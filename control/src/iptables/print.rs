@@ -10,7 +10,7 @@ use dataplane::rules::matches::{
 use dataplane::rules::model::{Chain, Counters, Policy, Rule, Ruleset, TableRules};
 use dataplane::rules::targets::{Log, NatOptions, Target};
 
-use super::{names, values};
+use super::{ct, names, values};
 
 /// How to print.
 #[derive(Clone, Copy, Debug, Default)]
@@ -216,7 +216,7 @@ impl Line {
                 self.option("--reject-with", names::reject_name(*with, self.family));
             }
             Target::Log(log) => self.log(log),
-            Target::CtNotrack => self.option("--notrack", ""),
+            Target::Ct(options) => self.text.push_str(&ct::text(options)),
             Target::Mark(set) => {
                 self.option("--set-xmark", &format!("0x{:x}/0x{:x}", set.value, set.mask));
             }

@@ -4,7 +4,9 @@ use dataplane::conntrack::tuple::proto;
 use dataplane::rules::hook::Family;
 use dataplane::rules::matches::Maybe;
 use dataplane::rules::targets::{Log, NatOptions, SetMark, Target};
+use dataplane::rules::template::{Ct, Side};
 
+use super::ct::{self, CtKey};
 use super::match_options::Opt;
 use super::names;
 use super::values::{self, Fault};
@@ -16,7 +18,7 @@ pub(super) enum Key {
     LogPrefix,
     LogLevel,
     LogFlag(u8),
-    Notrack,
+    Ct(CtKey),
     SetMark,
     SetXmark,
     AndMark,
@@ -47,7 +49,16 @@ const LOG: &[Opt<Key>] = &[
     flag("log-uid", Key::LogFlag(Log::UID)),
     flag("log-macdecode", Key::LogFlag(Log::MAC_DECODE)),
 ];
-const CT: &[Opt<Key>] = &[flag("notrack", Key::Notrack)];
+const CT: &[Opt<Key>] = &[
+    flag("notrack", Key::Ct(CtKey::Notrack)),
+    valued("helper", Key::Ct(CtKey::Helper)),
+    valued("timeout", Key::Ct(CtKey::Timeout)),
+    valued("ctevents", Key::Ct(CtKey::CtEvents)),
+    valued("expevents", Key::Ct(CtKey::ExpEvents)),
+    valued("zone", Key::Ct(CtKey::Zone(Side::Both))),
+    valued("zone-orig", Key::Ct(CtKey::Zone(Side::Original))),
+    valued("zone-reply", Key::Ct(CtKey::Zone(Side::Reply))),
+];
 const MARK: &[Opt<Key>] = &[
     valued("set-xmark", Key::SetXmark),
     valued("set-mark", Key::SetMark),
@@ -95,7 +106,7 @@ impl Loaded {
             "LOG" => {
                 Target::Log(Log { prefix: String::new(), level: Log::DEFAULT_LEVEL, flags: 0 })
             }
-            "CT" => Target::CtNotrack,
+            "CT" => Target::Ct(Ct::default()),
             "NOTRACK" => Target::Notrack,
             "MARK" => Target::Mark(SetMark { value: 0, mask: 0 }),
             "SNAT" => Target::Snat(NatOptions::default()),
@@ -120,7 +131,7 @@ impl Loaded {
         match &self.target {
             Target::Reject(_) => REJECT,
             Target::Log(_) => LOG,
-            Target::CtNotrack => CT,
+            Target::Ct(_) => CT,
             Target::Mark(_) => MARK,
             Target::Snat(_) => SNAT,
             Target::Dnat(_) => DNAT,
@@ -148,6 +159,11 @@ impl Loaded {
                     .ok_or_else(|| format!("unknown reject type `{text}'"))?;
             }
             Target::Log(log) => set_log(log, option.key, text)?,
+            Target::Ct(options) => {
+                if let Key::Ct(key) = option.key {
+                    ct::set(options, key, text)?;
+                }
+            }
             Target::Mark(mark) => {
                 if self.seen.len() > 1 {
                     return Err("MARK: only one of its options can be given".to_owned());
@@ -169,7 +185,7 @@ impl Loaded {
             Err(format!("{}: option `--{option}' must be specified", self.target.name()))
         };
         match &self.target {
-            Target::CtNotrack if self.seen.is_empty() => missing("notrack"),
+            Target::Ct(options) if let Some(fault) = ct::fault(options, proto) => Err(fault),
             Target::Mark(_) if self.seen.is_empty() => missing("set-xmark"),
             Target::Snat(_) if !self.seen.contains(&Key::ToAddress) => missing("to-source"),
             Target::Dnat(_) if !self.seen.contains(&Key::ToAddress) => missing("to-destination"),

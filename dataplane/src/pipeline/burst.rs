@@ -152,6 +152,7 @@ impl<P: FramePool> Pipeline<P> {
             t.prejudged = l.prejudged;
             t.addressed = l.addressed;
             (t.past_raw, t.mark) = (arrival.past_raw, arrival.mark);
+            t.template = arrival.template;
             self.walk_received(pool, t, at);
         }
         self.scratch = Some(scratch);
@@ -215,8 +216,8 @@ impl<P: FramePool> Pipeline<P> {
 
     /// Hands a received frame to the lcore it belongs to.
     pub(crate) fn pass_on(&mut self, lcore: u8, port: PortId, frame: P::Frame, at: At<'_>) {
-        let stage = Stage::Arrived;
-        self.hand_over(lcore, Handed { frame, port, stage, hops: at.hops + 1, mark: 0 });
+        let (stage, hops) = (Stage::Arrived, at.hops + 1);
+        self.hand_over(lcore, Handed { frame, port, stage, hops, mark: 0, template: None });
     }
 
     /// The cached path of a known conn, if there is one and this packet may take it.

@@ -213,8 +213,9 @@ impl<P: FramePool> Pipeline<P> {
                 let Some(port) = t.in_port.or(t.host.map(|h| h.tap)) else {
                     return self.drop_frame(t.frame, DropReason::Handoff);
                 };
-                let (frame, mark, stage) = (t.frame, t.mark, Stage::PastRaw);
-                self.hand_over(lcore, Handed { frame, port, stage, hops: at.hops + 1, mark });
+                let (frame, stage, hops) = (t.frame, Stage::PastRaw, at.hops + 1);
+                let (mark, template) = (t.mark, t.template);
+                self.hand_over(lcore, Handed { frame, port, stage, hops, mark, template });
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
 use crate::pipeline::neighbours::OUTPUT_MAX;
 use crate::pipeline::{Arrival, Pipeline};
 use crate::rules::facts::PortId;
+use crate::rules::template::Template;
 use crate::time::Now;
 
 /// How often one frame is handed over at most.
@@ -45,6 +46,8 @@ pub struct Handed<F> {
     pub hops: u8,
     /// The mark that the raw table gave it.
     pub mark: u32,
+    /// What the raw table said of its conn.
+    pub template: Option<Template>,
 }
 
 /// Conns of other lcores that one burst can ask to be ended.
@@ -128,8 +131,9 @@ impl<P: FramePool> Pipeline<P> {
         handed.iter().for_each(|handed| handed.frame.prefetch());
         let mut burst = Burst::new();
         let mut of: Option<Arrival> = None;
-        for Handed { frame, port, stage, hops, mark } in handed.drain(..) {
-            let arrival = Arrival { port, hops, past_raw: stage == Stage::PastRaw, mark };
+        for Handed { frame, port, stage, hops, mark, template } in handed.drain(..) {
+            let past_raw = stage == Stage::PastRaw;
+            let arrival = Arrival { port, hops, past_raw, mark, template };
             if of != Some(arrival) || stage == Stage::Send {
                 if let Some(before) = of.take() {
                     self.arrived(pool, before, &mut burst, now);

@@ -17,6 +17,7 @@ use crate::rules::compiled::CounterId;
 use crate::rules::facts::{self, CtFacts, Facts};
 use crate::rules::hook::{Hook, Table};
 use crate::rules::targets::Log;
+use crate::rules::template::Said;
 use crate::rules::walk::{Sink, Verdict, Walked};
 use crate::time::Tick;
 
@@ -91,8 +92,13 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<(), DropReason> {
         let walked = self.walk(t, table, hook, at);
         t.mark = walked.mark;
-        if walked.notrack && matches!(t.attached, Attached::Nothing) {
-            t.attached = Attached::Untracked;
+        if let Some(said) = walked.said
+            && matches!(t.attached, Attached::Nothing)
+        {
+            match said {
+                Said::Notrack => t.attached = Attached::Untracked,
+                Said::Template(template) => t.template = Some(template),
+            }
         }
         match walked.verdict {
             Verdict::Accept => Ok(()),

@@ -99,6 +99,7 @@ impl<P: FramePool> Pipeline<P> {
         let mut t = Transit::new(frame, headers, None);
         (t.host, t.addressed) = (Some(host), addressed);
         (t.past_raw, t.mark) = (arrival.past_raw, arrival.mark);
+        t.template = arrival.template;
         take_off_tag(&mut t);
         if headers.src.is_unspecified() {
             let exit = bare(&mut t, host, at);

@@ -61,6 +61,7 @@ use crate::arch::sync::AtomicBool;
 use crate::conntrack::record::{Conn, ConnId};
 use crate::conntrack::store::{Shared, Store};
 use crate::rules::facts::PortId;
+use crate::rules::template::Template;
 use crate::time::{Now, Tick};
 use budget::ErrorBudget;
 use counters::LcoreCounters;
@@ -108,12 +109,14 @@ pub struct Arrival {
     pub past_raw: bool,
     /// The mark that it gave them.
     pub mark: u32,
+    /// What it said of their conns.
+    pub template: Option<Template>,
 }
 
 impl From<PortId> for Arrival {
     /// Frames just received.
     fn from(port: PortId) -> Arrival {
-        Arrival { port, hops: 0, past_raw: false, mark: 0 }
+        Arrival { port, hops: 0, past_raw: false, mark: 0, template: None }
     }
 }
 

@@ -178,7 +178,7 @@ pub(crate) fn view_of(conn: Conn<'_>, at: At<'_>) -> ConnView {
             .map(|_| [counted(Direction::Original), counted(Direction::Reply)]),
         start_unix_ns: (started != 0).then_some(started),
         stop_unix_ns: None,
-        helper: None,
+        helper: extension.and_then(|e| e.helper()).map(|helper| helper.name().to_owned()),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::conntrack::{generic, icmp, udp};
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::transit::{Attached, Attachment, Exit, Extent, Transit};
 use crate::pipeline::{At, Holder, Pipeline, transport_segments};
+use crate::rules::template::Template;
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
 use crate::wire::checksum::{self, Accumulator};
@@ -309,6 +310,7 @@ impl<P: FramePool> Pipeline<P> {
             return Ok(());
         };
         let number = self.allocate(tuple, &reply, at)?;
+        self.apply(t.template, number);
         let knobs = &at.policy.knobs;
         if (knobs.acct || knobs.timestamp)
             && let Some(extension) = self.store.extend(number)
@@ -329,6 +331,14 @@ impl<P: FramePool> Pipeline<P> {
             ..Attachment::of(number, Direction::Original)
         });
         Ok(())
+    }
+
+    /// Makes a new conn as the table raw says (`__nf_ct_try_assign_helper`).
+    fn apply(&mut self, template: Option<Template>, number: ConnRef) {
+        let Some(helper) = template.and_then(|template| template.helper) else { return };
+        if let Some(extension) = self.store.extend(number) {
+            extension.set_helper(Some(helper));
+        }
     }
 
     /// `nf_conntrack_inet_error`: an ICMP error belongs to the conn that its quote names.

@@ -6,6 +6,7 @@ use crate::pipeline::burst::Prejudged;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::paths::Hits;
 use crate::rules::facts::PortId;
+use crate::rules::template::Template;
 use crate::wire::address::Address;
 use crate::wire::headers::Headers;
 
@@ -112,6 +113,8 @@ pub(crate) struct Transit<F> {
     /// The tracker has spoken already, on the short way.
     pub prejudged: Option<Prejudged>,
     pub mark: u32,
+    /// What the raw table says of a conn that begins with it.
+    pub template: Option<Template>,
     /// The raw table has seen it on another lcore.
     pub past_raw: bool,
     /// Counters hit so far.
@@ -132,6 +135,7 @@ impl<F> Transit<F> {
             attached: Attached::Nothing,
             prejudged: None,
             mark: 0,
+            template: None,
             past_raw: false,
             hits: Hits::new(),
             cacheable: true,

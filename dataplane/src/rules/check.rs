@@ -238,7 +238,7 @@ fn asks_tcp(rule: &Rule) -> bool {
 fn only_table(target: &Target) -> Option<Table> {
     match target {
         Target::Reject(_) => Some(Table::Filter),
-        Target::CtNotrack | Target::Notrack => Some(Table::Raw),
+        Target::Ct(_) | Target::Notrack => Some(Table::Raw),
         Target::Snat(_) | Target::Dnat(_) | Target::Masquerade(_) | Target::Redirect(_) => {
             Some(Table::Nat)
         }

@@ -13,6 +13,7 @@ use super::hook::{Hook, Table};
 use super::matches::{Basics, IcmpKind, Match, Maybe};
 use super::model::{Policy, Rule, Ruleset, TableRules};
 use super::targets::{Log, RejectWith, SetMark, Target};
+use super::template::Said;
 use super::test::{PortSet, Test};
 use super::walk::NatTarget;
 
@@ -29,6 +30,7 @@ pub struct Compiled {
     pub(super) tests: Vec<Test>,
     pub(super) logs: Vec<Log>,
     pub(super) nats: Vec<NatTarget>,
+    pub(super) said: Vec<Said>,
     counters: Range<u32>,
 }
 
@@ -61,7 +63,7 @@ pub(super) enum Action {
     Jump(u32),
     Goto(u32),
     Log(u32),
-    Notrack,
+    Say(u32),
     Mark(SetMark),
     Nat(u32),
 }
@@ -166,13 +168,20 @@ impl Compiled {
                 self.logs.push(log.clone());
                 Action::Log(self.logs.len() as u32 - 1)
             }
-            Target::CtNotrack | Target::Notrack => Action::Notrack,
+            Target::Notrack => self.say(Said::Notrack),
+            Target::Ct(ct) if ct.notrack => self.say(Said::Notrack),
+            Target::Ct(ct) => self.say(Said::Template(ct.template)),
             Target::Mark(mark) => Action::Mark(*mark),
             Target::Snat(options) => self.nat(NatTarget::Snat(options.range())),
             Target::Dnat(options) => self.nat(NatTarget::Dnat(options.range())),
             Target::Masquerade(options) => self.nat(NatTarget::Masquerade(options.range())),
             Target::Redirect(options) => self.nat(NatTarget::Redirect(options.range())),
         }
+    }
+
+    fn say(&mut self, said: Said) -> Action {
+        self.said.push(said);
+        Action::Say(self.said.len() as u32 - 1)
     }
 
     fn nat(&mut self, target: NatTarget) -> Action {

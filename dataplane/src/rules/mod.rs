@@ -13,6 +13,7 @@ pub mod hook;
 pub mod matches;
 pub mod model;
 pub mod targets;
+pub mod template;
 pub mod test;
 pub mod walk;
 

@@ -1,5 +1,6 @@
 //! What a rule does with the packets it matches, as written.
 
+use super::template::Ct;
 use crate::nat::range::Range;
 use crate::wire::address::Address;
 
@@ -22,9 +23,9 @@ pub enum Target {
     Goto(String),
     /// Write a line, and go on.
     Log(Log),
-    /// `-j CT --notrack`: tracking shall leave the packet alone; goes on.
-    CtNotrack,
-    /// `-j NOTRACK`: the same under its old name.
+    /// `-j CT`: what tracking shall do with the packet; goes on.
+    Ct(Ct),
+    /// `-j NOTRACK`: `-j CT --notrack` under its old name.
     Notrack,
     /// `-j MARK`: new mark = old mark without the bits of the mask, XOR value; goes on.
     Mark(SetMark),
@@ -49,7 +50,7 @@ impl Target {
             Target::Reject(_) => "REJECT",
             Target::Jump(chain) | Target::Goto(chain) => chain,
             Target::Log(_) => "LOG",
-            Target::CtNotrack => "CT",
+            Target::Ct(_) => "CT",
             Target::Notrack => "NOTRACK",
             Target::Mark(_) => "MARK",
             Target::Snat(_) => "SNAT",

@@ -7,6 +7,7 @@ use super::hook::{Family, Hook, Table};
 use super::matches::*;
 use super::model::{Counters, Place, Policy, Rule, Ruleset};
 use super::targets::{Log, NatOptions, RejectWith, SetMark, Target};
+use super::template::{Ct, Said};
 use super::walk::{NatTarget, Sink, Verdict, Walked};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::{Tuple, proto};
@@ -145,7 +146,7 @@ fn a_table_never_named_accepts_and_counts_nothing() {
     let compiled = Compiled::new(&Ruleset::new(Family::V6), &PORTS, 0).unwrap();
     let mut seen = Seen::default();
     let walked = compiled.walk(Table::Nat, Hook::Prerouting, &facts(), &mut seen);
-    assert_eq!(walked, Walked { verdict: Verdict::Accept, notrack: false, mark: 0 });
+    assert_eq!(walked, Walked { verdict: Verdict::Accept, said: None, mark: 0 });
     assert!(seen.hits.is_empty());
 }
 
@@ -441,14 +442,17 @@ fn marks_set_on_the_way_are_seen_by_later_rules_and_logged() {
 fn notrack_goes_on_and_nat_ends_the_walk() {
     let mut ruleset = Ruleset::new(Family::V4);
     let raw = ruleset.table_mut(Table::Raw).chain_mut("PREROUTING").unwrap();
-    raw.rules = vec![rule(vec![], Target::CtNotrack), rule(vec![], Target::None)];
+    raw.rules = vec![
+        rule(vec![], Target::Ct(Ct { notrack: true, ..Ct::default() })),
+        rule(vec![], Target::None),
+    ];
     let post = ruleset.table_mut(Table::Nat).chain_mut("POSTROUTING").unwrap();
     let options = NatOptions { ports: Some((1, 9)), random_fully: true, ..NatOptions::default() };
     post.rules = vec![rule(vec![], Target::Masquerade(options)), rule(vec![], Target::Accept)];
     let compiled = Compiled::new(&ruleset, &PORTS, 0).unwrap();
     let mut seen = Seen::default();
     let walked = compiled.walk(Table::Raw, Hook::Prerouting, &facts(), &mut seen);
-    assert_eq!((walked.verdict, walked.notrack), (Verdict::Accept, true));
+    assert_eq!((walked.verdict, walked.said), (Verdict::Accept, Some(Said::Notrack)));
     assert_eq!(seen.hits, [1, 2, 0]);
     let walked = compiled.walk(Table::Nat, Hook::Postrouting, &facts(), &mut seen);
     let Verdict::Nat(NatTarget::Masquerade(range)) = walked.verdict else { panic!("{walked:?}") };

@@ -18,6 +18,7 @@ use super::facts::Facts;
 use super::hook::{Hook, Table};
 use super::model::Policy;
 use super::targets::{Log, RejectWith};
+use super::template::Said;
 use super::test::Answer;
 use crate::nat::range::Range;
 
@@ -65,8 +66,8 @@ pub enum NatTarget {
 pub struct Walked {
     /// What is to be done.
     pub verdict: Verdict,
-    /// A rule switched tracking off for this packet.
-    pub notrack: bool,
+    /// What the first rule that speaks of tracking said.
+    pub said: Option<Said>,
     /// The mark as the rules left it.
     pub mark: u32,
 }
@@ -74,7 +75,7 @@ pub struct Walked {
 impl Compiled {
     /// Walks the base chain of `table` at `hook`; a table that was never named accepts.
     pub fn walk(&self, table: Table, hook: Hook, facts: &Facts<'_>, out: &mut impl Sink) -> Walked {
-        let mut walked = Walked { verdict: Verdict::Accept, notrack: false, mark: facts.mark };
+        let mut walked = Walked { verdict: Verdict::Accept, said: None, mark: facts.mark };
         let Some(base) = self.base(table, hook) else { return walked };
         if facts.fragment_offset != 0 || !facts.l4_valid {
             out.per_packet();
@@ -104,7 +105,9 @@ impl Compiled {
                 Action::Goto(chain) => rules = self.chain(chain),
                 Action::Return => rules = callers.pop().unwrap_or_default(),
                 Action::Log(number) => self.log(number, facts, walked.mark, out),
-                Action::Notrack => walked.notrack = true,
+                Action::Say(number) => {
+                    walked.said = walked.said.or(self.said.get(number as usize).copied());
+                }
                 Action::Mark(set) => walked.mark = set.apply(walked.mark),
                 Action::Accept => return walked,
                 Action::Drop => return Walked { verdict: Verdict::Drop, ..walked },

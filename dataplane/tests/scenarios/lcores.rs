@@ -66,7 +66,8 @@ fn what_passed_raw_elsewhere_is_not_counted_there_again_by_a_cached_path() {
     assert!(pair.counters[0].fast.get() > 0, "a path is cached");
     // Another lcore saw the conn only behind its raw table.
     let frame = MemoryFrame::new(framed(WAN, &udp(client, SERVER)));
-    let handed = Handed { frame, port: WAN, stage: Stage::PastRaw, hops: 1, mark: 0 };
+    let (stage, template) = (Stage::PastRaw, None);
+    let handed = Handed { frame, port: WAN, stage, hops: 1, mark: 0, template };
     pair.third.give(0, &mut ArrayVec::<_, 1>::from([handed]));
     assert_eq!(pair.settle().len(), 1);
     pair.mailboxes[0].send(ToLcore::Fold).unwrap();

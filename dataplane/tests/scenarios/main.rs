@@ -16,5 +16,6 @@ mod robustness;
 mod rules;
 mod segments;
 mod semantics;
+mod template;
 mod tracking;
 mod vlan;

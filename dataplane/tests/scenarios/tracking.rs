@@ -7,6 +7,7 @@ use dataplane::pipeline::messages::FromLcore;
 use dataplane::rules::hook::Table::{Filter, Mangle, Raw};
 use dataplane::rules::matches::StateMask;
 use dataplane::rules::targets::Target;
+use dataplane::rules::template::Ct;
 use dataplane::wire::build::packet::Packet;
 use dataplane::wire::tcp::flags::{ACK, FIN, RST, SYN};
 
@@ -218,7 +219,7 @@ fn our_own_errors_are_related_to_what_they_are_about() {
 
 #[test]
 fn notrack_leaves_packets_alone() {
-    let notrack = on(Target::CtNotrack).proto(17);
+    let notrack = on(Target::Ct(Ct { notrack: true, ..Ct::default() })).proto(17);
     let mut rig = counting_states().both(Raw, "PREROUTING", notrack).start();
     rig.pass(LAN, udp(CLIENT, SERVER));
     rig.pass(LAN, udp(CLIENT, SERVER));

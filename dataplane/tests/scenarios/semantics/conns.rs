@@ -118,7 +118,7 @@ fn s07_invalid_is_counted_and_goes_on_unless_a_rule_drops_it() {
 
 #[test]
 fn s08_untracked_packets_have_no_conn_and_are_not_translated() {
-    let setup = Setup::default().both(Raw, "PREROUTING", on(Target::CtNotrack));
+    let setup = Setup::default().both(Raw, "PREROUTING", on(Target::Notrack));
     let mut rig = counting(setup.both(Nat, "POSTROUTING", masquerade()));
     let sent = rig.pass(LAN, udp(CLIENT, SERVER));
     assert_eq!(sent.flow(), format!("{CLIENT} > {SERVER}"));

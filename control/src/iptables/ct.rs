@@ -1,0 +1,96 @@
+//! The options of `-j CT` as text, as `libxt_CT` reads and writes them.
+
+use dataplane::conntrack::helper::Helper;
+use dataplane::rules::matches::Maybe;
+use dataplane::rules::template::{CT_EVENTS, Ct, EXP_EVENTS, Side, Zone};
+
+use super::values::Fault;
+
+/// The options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CtKey {
+    Notrack,
+    Helper,
+    Timeout,
+    CtEvents,
+    ExpEvents,
+    Zone(Side),
+}
+
+/// Takes one option.
+pub(super) fn set(ct: &mut Ct, key: CtKey, text: &str) -> Result<(), Fault> {
+    let template = &mut ct.template;
+    match key {
+        CtKey::Notrack => ct.notrack = true,
+        CtKey::Helper => template.helper = helper(text)?,
+        CtKey::Timeout => return Err("CT: option `--timeout' is not supported".to_owned()),
+        CtKey::CtEvents => return Err("CT: option `--ctevents' is not supported".to_owned()),
+        CtKey::ExpEvents => return Err("CT: option `--expevents' is not supported".to_owned()),
+        CtKey::Zone(_) => return Err("CT: zones are not supported".to_owned()),
+    }
+    Ok(())
+}
+
+fn helper(text: &str) -> Result<Option<Helper>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let found = Helper::from_name(text);
+    found.map(Some).ok_or_else(|| format!("helper `{text}' is not supported"))
+}
+
+/// What is wrong with the options taken together, if the rule asks for `proto` (`xt_ct_tg_check`,
+/// which looks at nothing where tracking is off).
+pub(super) fn fault(ct: &Ct, proto: Option<Maybe<u8>>) -> Option<Fault> {
+    let helper = ct.template.helper.filter(|_| !ct.notrack)?;
+    let wanted = Some(Maybe::is(helper.proto()));
+    let name = super::names::protocol_name(helper.proto()).unwrap_or("");
+    (proto != wanted).then(|| format!("CT: helper `{}' needs `-p {name}'", helper.name()))
+}
+
+/// The options with a blank before each, in the order of `iptables-save`.
+pub(super) fn text(ct: &Ct) -> String {
+    let mut out = String::new();
+    let mut option = |name: &str, value: &str| {
+        for word in [name, value].into_iter().filter(|word| !word.is_empty()) {
+            out.push(' ');
+            out.push_str(word);
+        }
+    };
+    let template = &ct.template;
+    if ct.notrack {
+        option("--notrack", "");
+    }
+    if let Some(helper) = template.helper {
+        option("--helper", helper.name());
+    }
+    if let Some(name) = &ct.timeout {
+        option("--timeout", name);
+    }
+    if template.ct_events != 0 {
+        option("--ctevents", &names(&CT_EVENTS, template.ct_events));
+    }
+    if template.exp_events != 0 {
+        option("--expevents", &names(&EXP_EVENTS, template.exp_events.into()));
+    }
+    match template.zone {
+        Zone { mark: true, side, .. } => option(zone_option(side), "mark"),
+        // Zone 0 is what there is without the option.
+        Zone { id: 0, .. } => {}
+        Zone { id, side, .. } => option(zone_option(side), &id.to_string()),
+    }
+    out
+}
+
+fn zone_option(side: Side) -> &'static str {
+    match side {
+        Side::Both => "--zone",
+        Side::Original => "--zone-orig",
+        Side::Reply => "--zone-reply",
+    }
+}
+
+fn names(all: &[&str], bits: u16) -> String {
+    let set = all.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 != 0);
+    set.map(|(_, name)| *name).collect::<Vec<_>>().join(",")
+}
