@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dataplane::conntrack::invalid::{InvalidReason, Numbers, Remark};
 use dataplane::pipeline::drops::DropReason;
 
 fn root() -> PathBuf {
@@ -36,6 +37,24 @@ fn every_drop_reason_has_its_row_in_order() {
     for (row, reason) in rows.iter().zip(DropReason::ALL) {
         assert_eq!(row[1], reason.text(), "meaning of {}", reason.name());
         assert!(row[2].ends_with('.'), "{}: what to do?", reason.name());
+    }
+}
+
+#[test]
+fn every_invalid_reason_has_its_row_in_order() {
+    let text = read("docs/invalid-reasons.md");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').splitn(3, '|').map(str::trim).collect())
+        .collect();
+    let names: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+    let reasons: Vec<&str> = InvalidReason::ALL.iter().map(|reason| reason.name()).collect();
+    assert_eq!(names, reasons);
+    for (row, reason) in rows.iter().zip(InvalidReason::ALL) {
+        assert_eq!(row[1], reason.text(), "meaning of {}", reason.name());
+        let said = Remark::Invalid(*reason, Numbers::None).is_said();
+        assert_eq!(!row[2].ends_with("Not logged."), said, "{}", reason.name());
     }
 }
 

@@ -22,8 +22,8 @@ const MAC_LEN: usize = 14;
 pub fn text(line: &LogLine, snapshot: &Snapshot) -> String {
     let port = |port: Option<PortId>| port.map_or("", |p| snapshot.port(p).name.as_str());
     let (input, output) = (port(line.in_port), port(line.out_port));
-    let mut text = match line.invalid {
-        Some((proto, reason)) => format!("nf_ct_proto_{proto}: {} ", reason.text()),
+    let mut text = match line.remark {
+        Some((proto, remark)) => format!("nf_ct_proto_{proto}: {remark} "),
         None => line.prefix.to_string(),
     };
     let _ = write!(text, "IN={input} OUT={output} ");
@@ -475,7 +475,7 @@ mod tests {
         let room = dataplane::pipeline::messages::LOG_BYTES;
         LogLine {
             prefix: "fw: ".try_into().unwrap(),
-            invalid: None,
+            remark: None,
             level: 4,
             flags: 0,
             in_port: Some(PortId(0)),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dataplane::conntrack::record::ConnId;
+use dataplane::pipeline::invalid::Finding;
 use dataplane::pipeline::messages::{FromLcore, Slice, ToLcore};
 use dataplane::pipeline::snapshot::Snapshot;
 
@@ -18,6 +19,7 @@ pub(super) struct Inbox {
     /// to the end, is not mistaken for one to this.
     pub(super) question: u32,
     pub(super) listed: Option<Slice>,
+    pub(super) found: Option<Vec<Finding>>,
     /// Conns deleted so far.
     pub(super) deleted: usize,
     pub(super) retired: Vec<Arc<Snapshot>>,
@@ -59,6 +61,11 @@ impl ControlCore {
             FromLcore::Listed(question, slice) => {
                 if question == self.inbox.question {
                     self.inbox.listed = Some(*slice);
+                }
+            }
+            FromLcore::Found(question, findings) => {
+                if question == self.inbox.question {
+                    self.inbox.found = Some(*findings);
                 }
             }
             FromLcore::Folded => self.lcores[from].folding -= 1,

@@ -2,14 +2,17 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use dataplane::conntrack::invalid::InvalidReason;
 use dataplane::conntrack::record::{ConnId, Family as Records};
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 use dataplane::pipeline::drops::DropReason;
+use dataplane::pipeline::invalid::TRAIL_LEN;
 use dataplane::pipeline::messages::{BATCH_MAX, Slice, ToLcore};
 use dataplane::pipeline::service::id_of_key;
 
 use super::ControlCore;
 use crate::tools::conntrack_args::Family;
+use crate::tools::conntrack_invalid::Seen;
 use crate::tools::stats::{ControlCoreStats, LcoreStats, PortStats, Stats, TableStats, Totals};
 use crate::tools::{Gateway, Silent, SysctlError};
 
@@ -69,7 +72,7 @@ impl ControlCore {
     /// Begins a question to the lcores: what answers an earlier one is not heard any more.
     fn ask(&mut self) -> u32 {
         self.inbox.question = self.inbox.question.wrapping_add(1);
-        (self.inbox.listed, self.inbox.deleted) = (None, 0);
+        (self.inbox.listed, self.inbox.found, self.inbox.deleted) = (None, None, 0);
         self.lcores.iter_mut().for_each(|lcore| lcore.deleting = 0);
         self.inbox.question
     }
@@ -116,6 +119,23 @@ impl Gateway for ControlCore {
             }
         }
         Ok(())
+    }
+
+    fn invalid(&mut self) -> Result<Vec<Seen>, Silent> {
+        let mut all = Vec::new();
+        for lcore in 0..self.lcores.len() {
+            let question = self.ask();
+            let buffer = Box::new(Vec::with_capacity(TRAIL_LEN));
+            self.send(lcore, ToLcore::Find(question, buffer))?;
+            self.wait(|core| core.inbox.found.is_none().then_some(lcore))?;
+            let found = self.inbox.found.take().ok_or_else(|| self.silent(lcore))?;
+            let name = |port| self.snapshot.port(port).name.clone();
+            all.extend(found.into_iter().map(|finding| {
+                let port = finding.in_port.map_or(String::new(), name);
+                Seen { lcore: lcore as u32 + 1, port, finding }
+            }));
+        }
+        Ok(all)
     }
 
     fn count(&mut self) -> u32 {
@@ -188,6 +208,8 @@ impl Gateway for ControlCore {
         }
         let mut drops: Vec<(&'static str, u64)> =
             DropReason::ALL.iter().map(|r| (r.name(), 0)).collect();
+        let mut invalid: Vec<(&'static str, u64)> =
+            InvalidReason::ALL.iter().map(|r| (r.name(), 0)).collect();
         let mut lcores = Vec::new();
         let (mut over, mut taken) = (0, 0);
         for (number, lcore) in self.lcores.iter().enumerate() {
@@ -206,6 +228,9 @@ impl Gateway for ControlCore {
             for ((_, sum), counter) in drops.iter_mut().zip(&c.drops) {
                 *sum += counter.get();
                 totals.dropped += counter.get();
+            }
+            for ((_, sum), counter) in invalid.iter_mut().zip(&c.invalid) {
+                *sum += counter.get();
             }
             totals.rx += rx;
             totals.generated += c.generated.get();
@@ -235,6 +260,6 @@ impl Gateway for ControlCore {
         let control_core =
             ControlCoreStats { cpu: self.config.eal.control_core, stalls: self.stalls.stats() };
         let host = self.host_stats();
-        Stats { ports, lcores, control_core, drops, totals, conntrack, host }
+        Stats { ports, lcores, control_core, drops, invalid, totals, conntrack, host }
     }
 }

@@ -7,7 +7,7 @@ use dataplane::conntrack::view::{ConnView, EventView};
 
 use super::conntrack_args::{Command, Request, Table, parse};
 use super::conntrack_format::{self as format, NAME, Shape};
-use super::{Answer, Gateway, Silent, conntrack_xml};
+use super::{Answer, Gateway, Silent, conntrack_invalid, conntrack_xml};
 
 /// How a command goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub enum Outcome {
 
 /// Runs a command line.
 pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Outcome {
+    // Not an option of conntrack(8), so it abbreviates none and goes with none.
+    if argv == ["--invalid"] {
+        return Outcome::Done(conntrack_invalid::run(gateway));
+    }
     let request = match parse(argv) {
         Ok(request) => request,
         Err(answer) => return Outcome::Done(answer),
@@ -45,12 +49,12 @@ pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Outcome {
     Outcome::Done(Answer { err: request.warnings + &answer.err, ..answer })
 }
 
-fn footer(text: &str) -> Answer {
+pub(super) fn footer(text: &str) -> Answer {
     Answer { err: format!("{NAME}: {text}\n"), ..Answer::default() }
 }
 
 /// What conntrack(8) says when the kernel fails it, with the reason.
-fn failed(silent: Silent) -> Answer {
+pub(super) fn failed(silent: Silent) -> Answer {
     Answer::failure(1, format_args!("{NAME}: Operation failed: {silent}"))
 }
 

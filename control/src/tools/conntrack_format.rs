@@ -129,7 +129,7 @@ fn put_tuples(line: &mut String, conn: &ConnView, shape: Shape) {
 }
 
 /// Addresses compressed, then the protocol's ids.
-fn put_tuple(line: &mut String, tuple: &Tuple) {
+pub(super) fn put_tuple(line: &mut String, tuple: &Tuple) {
     put(line, format_args!("src={} dst={} ", tuple.src, tuple.dst));
     put_ids(line, tuple);
 }

@@ -9,6 +9,7 @@ pub mod conntrack;
 pub mod conntrack_args;
 pub mod conntrack_filter;
 pub mod conntrack_format;
+pub mod conntrack_invalid;
 pub mod conntrack_options;
 pub mod conntrack_xml;
 pub mod getopt;
@@ -95,6 +96,11 @@ pub trait Gateway {
     fn flush(&mut self, family: Option<conntrack_args::Family>) -> Result<(), Silent>;
     /// The number of conns.
     fn count(&mut self) -> u32;
+    /// The last INVALID packets of every lcore.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    fn invalid(&mut self) -> Result<Vec<conntrack_invalid::Seen>, Silent>;
     /// Counters, one element per lcore.
     fn cpu_statistics(&mut self) -> Vec<CpuStatistics>;
     /// Wall clock in nanoseconds since 1970, the one that conns are stamped with.

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 
 use super::conntrack_filter::Family;
+use super::conntrack_invalid::Seen;
 use super::stats::Stats;
 use super::{Gateway, Silent, SysctlError, sysctl};
 
 pub(super) struct StandIn {
     pub(super) conns: Vec<ConnView>,
+    pub(super) invalid: Vec<Seen>,
     pub(super) stats: Stats,
     pub(super) values: BTreeMap<String, u64>,
     /// A worker that does not answer, and deletions before it falls silent.
@@ -24,7 +26,8 @@ impl StandIn {
             conn.key = i as u64;
         }
         let values = sysctl::keys().map(|k| (k.name, 30)).collect();
-        StandIn { conns, stats: Stats::default(), values, silent: None, deletions_left: 0 }
+        let (invalid, stats) = (Vec::new(), Stats::default());
+        StandIn { conns, invalid, stats, values, silent: None, deletions_left: 0 }
     }
 }
 
@@ -53,6 +56,10 @@ impl Gateway for StandIn {
 
     fn count(&mut self) -> u32 {
         self.conns.len() as u32
+    }
+
+    fn invalid(&mut self) -> Result<Vec<Seen>, Silent> {
+        self.silent.map_or_else(|| Ok(self.invalid.clone()), Err)
     }
 
     fn cpu_statistics(&mut self) -> Vec<CpuStatistics> {

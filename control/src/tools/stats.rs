@@ -20,6 +20,8 @@ pub struct Stats {
     pub control_core: ControlCoreStats,
     /// Every reason with its count, zeros included, in the order of the code.
     pub drops: Vec<(&'static str, u64)>,
+    /// The same of reasons why packets were INVALID, which are not dropped for that.
+    pub invalid: Vec<(&'static str, u64)>,
     /// The balance of packets.
     pub totals: Totals,
     /// The table.
@@ -184,19 +186,22 @@ pub fn json(stats: &Stats) -> Value {
         });
         (p.name.clone(), counters)
     });
-    let drops = stats.drops.iter().map(|(reason, count)| ((*reason).to_owned(), json!(count)));
+    let by_reason = |counts: &[(&'static str, u64)]| -> Map<String, Value> {
+        counts.iter().map(|(reason, count)| ((*reason).to_owned(), json!(count))).collect()
+    };
     json!({
         "ports": ports.collect::<Map<String, Value>>(),
         "lcores": stats.lcores,
         "control_core": stats.control_core,
-        "drops": drops.collect::<Map<String, Value>>(),
+        "drops": by_reason(&stats.drops),
+        "invalid": by_reason(&stats.invalid),
         "totals": stats.totals,
         "conntrack": stats.conntrack,
         "host": stats.host,
     })
 }
 
-/// The same for people; drop reasons that never happened are left out.
+/// The same for people; reasons that never happened are left out.
 pub fn text(stats: &Stats) -> String {
     let mut text = format!(
         "{:<16} {:>15} {:>15} {:>18} {:>18}\n",
@@ -227,6 +232,9 @@ pub fn text(stats: &Stats) -> String {
     );
     for (reason, count) in stats.drops.iter().filter(|(_, count)| *count != 0) {
         put(&mut text, format_args!("  dropped {reason:<32} {count:>15}\n"));
+    }
+    for (reason, count) in stats.invalid.iter().filter(|(_, count)| *count != 0) {
+        put(&mut text, format_args!("  invalid {reason:<32} {count:>15}\n"));
     }
     let c = &stats.conntrack;
     put(&mut text, format_args!("\nconns {} of {}, buckets {}", c.count, c.max, c.buckets));
@@ -285,6 +293,7 @@ mod tests {
             lcores: vec![LcoreStats { lcore: 1, cpu: 3, polls: 9, ..LcoreStats::default() }],
             control_core: ControlCoreStats { cpu: 2, ..ControlCoreStats::default() },
             drops: vec![("no_route", 2), ("bad_version", 0)],
+            invalid: vec![("tcp-new", 4), ("tcp-rst", 0)],
             totals: Totals { rx: 7, tx: 5, dropped: 2, ..Totals::default() },
             conntrack: TableStats { count: 1, max: 262_144, buckets: 65_536, expect_count: 0 },
             host: HostStats { taps: 2, learnt_addresses: 1, learnt_routes: 12 },
@@ -304,6 +313,7 @@ mod tests {
                             "stalled_ms": 0}],
                 "control_core": {"cpu": 2, "stalls": 0, "stalled": false, "stalled_ms": 0},
                 "drops": {"no_route": 2, "bad_version": 0},
+                "invalid": {"tcp-new": 4, "tcp-rst": 0},
                 "totals": {"rx": 7, "generated": 0, "tx": 5, "to_host": 0, "dropped": 2, "held": 0},
                 "conntrack": {"count": 1, "max": 262_144, "buckets": 65_536, "expect_count": 0},
                 "host": {"taps": 2, "learnt_addresses": 1, "learnt_routes": 12},
@@ -315,6 +325,7 @@ mod tests {
     fn text_shows_the_balance_and_what_was_dropped() {
         let text = text(&stats());
         assert!(text.contains("rx 7 + generated 0 = tx 5 + to host 0 + dropped 2 + held 0\n"));
+        assert!(text.contains("  invalid tcp-new ") && !text.contains("tcp-rst"), "{text}");
         assert!(text.contains("no_route") && !text.contains("bad_version"));
         assert!(text.contains("host taps 2, learnt routes 12, learnt addresses 1\n"));
         assert!(text.contains("conns 1 of 262144, buckets 65536, expectations 0\n"));

@@ -1,7 +1,16 @@
-//! Why a tracker calls a packet INVALID: one list over all trackers.
+//! Why a tracker calls a packet INVALID: one list over all trackers, the numbers that decided, and
+//! the sentences of `log_invalid`.
 //!
-//! A reason has a name for counters and traces and the sentence that `log_invalid` prints. The
-//! verdict for such a packet is still ACCEPT: dropping it is the rules' business.
+//! A reason has a name for counters and traces. The verdict for such a packet is still ACCEPT:
+//! dropping it is the rules' business. The numbers are made after the fact, out of the packet and
+//! the unchanged conn, so that a packet that is accepted costs nothing. Sentences are the kernel's
+//! (`nf_l4proto_log_invalid`); where it says nothing, neither do we.
+
+use std::fmt;
+
+use super::state::Direction;
+use super::tcp::{Class, Unexpected, WindowNumbers};
+use crate::wire::address::Address;
 
 macro_rules! reasons {
     ($($variant:ident, $name:literal, $text:literal;)*) => {
@@ -21,7 +30,7 @@ macro_rules! reasons {
                 match self { $(InvalidReason::$variant => $name,)* }
             }
 
-            /// What `log_invalid` prints after the protocol's name.
+            /// What is wrong, in the kernel's words where it has any.
             pub const fn text(self) -> &'static str {
                 match self { $(InvalidReason::$variant => $text,)* }
             }
@@ -30,6 +39,7 @@ macro_rules! reasons {
 }
 
 reasons! {
+    TcpShort, "tcp-short", "fewer bytes than a TCP header";
     TcpTruncated, "tcp-truncated", "truncated packet";
     TcpChecksum, "tcp-checksum", "bad checksum";
     TcpFlags, "tcp-flags", "invalid tcp flag combination";
@@ -44,6 +54,7 @@ reasons! {
     UdpChecksum, "udp-checksum", "bad checksum";
     UdpliteCoverage, "udplite-coverage", "invalid checksum coverage";
     UdpliteNoChecksum, "udplite-no-checksum", "checksum missing";
+    L4Short, "l4-short", "fewer bytes than the protocol's header";
     IcmpNew, "icmp-new", "cannot create a conn with this type";
     IcmpShort, "icmp-short", "short packet";
     IcmpChecksum, "icmp-checksum", "bad hw icmp checksum";
@@ -63,6 +74,160 @@ impl InvalidReason {
     pub const fn counts_as_error(self) -> bool {
         self as u8 >= InvalidReason::IcmpShort as u8
     }
+
+    /// True for what the kernel rejects without a word.
+    const fn is_silent(self) -> bool {
+        use InvalidReason::{IcmpInner, IcmpNew, IcmpUnrelated, L4Short, TcpPickup, TcpShort};
+        matches!(self, TcpShort | TcpPickup | L4Short | IcmpNew | IcmpInner | IcmpUnrelated)
+    }
+}
+
+/// The numbers that decided that a packet is INVALID.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numbers {
+    /// The reason says it all.
+    #[default]
+    None,
+    /// Bytes that there should have been, by the header or at least, and bytes that there are.
+    Lengths {
+        /// Stated or needed.
+        needed: u32,
+        /// Found.
+        found: u32,
+    },
+    /// The checksum of the packet and the one that fits it.
+    Checksum {
+        /// As it stands in the packet.
+        found: u16,
+        /// As it should be.
+        right: u16,
+    },
+    /// An ICMP type and code.
+    Icmp {
+        /// Type.
+        kind: u8,
+        /// Code.
+        code: u8,
+    },
+    /// The destination of an ICMP error, and that of the packets it is about.
+    Outer {
+        /// The error's.
+        outer: Address,
+        /// The conn's.
+        inner: Address,
+    },
+    /// The byte of TCP flags.
+    Flags(u8),
+    /// A segment and what its conn's windows were.
+    Window(WindowNumbers),
+}
+
+/// What `log_invalid` says of a packet: an INVALID one, or one that passes without being believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// The packet is INVALID.
+    Invalid(InvalidReason, Numbers),
+    /// A segment is let pass and changes nothing.
+    Unexpected(Unexpected, WindowNumbers),
+    /// Both sides ended a conn outside its windows: it goes sooner.
+    Lowered {
+        /// What came.
+        class: Class,
+        /// From where.
+        direction: Direction,
+        /// What it answers.
+        after: Class,
+        /// The new timeout.
+        secs: u32,
+    },
+}
+
+/// The kernel counts timeouts in ticks, of which a second has this many (`HZ`).
+const KERNEL_TICKS_PER_SEC: u64 = 1000;
+
+impl Remark {
+    /// True if the kernel says something about it.
+    pub fn is_said(&self) -> bool {
+        match self {
+            // Where the ports are missing no tracker gets to see the packet.
+            Remark::Invalid(InvalidReason::UdpShort, Numbers::Lengths { found, .. }) => *found >= 4,
+            Remark::Invalid(reason, _) => !reason.is_silent(),
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Remark::Invalid(reason, numbers) => write_invalid(f, *reason, numbers),
+            Remark::Unexpected(what, n) => match what {
+                Unexpected::State => write_state(f, n, "ignored"),
+                Unexpected::Challenge => f.write_str("challenge-ack ignored"),
+                Unexpected::Overshoot => {
+                    write!(f, "{} bytes more than expected", n.overshoot())
+                }
+                Unexpected::SeqUnder => {
+                    let bound = n.oldest_end();
+                    write!(f, "SEQ is under lower bound {bound} (already ACKed data retransmitted)")
+                }
+                Unexpected::AckUnder => {
+                    let bound = n.oldest_ack();
+                    write!(f, "ignored ACK under lower bound {bound} (possible overly delayed)")
+                }
+            },
+            Remark::Lowered { class, direction, after, secs } => {
+                let (class, after) = (*class as u8, *after as u8);
+                let (direction, ticks) =
+                    (*direction as u8, u64::from(*secs) * KERNEL_TICKS_PER_SEC);
+                write!(f, "packet (index {class}, dir {direction}) response for index {after} ")?;
+                write!(f, "lower timeout to {ticks}")
+            }
+        }
+    }
+}
+
+fn write_state(f: &mut fmt::Formatter<'_>, n: &WindowNumbers, what: &str) -> fmt::Result {
+    let (class, direction) = (n.class as u8, n.direction as u8);
+    write!(f, "packet (index {class}) in dir {direction} {what}, state {}", n.state)
+}
+
+fn write_invalid(
+    f: &mut fmt::Formatter<'_>,
+    reason: InvalidReason,
+    numbers: &Numbers,
+) -> fmt::Result {
+    match (reason, numbers) {
+        (InvalidReason::TcpState, Numbers::Window(n)) => write_state(f, n, "invalid"),
+        (InvalidReason::TcpSeqOver, Numbers::Window(n)) => {
+            let bound = n.sender_maxend.wrapping_add(1);
+            write!(f, "SEQ is over upper bound {bound} (over the window of the receiver)")
+        }
+        (InvalidReason::TcpAckOver, Numbers::Window(n)) => {
+            let bound = n.receiver_end.wrapping_add(1);
+            write!(f, "ACK is over upper bound {bound} (ACKed data not seen yet)")
+        }
+        (InvalidReason::IcmpOuterDestination, Numbers::Outer { outer, inner }) => {
+            write!(f, "outer daddr {} != inner {}", Whole(*outer), Whole(*inner))
+        }
+        _ => f.write_str(reason.text()),
+    }
+}
+
+/// An address as `%pI4` and `%pI6` print it: IPv6 in eight full groups.
+struct Whole(Address);
+
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_v4() {
+            return self.0.ip().fmt(f);
+        }
+        for at in (0..8).rev() {
+            let group = (self.0.bits() >> (16 * at)) as u16;
+            write!(f, "{group:04x}{}", if at == 0 { "" } else { ":" })?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -75,8 +240,8 @@ mod tests {
         for reason in InvalidReason::ALL {
             let name = reason.name();
             assert!(seen.insert(name), "{name} twice");
-            assert!(name.chars().all(|c| c.is_ascii_lowercase() || "-6".contains(c)), "{name}");
-            let protocols = ["tcp-", "udp-", "udplite-", "icmp-", "icmpv6-"];
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || "-46".contains(c)), "{name}");
+            let protocols = ["tcp-", "udp-", "udplite-", "icmp-", "icmpv6-", "l4-"];
             assert!(protocols.iter().any(|p| name.starts_with(p)), "{name}");
             assert!(!reason.text().is_empty());
         }
@@ -88,5 +253,72 @@ mod tests {
             let icmp = reason.name().starts_with("icmp") && *reason != InvalidReason::IcmpNew;
             assert_eq!(reason.counts_as_error(), icmp, "{}", reason.name());
         }
+    }
+    fn window(class: Class, direction: Direction) -> WindowNumbers {
+        WindowNumbers {
+            direction,
+            class,
+            state: super::super::tcp::TcpState::Established,
+            window: 1000,
+            seq: 30_000,
+            end: 30_100,
+            ack: 5001,
+            sack: 5001,
+            sender_end: 200,
+            sender_maxend: 30_050,
+            sender_maxwin: 70_000,
+            receiver_end: 5000,
+            receiver_maxwin: 300,
+        }
+    }
+
+    /// Each as Linux 6.18 printed it.
+    #[test]
+    fn sentences_are_the_kernels() {
+        let n = window(Class::SynAck, Direction::Original);
+        let invalid = |reason| Remark::Invalid(reason, Numbers::Window(n)).to_string();
+        let state = "packet (index 1) in dir 0 invalid, state ESTABLISHED";
+        assert_eq!(invalid(InvalidReason::TcpState), state);
+        let seq = "SEQ is over upper bound 30051 (over the window of the receiver)";
+        assert_eq!(invalid(InvalidReason::TcpSeqOver), seq);
+        let ack = "ACK is over upper bound 5001 (ACKed data not seen yet)";
+        assert_eq!(invalid(InvalidReason::TcpAckOver), ack);
+        assert_eq!(invalid(InvalidReason::TcpRst), "invalid rst");
+        let passed = |what| Remark::Unexpected(what, n).to_string();
+        let state = "packet (index 1) in dir 0 ignored, state ESTABLISHED";
+        assert_eq!(passed(Unexpected::State), state);
+        assert_eq!(passed(Unexpected::Challenge), "challenge-ack ignored");
+        assert_eq!(passed(Unexpected::Overshoot), "51 bytes more than expected");
+        let seq = "SEQ is under lower bound 4294967195 (already ACKed data retransmitted)";
+        assert_eq!(passed(Unexpected::SeqUnder), seq);
+        let ack = "ignored ACK under lower bound 4294902295 (possible overly delayed)";
+        assert_eq!(passed(Unexpected::AckUnder), ack);
+        let (class, after, direction) = (Class::Fin, Class::Rst, Direction::Reply);
+        let lowered = Remark::Lowered { class, direction, after, secs: 300 };
+        let text = "packet (index 2, dir 1) response for index 4 lower timeout to 300000";
+        assert_eq!(lowered.to_string(), text);
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_kernel_writes_them() {
+        let said = |outer, inner| {
+            let numbers = Numbers::Outer { outer, inner };
+            Remark::Invalid(InvalidReason::IcmpOuterDestination, numbers).to_string()
+        };
+        let v4 = said(Address::v4(0x0a01_0001), Address::v4(0xcb00_7133));
+        assert_eq!(v4, "outer daddr 10.1.0.1 != inner 203.0.113.51");
+        let v6 = said(Address::v6(0xfd00 << 112 | 1), Address::v6(0x2001_0db8 << 96));
+        let (outer, inner) = ("fd00:0000:0000:0000:0000:0000:0000:0001", "2001:0db8:0000:0000:");
+        assert!(v6.starts_with(&format!("outer daddr {outer} != inner {inner}0000:")), "{v6}");
+    }
+
+    #[test]
+    fn the_kernel_says_nothing_of_packets_without_ports() {
+        let short = |found| Numbers::Lengths { needed: 8, found };
+        assert!(!Remark::Invalid(InvalidReason::UdpShort, short(3)).is_said());
+        assert!(Remark::Invalid(InvalidReason::UdpShort, short(4)).is_said());
+        assert!(Remark::Invalid(InvalidReason::IcmpShort, short(3)).is_said());
+        assert!(!Remark::Invalid(InvalidReason::TcpShort, short(19)).is_said());
+        assert!(!Remark::Invalid(InvalidReason::IcmpNew, Numbers::None).is_said());
     }
 }

@@ -524,7 +524,7 @@ impl Simulator {
         let heard = &mut self.heard;
         match message {
             FromLcore::Retired(_) => heard.retired += 1,
-            FromLcore::Expired(_) | FromLcore::Folded => {}
+            FromLcore::Expired(_) | FromLcore::Found(..) | FromLcore::Folded => {}
             FromLcore::Deleted(_, conns) => heard.deleted += conns.len() as u32,
             FromLcore::Listed(question, mut slice) => {
                 let found = slice.conns.drain(..);

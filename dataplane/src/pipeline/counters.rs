@@ -7,6 +7,7 @@
 use crate::arch::sync::{AtomicU64, Ordering::Relaxed};
 
 use super::drops::DropReason;
+use crate::conntrack::invalid::InvalidReason;
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -73,6 +74,8 @@ pub struct LcoreCounters {
     pub ports: Box<[PortCounters]>,
     /// By [`DropReason`].
     pub drops: [Counter; DropReason::ALL.len()],
+    /// INVALID packets by [`InvalidReason`].
+    pub invalid: [Counter; InvalidReason::ALL.len()],
     /// Frames made here: answers, errors, probes, and what the box's own programs send.
     pub generated: Counter,
     /// Frames that the gateway itself consumed or that the box's own programs got.
@@ -103,6 +106,7 @@ impl LcoreCounters {
         LcoreCounters {
             ports: (0..ports).map(|_| PortCounters::default()).collect(),
             drops: core::array::from_fn(|_| Counter::default()),
+            invalid: core::array::from_fn(|_| Counter::default()),
             generated: Counter::default(),
             to_host: Counter::default(),
             held: Counter::default(),

@@ -2,7 +2,6 @@
 
 use arrayvec::{ArrayString, ArrayVec};
 
-use crate::conntrack::invalid::InvalidReason;
 use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::Tuple;
@@ -144,17 +143,6 @@ impl<P: FramePool> Pipeline<P> {
         walked
     }
 
-    /// Reports a packet that tracking wants nothing to do with, if `log_invalid` names its protocol
-    /// or all (`nf_ct_l4proto_log_invalid`).
-    pub(crate) fn log_invalid(&mut self, t: &Transit<P::Frame>, reason: InvalidReason, at: At<'_>) {
-        const EVERY_PROTOCOL: u8 = 255;
-        let (wanted, number) = (at.policy.knobs.log_invalid, t.headers.proto);
-        if wanted != 0 && (wanted == EVERY_PROTOCOL || wanted == number) {
-            let invalid = Some((number, reason));
-            self.tell(FromLcore::Log(LogLine { invalid, ..log_line(t) }));
-        }
-    }
-
     fn log(&mut self, t: &Transit<P::Frame>, request: LogRequest, mark: u32) {
         let LogRequest { prefix, level, flags } = request;
         self.tell(FromLcore::Log(LogLine { prefix, level, flags, mark, ..log_line(t) }));
@@ -162,12 +150,12 @@ impl<P: FramePool> Pipeline<P> {
 }
 
 /// The part of a line that is the packet's own; the level is the kernel's where no rule names one.
-fn log_line<F: Frame>(t: &Transit<F>) -> LogLine {
+pub(crate) fn log_line<F: Frame>(t: &Transit<F>) -> LogLine {
     let head = t.frame.head();
     let head = head.get(..head.len().min(LOG_BYTES)).unwrap_or_default();
     LogLine {
         prefix: ArrayString::new(),
-        invalid: None,
+        remark: None,
         level: Log::DEFAULT_LEVEL,
         flags: 0,
         in_port: t.in_port,

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use arrayvec::{ArrayString, ArrayVec};
 
-use crate::conntrack::invalid::InvalidReason;
+use crate::conntrack::invalid::Remark;
 use crate::conntrack::record::{ConnId, Family};
 use crate::conntrack::view::{ConnView, EventView};
+use crate::pipeline::invalid::Finding;
 use crate::pipeline::neighbours::LINK_MESSAGE_MAX;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rules::facts::PortId;
@@ -37,9 +38,9 @@ pub struct Slice {
 pub struct LogLine {
     /// `--log-prefix`.
     pub prefix: ArrayString<30>,
-    /// Where tracking writes the line (`log_invalid`) and not a rule: the protocol's number and why
-    /// the packet is INVALID.
-    pub invalid: Option<(u8, InvalidReason)>,
+    /// Where tracking writes the line (`log_invalid`) and not a rule: the protocol's number and
+    /// what tracking thinks of the packet.
+    pub remark: Option<(u8, Remark)>,
     /// Syslog level, 0 to 7.
     pub level: u8,
     /// What to print besides (`Log::TCP_SEQUENCE` and its like).
@@ -71,6 +72,9 @@ pub enum ToLcore {
     Delete(u32, Box<Vec<ConnId>>),
     /// List conns; comes back as [`FromLcore::Listed`] with the same number of the question.
     List(u32, Box<Slice>),
+    /// Copy the last INVALID packets; comes back as [`FromLcore::Found`] with the same number of
+    /// the question.
+    Find(u32, Box<Vec<Finding>>),
     /// Spread the sums of cached paths over the rule counters.
     Fold,
     /// Send this frame (ARP and neighbour solicitations).
@@ -88,6 +92,8 @@ pub enum FromLcore {
     Deleted(u32, Box<Vec<ConnId>>),
     /// A filled slice.
     Listed(u32, Box<Slice>),
+    /// The buffer of a [`ToLcore::Find`], filled as far as its capacity reaches, oldest first.
+    Found(u32, Box<Vec<Finding>>),
     /// All sums are in the rule counters.
     Folded,
     /// A conn came, changed or went, while somebody listens.

@@ -14,6 +14,7 @@
 //! | `host_tap` | the same for the box's own programs, by way of a kernel interface |
 //! | `hooks` | walking the rules with the facts of a packet |
 //! | `track` | conntrack at PREROUTING and OUTPUT |
+//! | `invalid` | what was INVALID, and why |
 //! | `confirm` | new conns: room for them, confirm at the end, clashes |
 //! | `translate` | the nat table and the edit of packets |
 //! | `answers` | ICMP errors and resets |
@@ -36,6 +37,7 @@ pub mod handoff;
 pub(crate) mod hooks;
 pub(crate) mod host;
 pub(crate) mod host_tap;
+pub mod invalid;
 pub(crate) mod lean;
 pub mod messages;
 pub mod neighbour;
@@ -174,6 +176,10 @@ pub struct Pipeline<P: FramePool> {
     random: Random,
     /// When the control core was last told that the table is full.
     told_full: Option<Tick>,
+    /// The last INVALID packets.
+    trail: invalid::Trail,
+    /// What trackers said of packets that have yet to walk.
+    sayings: invalid::Sayings,
     /// Taken out while a burst is under way.
     scratch: Option<Box<burst::Scratch>>,
     ip_id: u16,
@@ -218,6 +224,8 @@ impl<P: FramePool> Pipeline<P> {
             place,
             random: Random(seed | 1),
             told_full: None,
+            trail: invalid::Trail::default(),
+            sayings: invalid::Sayings::default(),
             scratch: Some(Box::default()),
             outbox: VecDeque::with_capacity(OUTBOX_MAX * 2),
         }

@@ -49,6 +49,10 @@ impl<P: FramePool> Pipeline<P> {
                 self.list(&mut slice, at);
                 self.answer(FromLcore::Listed(question, slice));
             }
+            ToLcore::Find(question, mut findings) => {
+                self.trail.copy(&mut findings);
+                self.answer(FromLcore::Found(question, findings));
+            }
             ToLcore::Transmit(port, bytes) => self.transmit_bytes(pool, port, &bytes),
         }
     }

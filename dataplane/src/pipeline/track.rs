@@ -2,7 +2,7 @@
 //!
 //! Follows `nf_conntrack_in`, `resolve_normal_ct`, `init_conntrack` and `__nf_conntrack_confirm`.
 
-use crate::conntrack::invalid::InvalidReason;
+use crate::conntrack::invalid::{InvalidReason, Numbers, Remark};
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tcp::{self, Outcome, TcpTrack};
@@ -10,6 +10,7 @@ use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::EventKind;
 use crate::conntrack::{generic, icmp, udp};
 use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::invalid::{Place, Said};
 use crate::pipeline::transit::{Attached, Attachment, Exit, Extent, Transit};
 use crate::pipeline::{At, Holder, Pipeline, transport_segments};
 use crate::rules::template::Template;
@@ -30,8 +31,10 @@ const SOON_SECS: u32 = crate::conntrack::index::Due::HORIZON_SECS;
 pub(crate) enum Judged {
     /// It belongs to the conn.
     Accepted(Accepted),
-    /// It does not.
-    Invalid(InvalidReason),
+    /// It belongs to the conn, and its tracker had something to say about it.
+    Remarked(Accepted, Place),
+    /// It does not belong to the conn.
+    Invalid(Place),
     /// The conn is over and the packet starts a new one.
     Restart,
 }
@@ -93,6 +96,20 @@ pub(crate) fn checksum_ok<F: Frame>(frame: &F, h: &Headers) -> bool {
     sum_ok(frame, checksum::pseudo(h.src, h.dst, h.proto, h.l4_len()), start, end)
 }
 
+/// The checksum that would be right where `found` stands.
+#[cold]
+pub(crate) fn right_checksum<F: Frame>(frame: &F, h: &Headers, found: u16) -> u16 {
+    let seed = match h.proto {
+        proto::ICMP => 0,
+        _ => checksum::pseudo(h.src, h.dst, h.proto, h.l4_len()),
+    };
+    let mut sum = Accumulator::new(seed);
+    transport_segments(frame, h.l4 as usize, h.end as usize).for_each(|s| sum.add(s));
+    // Without what stands there now; a sum has no zero but where there is nothing.
+    let without = u32::from(!sum.finish()) + u32::from(!found);
+    !((without & 0xffff) as u16).wrapping_add((without >> 16) as u16)
+}
+
 /// True if the bytes from `start` to `end` and `seed` sum up to a right checksum.
 fn sum_ok<F: Frame>(frame: &F, seed: u32, start: usize, end: usize) -> bool {
     let mut sum = Accumulator::new(seed);
@@ -121,7 +138,19 @@ impl<P: FramePool> Pipeline<P> {
                 t.attached = Attached::Untracked;
                 Ok(())
             }
-            Ok(icmp::Kind::Error | icmp::Kind::Redirect) => {
+            Ok(icmp::Kind::Redirect) => match redirected(&t.frame, &t.headers) {
+                Ok(Some(_)) => {
+                    self.track_error(t, at);
+                    Ok(())
+                }
+                // Without a packet in it, it is one that no conn begins with.
+                Ok(None) => self.track_tuple(t, at),
+                Err(reason) => {
+                    self.invalid(t, reason, at);
+                    Ok(())
+                }
+            },
+            Ok(icmp::Kind::Error) => {
                 self.track_error(t, at);
                 Ok(())
             }
@@ -176,8 +205,11 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Option<()> {
         match judged {
             Judged::Restart => return None,
-            Judged::Invalid(reason) => self.invalid(t, reason, at),
-            Judged::Accepted(accepted) => {
+            Judged::Invalid(place) => self.say(t, place, at),
+            Judged::Accepted(accepted) | Judged::Remarked(accepted, _) => {
+                if let Judged::Remarked(_, place) = judged {
+                    self.say(t, place, at);
+                }
                 t.attached = Attached::Conn(Attachment {
                     state: ct_state(accepted.before, direction),
                     delete: accepted.delete,
@@ -216,14 +248,16 @@ impl<P: FramePool> Pipeline<P> {
                     accepted.changed = changed;
                     (timeout_secs, assured)
                 }
-                Outcome::Invalid { reason, shorten_to_secs } => {
+                Outcome::Ignored(_) => return self.let_pass(conn, direction, accepted, at),
+                Outcome::Invalid { shorten_to_secs, .. } => {
                     if let Some(secs) = shorten_to_secs {
                         self.refresh(conn, secs, at);
                     }
-                    return Judged::Invalid(reason);
+                    return Judged::Invalid(self.sayings.last());
                 }
                 Outcome::Restart => return Judged::Restart,
                 Outcome::Delete => {
+                    self.account(conn, direction, extent, at);
                     accepted.delete = true;
                     return Judged::Accepted(accepted);
                 }
@@ -232,10 +266,12 @@ impl<P: FramePool> Pipeline<P> {
             proto::ICMPV6 => (Some(icmp::packet_v6(&knobs.timeouts)), false),
             _ => (Some(generic::packet(&knobs.timeouts)), false),
         };
-        if let Some(secs) = timeout_secs
-            && !status.has(Status::FIXED_TIMEOUT)
-        {
-            self.refresh(conn, secs, at);
+        // What does not move the deadline is not counted either (`nf_ct_refresh_acct`).
+        if let Some(secs) = timeout_secs {
+            if !status.has(Status::FIXED_TIMEOUT) {
+                self.refresh(conn, secs, at);
+            }
+            self.account(conn, direction, extent, at);
         }
         let mut news = Status::default();
         if direction == Direction::Reply && !status.has(Status::SEEN_REPLY) {
@@ -248,8 +284,28 @@ impl<P: FramePool> Pipeline<P> {
             accepted.changed = true;
             conn.add_status(news);
         }
-        self.account(conn, direction, extent, at);
         Judged::Accepted(accepted)
+    }
+
+    /// A packet that its tracker lets pass without believing it is an answer all the same.
+    #[cold]
+    #[inline(never)]
+    fn let_pass(
+        &mut self,
+        conn: Conn<'_>,
+        direction: Direction,
+        mut accepted: Accepted,
+        at: At<'_>,
+    ) -> Judged {
+        if direction == Direction::Reply && !accepted.before.has(Status::SEEN_REPLY) {
+            accepted.changed = true;
+            conn.add_status(Status::SEEN_REPLY);
+        }
+        // Who is to say something about it walks, for the line names what the raw table did.
+        match self.logs_invalid(proto::TCP, at) {
+            true => Judged::Remarked(accepted, self.sayings.last()),
+            false => Judged::Accepted(accepted),
+        }
     }
 
     #[inline(never)]
@@ -263,12 +319,19 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Outcome {
         let segment = match tcp_segment(frame, extent) {
             Ok(segment) => segment,
-            Err(reason) => return Outcome::Invalid { reason, shorten_to_secs: None },
+            Err(reason) => {
+                let remark = Remark::Invalid(reason, Numbers::None);
+                self.sayings.keep(Said { remark, also: None });
+                return Outcome::Invalid { reason, shorten_to_secs: None };
+            }
         };
         let mut track = TcpTrack::from_words(conn.tracker_words());
         let remaining = conn.deadline().remaining_secs(at.now.tick);
         let outcome = track.packet(&segment, direction, conn.status(), &at.policy.knobs, remaining);
         conn.set_tracker_words(&track.to_words());
+        if matches!(outcome, Outcome::Invalid { .. } | Outcome::Ignored(_)) {
+            self.sayings.keep_tcp(&outcome, &track, &segment, direction);
+        }
         outcome
     }
 
@@ -343,20 +406,22 @@ impl<P: FramePool> Pipeline<P> {
 
     /// `nf_conntrack_inet_error`: an ICMP error belongs to the conn that its quote names.
     fn track_error(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) {
-        let found = quoted_tuple(&t.frame, &t.headers)
-            .and_then(|quoted| quoted.inverted())
-            .and_then(|q| at.table.find(at.table.hash(&q, ZONE), &q, ZONE, at.now.tick))
-            .filter(|f| !f.expired && f.conn.tuple(f.direction).dst == t.headers.dst);
-        match found {
-            None => self.links.counters.conntrack.error.add(1),
-            Some(found) => {
-                t.attached = Attached::Conn(Attachment {
-                    state: CtState::Related,
-                    error: true,
-                    ..Attachment::of(found.conn.number(), found.direction)
-                });
-            }
+        let quoted = quoted_tuple(&t.frame, &t.headers).and_then(|quoted| quoted.inverted());
+        let Some(q) = quoted else { return self.invalid(t, InvalidReason::IcmpInner, at) };
+        let found = at.table.find(at.table.hash(&q, ZONE), &q, ZONE, at.now.tick);
+        let Some(found) = found.filter(|found| !found.expired) else {
+            return self.invalid(t, InvalidReason::IcmpUnrelated, at);
+        };
+        let (outer, inner) = (t.headers.dst, found.conn.tuple(found.direction).dst);
+        if outer != inner {
+            let numbers = Numbers::Outer { outer, inner };
+            return self.invalid_by(t, InvalidReason::IcmpOuterDestination, numbers, at);
         }
+        t.attached = Attached::Conn(Attachment {
+            state: CtState::Related,
+            error: true,
+            ..Attachment::of(found.conn.number(), found.direction)
+        });
     }
 
     /// `nf_conntrack_tcp_set_closing`: the gateway itself has reset the conn of a packet.
@@ -377,14 +442,6 @@ impl<P: FramePool> Pipeline<P> {
             self.refresh(conn, secs, at);
             self.report(EventKind::Update, number, at);
         }
-    }
-
-    /// Counts a packet that tracking wants nothing to do with.
-    fn invalid(&mut self, t: &Transit<P::Frame>, reason: InvalidReason, at: At<'_>) {
-        let counters = &self.links.counters.conntrack;
-        let which = if reason.counts_as_error() { &counters.error } else { &counters.invalid };
-        which.add(1);
-        self.log_invalid(t, reason, at);
     }
 }
 
@@ -427,9 +484,8 @@ pub(crate) fn quoted_tuple<F: Frame>(frame: &F, h: &Headers) -> Option<Tuple> {
     // What follows the packet is padding, not a quote.
     let head = frame.head();
     let message = head.get(h.l4 as usize..head.len().min(h.end as usize))?;
-    let skip = if h.is_v6() && icmp::kind_v6(h.icmp_type) == icmp::Kind::Redirect {
-        let link_local = h.src.bits() >> 118 == 0xfe80 >> 6;
-        icmp::redirect_option(message, h.ttl, link_local).ok().flatten()?
+    let skip = if icmp_kind(h) == icmp::Kind::Redirect {
+        redirected(frame, h).ok().flatten()?
     } else {
         8
     };
@@ -442,6 +498,14 @@ pub(crate) fn quoted_tuple<F: Frame>(frame: &F, h: &Headers) -> Option<Tuple> {
     ))
 }
 
+/// Where an ICMPv6 redirect quotes a packet, see [`icmp::redirect_option`].
+fn redirected<F: Frame>(frame: &F, h: &Headers) -> Result<Option<usize>, InvalidReason> {
+    let head = frame.head();
+    let message = head.get(h.l4 as usize..head.len().min(h.end as usize)).unwrap_or_default();
+    let link_local = h.src.bits() >> 118 == 0xfe80 >> 6;
+    icmp::redirect_option(message, h.ttl, link_local)
+}
+
 /// When an answered UDP conn becomes a stream: the tracker's first word.
 #[inline]
 fn stream_after(conn: Conn<'_>) -> Tick {
@@ -450,7 +514,10 @@ fn stream_after(conn: Conn<'_>) -> Tick {
 
 /// The TCP header as its tracker reads it.
 #[inline]
-fn tcp_segment<F: Frame>(frame: &F, extent: Extent) -> Result<tcp::Segment<'_>, InvalidReason> {
+pub(crate) fn tcp_segment<F: Frame>(
+    frame: &F,
+    extent: Extent,
+) -> Result<tcp::Segment<'_>, InvalidReason> {
     let l4 = frame.head().get(extent.l4 as usize..).unwrap_or_default();
     tcp::sanity(l4, extent.end.saturating_sub(extent.l4 as u32))
 }
@@ -482,7 +549,8 @@ pub(crate) fn sound<F: Frame>(
         proto::ICMP => (InvalidReason::IcmpShort, InvalidReason::IcmpChecksum),
         proto::ICMPV6 => (InvalidReason::IcmpShort, InvalidReason::Icmpv6Checksum),
         proto::UDP => (InvalidReason::UdpShort, InvalidReason::UdpChecksum),
-        _ => (InvalidReason::TcpTruncated, InvalidReason::TcpChecksum),
+        proto::TCP => (InvalidReason::TcpShort, InvalidReason::TcpChecksum),
+        _ => (InvalidReason::L4Short, InvalidReason::TcpChecksum),
     };
     if h.l4_truncated {
         return Err(short);

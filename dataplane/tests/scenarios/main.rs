@@ -5,6 +5,7 @@
 mod forwarding;
 mod host;
 mod host_lcores;
+mod invalid;
 mod lcores;
 mod links;
 mod messages;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dataplane::conntrack::invalid::InvalidReason;
+use dataplane::conntrack::invalid::{InvalidReason, Numbers, Remark};
 use dataplane::conntrack::record::ConnId;
 use dataplane::conntrack::view::EventKind;
 use dataplane::pipeline::drops::DropReason;
@@ -311,8 +311,9 @@ fn log_invalid_names_the_packet_and_the_reason() {
     rig.publish();
     rig.pass(LAN, tcp(CLIENT, SERVER, SYN | FIN, 1, 0));
     let said = rig.told.iter().find_map(|m| match m {
-        FromLcore::Log(line) => line.invalid,
+        FromLcore::Log(line) => line.remark,
         _ => None,
     });
-    assert_eq!(said, Some((6, InvalidReason::TcpFlags)));
+    let remark = Remark::Invalid(InvalidReason::TcpFlags, Numbers::Flags(SYN | FIN));
+    assert_eq!(said, Some((6, remark)));
 }

@@ -5,7 +5,7 @@ use super::segment::{Class, Segment};
 use super::state::TcpState;
 use super::table::{Step, step};
 use super::track::{Outcome, TcpTrack, last_flags};
-use super::window::{Side, before, side_flags};
+use super::window::{Side, Unexpected, before, side_flags};
 use crate::conntrack::invalid::InvalidReason;
 use crate::conntrack::knobs::Knobs;
 use crate::conntrack::state::{Direction, Status};
@@ -46,7 +46,7 @@ impl TcpTrack {
                 self.ignore(seg, class, dir)
             }
             TcpState::TimeWait if self.takes_challenge(class, dir) => {
-                Judgement::Done(Outcome::UNCHANGED)
+                Judgement::Done(Outcome::Ignored(Unexpected::Challenge))
             }
             TcpState::SynSent2 => {
                 self.last_flags |= last_flags::SIMULTANEOUS_OPEN;
@@ -114,7 +114,7 @@ impl TcpTrack {
         if class == Class::Ack && dir == Direction::Reply && self.state == TcpState::SynSent {
             self.last_ack = seg.ack;
         }
-        Judgement::Done(Outcome::UNCHANGED)
+        Judgement::Done(Outcome::Ignored(Unexpected::State))
     }
 
     /// Believes the ignored SYN after all: its side begins with what was noted of it, the other

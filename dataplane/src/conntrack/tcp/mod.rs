@@ -26,3 +26,4 @@ pub use segment::{Class, Segment, flags, sanity};
 pub use state::TcpState;
 pub use table::{Step, step};
 pub use track::{Outcome, TcpTrack};
+pub use window::{Unexpected, WindowNumbers};

@@ -38,7 +38,7 @@ fn invalid(reason: InvalidReason) -> Outcome {
     Outcome::Invalid { reason, shorten_to_secs: None }
 }
 
-const IGNORED: Outcome = Outcome::UNCHANGED;
+const IGNORED: Outcome = Outcome::Ignored(Unexpected::State);
 
 /// A conn and what its owner would keep beside the track.
 struct Conn {
@@ -97,7 +97,10 @@ impl Conn {
             Outcome::Invalid { shorten_to_secs, .. } => {
                 self.secs = shorten_to_secs.unwrap_or(self.secs);
             }
-            Outcome::Restart | Outcome::Delete => (),
+            Outcome::Ignored(_) if dir == Direction::Reply => {
+                self.status = self.status.with(Status::SEEN_REPLY);
+            }
+            Outcome::Ignored(_) | Outcome::Restart | Outcome::Delete => (),
         }
         outcome
     }
@@ -133,7 +136,8 @@ fn a_handshake_ends_established_and_assured() {
 fn a_repeated_syn_without_answer_does_not_refresh() {
     let mut conn = Conn::first(seg(SYN, 0, 0));
     conn.secs = 77;
-    assert_eq!(conn.original(seg(SYN, 0, 0)), IGNORED);
+    let kept = Outcome::Accept { timeout_secs: None, assured: false, changed: false };
+    assert_eq!(conn.original(seg(SYN, 0, 0)), kept);
     assert_eq!((conn.state(), conn.secs), (TcpState::SynSent, 77));
 }
 
@@ -309,7 +313,7 @@ fn a_challenge_ack_in_last_ack_is_not_the_last_ack() {
     conn.original(seg(FIN | ACK, 1, 1));
     conn.reply(seg(FIN | ACK, 1, 2));
     assert_eq!(conn.original(seg(SYN, 70_000, 0)), IGNORED);
-    assert_eq!(conn.reply(seg(ACK, 2, 2)), IGNORED);
+    assert_eq!(conn.reply(seg(ACK, 2, 2)), Outcome::Ignored(Unexpected::Challenge));
     assert_eq!(conn.state(), TcpState::LastAck);
     assert_eq!(conn.reply(seg(ACK, 2, 2)), entered(120), "only one is forgiven");
 }
@@ -476,7 +480,7 @@ fn an_overrun_by_less_than_a_window_passes_and_may_be_acknowledged() {
     let mut conn = Conn::open();
     conn.original(payload(1, 1, 1000));
     conn.secs = 7;
-    assert_eq!(conn.original(payload(1010, 1, 900)), IGNORED);
+    assert_eq!(conn.original(payload(1010, 1, 900)), Outcome::Ignored(Unexpected::Overshoot));
     assert_eq!(conn.secs, 7);
     assert_eq!(conn.reply(seg(ACK, 1, 1910)), refreshed(DAYS));
 }
@@ -495,8 +499,12 @@ fn data_older_than_a_window_is_ignored() {
         conn.reply(seg(ACK, 1, at + 1000));
     }
     conn.secs = 7;
-    assert_eq!(conn.original(payload(1, 1, 10)), IGNORED);
-    assert_eq!(conn.original(payload(1901, 1, 99)), IGNORED, "ends one byte too early");
+    assert_eq!(conn.original(payload(1, 1, 10)), Outcome::Ignored(Unexpected::SeqUnder));
+    assert_eq!(
+        conn.original(payload(1901, 1, 99)),
+        Outcome::Ignored(Unexpected::SeqUnder),
+        "ends one byte too early"
+    );
     assert_eq!(conn.secs, 7);
     assert_eq!(conn.original(payload(1901, 1, 100)), refreshed(DAYS));
 }
@@ -507,7 +515,7 @@ fn an_ack_lags_66000_bytes_at_most() {
     conn.reply(payload(1, 1, 900));
     conn.secs = 7;
     let lag = |by: u32| seg(ACK, 1, 901u32.wrapping_sub(by));
-    assert_eq!(conn.original(lag(66_001)), IGNORED);
+    assert_eq!(conn.original(lag(66_001)), Outcome::Ignored(Unexpected::AckUnder));
     assert_eq!(conn.secs, 7);
     assert_eq!(conn.original(lag(66_000)), refreshed(300));
 }
@@ -530,7 +538,7 @@ fn a_scale_above_14_is_taken_as_14() {
     conn.original(Segment { window: 1, ..seg(ACK, 1, 1) });
     let window = 1 << 14;
     let beyond = Segment { window: 1, ..payload(window + 2, 1, 1) };
-    assert!(matches!(conn.reply(beyond), Outcome::Accept { timeout_secs: None, .. }));
+    assert_eq!(conn.reply(beyond), Outcome::Ignored(Unexpected::Overshoot));
     let mut beyond = Segment { window: 1, ..payload(3 * window, 1, 1) };
     assert_eq!(conn.reply(beyond), invalid(InvalidReason::TcpSeqOver));
     beyond.seq = window + 1;
@@ -645,7 +653,7 @@ proptest! {
                 Outcome::Invalid { shorten_to_secs, .. } => {
                     prop_assert!(shorten_to_secs.is_none_or(known));
                 }
-                Outcome::Restart | Outcome::Delete => (),
+                Outcome::Ignored(_) | Outcome::Restart | Outcome::Delete => (),
             }
             prop_assert_eq!(TcpTrack::from_words(track.to_words()), track);
             if let Ok((first, secs)) = TcpTrack::first(&seg, &knobs) {

@@ -128,11 +128,12 @@ const VALID: u64 = {
 /// counts the bytes from the header to the end of the IP packet.
 ///
 /// # Errors
-/// `TcpTruncated` if header or options are not all there, `TcpFlags` for flags no TCP sends.
+/// `TcpShort` or `TcpTruncated` if header or options are not all there, `TcpFlags` for flags no TCP
+/// sends.
 #[inline]
 pub fn sanity(l4: &[u8], l4_len: u32) -> Result<Segment<'_>, InvalidReason> {
     let Some((header, rest)) = l4.split_first_chunk::<20>() else {
-        return Err(InvalidReason::TcpTruncated);
+        return Err(InvalidReason::TcpShort);
     };
     let header_len = (header[12] >> 4) as u32 * 4;
     if header_len < 20 || l4_len < header_len {
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn a_header_that_is_not_all_there_is_truncated() {
         let truncated = Err(InvalidReason::TcpTruncated);
-        assert_eq!(sanity(&GOLDEN[..19], 100), truncated);
+        assert_eq!(sanity(&GOLDEN[..19], 100), Err(InvalidReason::TcpShort));
         assert_eq!(sanity(&GOLDEN[..31], 100), truncated, "options cut off");
         assert_eq!(sanity(&GOLDEN, 31), truncated, "packet ends inside the options");
         let mut short = GOLDEN;

@@ -4,7 +4,7 @@ use super::judge::Judgement;
 use super::segment::{Class, Segment};
 use super::state::TcpState;
 use super::table::{Step, step};
-use super::window::{Fit, Side, side_flags};
+use super::window::{Fit, Side, Unexpected, WindowNumbers, side_flags};
 use crate::conntrack::invalid::InvalidReason;
 use crate::conntrack::knobs::Knobs;
 use crate::conntrack::state::{Direction, Status};
@@ -44,13 +44,15 @@ pub(super) mod last_flags {
 pub enum Outcome {
     /// The segment belongs to the conn.
     Accept {
-        /// The new timeout; `None` leaves the deadline alone.
+        /// The new timeout; `None` leaves the deadline alone, and the packet uncounted.
         timeout_secs: Option<u32>,
         /// Set ASSURED (it was not set before).
         assured: bool,
         /// The state changed, which is an event.
         changed: bool,
     },
+    /// The segment passes as the conn's, which neither changes nor counts it.
+    Ignored(Unexpected),
     /// The segment is INVALID.
     Invalid {
         /// Why.
@@ -62,12 +64,6 @@ pub enum Outcome {
     Restart,
     /// Accept the packet and delete the entry: reset before anything came back.
     Delete,
-}
-
-impl Outcome {
-    /// Accepted, and nothing about the conn changes.
-    pub(super) const UNCHANGED: Outcome =
-        Outcome::Accept { timeout_secs: None, assured: false, changed: false };
 }
 
 /// Below this remaining time an impossible end is not worth shortening.
@@ -145,7 +141,7 @@ impl TcpTrack {
             Judgement::Check { old, new } => {
                 match self.fit(seg, class, dir, knobs.tcp_be_liberal) {
                     Fit::Accept => (old, new),
-                    Fit::Ignore => return Outcome::UNCHANGED,
+                    Fit::Ignore(what) => return Outcome::Ignored(what),
                     Fit::Invalid(reason) => {
                         let shorten_to_secs =
                             self.impossible_end(class, dir, status, knobs, remaining_secs);
@@ -165,6 +161,24 @@ impl TcpTrack {
             && new == TcpState::Established
             && matches!(old, TcpState::SynRecv | TcpState::Established);
         Outcome::Accept { timeout_secs: Some(self.timeout(class, new, knobs)), assured, changed }
+    }
+
+    /// The segment that was ignored or INVALID just now, and the windows it was held against.
+    #[cold]
+    pub fn numbers(&self, seg: &Segment<'_>, dir: Direction) -> WindowNumbers {
+        let (sender, receiver) = (&self.sides[dir.index()], &self.sides[dir.opposite().index()]);
+        WindowNumbers::new(seg, (dir, Class::of(seg.flags), self.state), sender, receiver)
+    }
+
+    /// The same for a segment of no conn.
+    #[cold]
+    pub fn numbers_of_first(seg: &Segment<'_>) -> WindowNumbers {
+        TcpTrack::unseen().numbers(seg, Direction::Original)
+    }
+
+    /// The class of the last segment that counted.
+    pub const fn last_class(&self) -> Class {
+        self.last_class
     }
 
     /// The highest sequence number that one side has sent, plus one (`td_end`).

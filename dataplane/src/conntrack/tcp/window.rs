@@ -63,10 +63,97 @@ pub(super) const fn before(a: u32, b: u32) -> bool {
 pub(super) enum Fit {
     /// Inside, or outside and forgiven.
     Accept,
-    /// Old: let it pass and change nothing.
-    Ignore,
+    /// Old, or a little too far: let it pass and change nothing.
+    Ignore(Unexpected),
     /// Over an upper bound.
     Invalid(InvalidReason),
+}
+
+/// What lets a segment pass without being believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unexpected {
+    /// It is right only if the gateway is out of step.
+    State,
+    /// An ACK that challenges an ignored SYN (RFC 5961 section 4).
+    Challenge,
+    /// It goes beyond the window by no more than a window.
+    Overshoot,
+    /// It is older than one window.
+    SeqUnder,
+    /// It acknowledges what was acknowledged long ago.
+    AckUnder,
+}
+
+/// A segment as it was held against the windows, and these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowNumbers {
+    /// Which side sent it.
+    pub direction: Direction,
+    /// What counts of its flags.
+    pub class: Class,
+    /// The conn's state.
+    pub state: TcpState,
+    /// The window it offers, not scaled.
+    pub window: u16,
+    /// Its first sequence number.
+    pub seq: u32,
+    /// The sequence number after it.
+    pub end: u32,
+    /// What it acknowledges.
+    pub ack: u32,
+    /// The highest edge of its SACK blocks, or `ack`.
+    pub sack: u32,
+    /// The highest number its sender has sent (`td_end`).
+    pub sender_end: u32,
+    /// The highest it may send (`td_maxend`).
+    pub sender_maxend: u32,
+    /// The largest window its sender has offered (`td_maxwin`).
+    pub sender_maxwin: u32,
+    /// The highest number the receiver has sent.
+    pub receiver_end: u32,
+    /// The largest window the receiver has offered; 0 if it has not spoken.
+    pub receiver_maxwin: u32,
+}
+
+impl WindowNumbers {
+    pub(super) fn new(
+        seg: &Segment<'_>,
+        (direction, class, state): (Direction, Class, TcpState),
+        sender: &Side,
+        receiver: &Side,
+    ) -> WindowNumbers {
+        let n = Numbers::of(seg, sender, receiver, state, sack_of(seg, receiver));
+        WindowNumbers {
+            direction,
+            class,
+            state,
+            window: seg.window,
+            seq: n.seq,
+            end: n.end,
+            ack: n.ack,
+            sack: n.sack,
+            sender_end: sender.end,
+            sender_maxend: sender.maxend,
+            sender_maxwin: sender.maxwin,
+            receiver_end: receiver.end,
+            receiver_maxwin: receiver.maxwin,
+        }
+    }
+
+    /// How far the segment goes beyond what its sender may send.
+    pub const fn overshoot(&self) -> u32 {
+        self.end.wrapping_sub(self.sender_maxend).wrapping_add(1)
+    }
+
+    /// The sequence number that the segment's end would have had to be above.
+    pub const fn oldest_end(&self) -> u32 {
+        self.sender_end.wrapping_sub(self.receiver_maxwin).wrapping_sub(1)
+    }
+
+    /// The number that its acknowledgment would have had to be above.
+    pub fn oldest_ack(&self) -> u32 {
+        self.receiver_end.wrapping_sub(self.sender_maxwin.max(ACK_LAG)).wrapping_sub(1)
+    }
 }
 
 /// The segment's numbers after the exceptions for missing acks and resets.
@@ -76,6 +163,37 @@ struct Numbers {
     end: u32,
     ack: u32,
     sack: u32,
+}
+
+impl Numbers {
+    #[inline(always)]
+    fn of(
+        seg: &Segment<'_>,
+        sender: &Side,
+        receiver: &Side,
+        state: TcpState,
+        sack: u32,
+    ) -> Numbers {
+        let mut n = Numbers { seq: seg.seq, end: seg.end(), ack: seg.ack, sack };
+        // Without ACK, and in the RST with a zero ack of some TCPs, pretend a fitting one.
+        if !seg.has(flags::ACK) || seg.has(flags::RST) && seg.ack == 0 {
+            n.ack = receiver.end;
+            n.sack = receiver.end;
+        }
+        // A closed port's answer to a SYN.
+        if seg.has(flags::RST) && seg.seq == 0 && state == TcpState::SynSent {
+            n.seq = sender.end;
+            n.end = sender.end;
+        }
+        n
+    }
+}
+
+/// The highest edge of a segment's SACK blocks, if its receiver permits them, else its ack.
+#[inline(always)]
+fn sack_of(seg: &Segment<'_>, receiver: &Side) -> u32 {
+    let permitted = receiver.has(side_flags::SACK_PERM);
+    if permitted { highest_sack(seg.options, seg.ack) } else { seg.ack }
 }
 
 impl Side {
@@ -160,11 +278,17 @@ impl Side {
             if known && !old_end && !old_ack && !early_ack && overrun <= receiver.maxwin {
                 self.end = n.end;
                 self.flags |= side_flags::UNACKNOWLEDGED;
-                return Fit::Ignore;
+                return Fit::Ignore(Unexpected::Overshoot);
             }
             return Fit::Invalid(InvalidReason::TcpSeqOver);
         }
-        if early_ack { Fit::Invalid(InvalidReason::TcpAckOver) } else { Fit::Ignore }
+        if early_ack {
+            Fit::Invalid(InvalidReason::TcpAckOver)
+        } else if old_end {
+            Fit::Ignore(Unexpected::SeqUnder)
+        } else {
+            Fit::Ignore(Unexpected::AckUnder)
+        }
     }
 
     /// Learns from a segment inside the windows.
@@ -216,26 +340,14 @@ impl TcpTrack {
         };
         // Here the other direction's sequence offset (`nf_ct_seq_offset`) is to be taken from both
         // numbers, for conns whose payload was edited.
-        let ack = seg.ack;
-        let permitted = receiver.has(side_flags::SACK_PERM);
-        let sack = if permitted { highest_sack(seg.options, ack) } else { ack };
+        let sack = sack_of(seg, receiver);
         if sender.maxwin == 0 || seg.has(flags::SYN) {
             let opens = begin(sender, receiver, seg, dir, state, sack);
             if opens {
                 return Fit::Accept;
             }
         }
-        let mut n = Numbers { seq: seg.seq, end: seg.end(), ack, sack };
-        // Without ACK, and in the RST with a zero ack of some TCPs, pretend a fitting one.
-        if !seg.has(flags::ACK) || seg.has(flags::RST) && ack == 0 {
-            n.ack = receiver.end;
-            n.sack = receiver.end;
-        }
-        // A closed port's answer to a SYN.
-        if seg.has(flags::RST) && seg.seq == 0 && state == TcpState::SynSent {
-            n.seq = sender.end;
-            n.end = sender.end;
-        }
+        let n = Numbers::of(seg, sender, receiver, state, sack);
         if !sender.is_inside(receiver, n) {
             let trespass = sender.trespass(receiver, n);
             let forgiven = be_liberal || sender.has(side_flags::BE_LIBERAL);
