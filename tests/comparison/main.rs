@@ -107,4 +107,4 @@ macro_rules! groups {
     };
 }
 
-groups!(tcp_states tcp_windows udp icmp nat rules gateway ipv6);
+groups!(tcp_states tcp_windows udp icmp nat rules gateway ipv6 template);

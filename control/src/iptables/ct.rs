@@ -4,7 +4,7 @@ use dataplane::conntrack::helper::Helper;
 use dataplane::rules::matches::Maybe;
 use dataplane::rules::template::{CT_EVENTS, Ct, EXP_EVENTS, Side, Zone};
 
-use super::values::Fault;
+use super::values::{self, Fault};
 
 /// The options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,28 @@ pub(super) fn set(ct: &mut Ct, key: CtKey, text: &str) -> Result<(), Fault> {
         CtKey::Timeout => return Err("CT: option `--timeout' is not supported".to_owned()),
         CtKey::CtEvents => return Err("CT: option `--ctevents' is not supported".to_owned()),
         CtKey::ExpEvents => return Err("CT: option `--expevents' is not supported".to_owned()),
-        CtKey::Zone(_) => return Err("CT: zones are not supported".to_owned()),
+        CtKey::Zone(side) => set_zone(&mut template.zone, side, text)?,
     }
+    Ok(())
+}
+
+/// Options given together make one zone (`ct_parse_zone_id`): the last number or mark counts, and
+/// both sides are the same as none.
+fn set_zone(zone: &mut Zone, side: Side, text: &str) -> Result<(), Fault> {
+    let mark = text.eq_ignore_ascii_case("mark");
+    zone.mark |= mark;
+    zone.id = match mark {
+        true => 0,
+        false => values::number(text)
+            .ok()
+            .and_then(|number| number.try_into().ok())
+            .ok_or_else(|| format!("cannot parse `{text}' as a zone"))?,
+    };
+    zone.side = match (zone.side, side) {
+        (Side::Both, side) | (side, Side::Both) => side,
+        (a, b) if a == b => a,
+        _ => Side::Both,
+    };
     Ok(())
 }
 

@@ -10,8 +10,9 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane::conntrack::record::Conn;
-use dataplane::conntrack::state::Direction;
+use dataplane::conntrack::record::{Conn, ConnRef, Family};
+use dataplane::conntrack::state::{Direction, Status};
+use dataplane::conntrack::store::Shared;
 use dataplane::conntrack::tcp::TcpTrack;
 use dataplane::conntrack::tuple::{Tuple, proto};
 use dataplane::conntrack::view::ConnView;
@@ -27,9 +28,6 @@ use super::{Bench, Captured, Sent};
 use crate::gateway::ControlCore;
 use crate::publish::Rulesets;
 use crate::tools::conntrack_format::{Output, Shape, conn_line};
-
-/// The zone of all conns in this version.
-const ZONE: u16 = 0;
 
 /// What counters showed when the last line was written.
 #[derive(Default)]
@@ -80,7 +78,7 @@ impl Explainer {
         let mut parts: Vec<String> = sent.iter().map(|s| self.sent(s, what.as_deref())).collect();
         parts.extend(self.outcomes(&bench.core));
         if let Some(Ok(headers)) = &headers
-            && let Some(conn) = conn_of(bench, captured.map_or(&[], |c| &c.bytes), headers)
+            && let Some(conn) = captured.and_then(|c| conn_of(bench, c, headers))
         {
             parts.push(format!("conn: {conn}"));
         }
@@ -245,7 +243,8 @@ fn flags(bits: u8) -> String {
 }
 
 /// The conn a packet belongs to, as it is now; an ICMP error's is the one its quote names.
-fn conn_of(bench: &Bench, bytes: &[u8], h: &Headers) -> Option<String> {
+fn conn_of(bench: &Bench, captured: &Captured, h: &Headers) -> Option<String> {
+    let (port, bytes) = (captured.port, &captured.bytes);
     let error = match h.proto {
         proto::ICMP => icmp::is_error(h.icmp_type),
         proto::ICMPV6 => icmpv6::is_error(h.icmp_type),
@@ -268,8 +267,24 @@ fn conn_of(bench: &Bench, bytes: &[u8], h: &Headers) -> Option<String> {
     };
     let tuple = Tuple { src, dst, src_id, dst_id, proto: number };
     let (now, table) = (bench.clock.get(), bench.core.table());
-    let found = table.find(table.hash(&tuple, ZONE), &tuple, ZONE, now.tick);
-    found.filter(|found| !found.expired).map(|found| shown(found.conn, now))
+    let found = match bench.core.snapshot().zones(tuple.is_v6(), Some(port)) {
+        Some(zones) => table.find_in(&tuple, zones, now.tick).map(|found| found.conn),
+        None => in_any_zone(table, &tuple),
+    };
+    found.filter(|conn| !conn.is_expired(now.tick)).map(|conn| shown(conn, now))
+}
+
+/// A conn with a tuple, where only rules that have been walked already could tell its zone.
+fn in_any_zone<'a>(table: &'a Shared, tuple: &Tuple) -> Option<Conn<'a>> {
+    let family = if tuple.is_v6() { Family::V6 } else { Family::V4 };
+    let numbers = 0..table.records.numbers(family);
+    let conns = numbers.filter_map(|n| table.records.get(ConnRef::new(family, n)));
+    let has = |conn: &Conn<'_>| {
+        let zones = conn.zones();
+        conn.status().has(Status::CONFIRMED)
+            && [zones.original, zones.reply].iter().any(|&zone| conn.matches(tuple, zone).is_some())
+    };
+    { conns }.find(has)
 }
 
 fn shown(conn: Conn<'_>, now: Now) -> String {

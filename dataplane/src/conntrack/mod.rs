@@ -21,3 +21,4 @@ pub mod timeouts;
 pub mod tuple;
 pub mod udp;
 pub mod view;
+pub mod zones;

@@ -36,6 +36,7 @@
 use super::chunks::Chunks;
 use super::state::{Direction, Status};
 use super::tuple::{KeyV4, Tuple};
+use super::zones::Zones;
 pub use crate::arch::Line;
 use crate::arch::sync::AtomicU64;
 use crate::arch::sync::Ordering::{Relaxed, Release};
@@ -402,6 +403,13 @@ impl<'a> Conn<'a> {
             Direction::Original => (self.word(3) >> 16) as u16,
             Direction::Reply => self.word(3) as u16,
         }
+    }
+
+    /// The zones of both directions.
+    #[inline]
+    pub fn zones(self) -> Zones {
+        let word = self.word(3);
+        Zones { original: (word >> 16) as u16, reply: word as u16 }
     }
 
     /// Status bits.

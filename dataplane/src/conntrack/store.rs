@@ -32,6 +32,7 @@ use super::index::{Due, Index, Refused};
 use super::record::{Conn, ConnId, ConnRef, Family, Records};
 use super::state::{Direction, Status};
 use super::tuple::{HashSeed, Tuple};
+use super::zones::Zones;
 use crate::arch::OutOfMemory;
 use crate::time::Tick;
 
@@ -217,6 +218,31 @@ impl Shared {
             None if !more => None,
             _ => self.find_anywhere(hash, tuple, zone, now),
         }
+    }
+
+    /// The conn that a packet with this tuple belongs to (`nf_conntrack_find_get`): searched for in
+    /// the original direction's zone, then in the reply's if that is another.
+    #[inline]
+    pub fn find_in(&self, tuple: &Tuple, zones: Zones, now: Tick) -> Option<Found<'_>> {
+        if zones.is_split() {
+            return self.find_in_two(tuple, zones, now);
+        }
+        self.find(self.hash(tuple, zones.original), tuple, zones.original, now)
+    }
+
+    #[inline(never)]
+    fn find_in_two(&self, tuple: &Tuple, zones: Zones, now: Tick) -> Option<Found<'_>> {
+        let in_one = |direction| {
+            let zone = zones.of(direction);
+            let found = self.find(self.hash(tuple, zone), tuple, zone, now)?;
+            (found.direction == direction).then_some(found)
+        };
+        let first = in_one(Direction::Original);
+        if first.is_some_and(|found| !found.expired) {
+            return first;
+        }
+        let second = in_one(Direction::Reply);
+        if second.is_some_and(|found| !found.expired) { second } else { first.or(second) }
     }
 
     /// The live conn for a packet of a burst: `candidate` is what [`Index::candidate`] said when

@@ -12,6 +12,7 @@ use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::proto;
 use crate::conntrack::view::EventKind;
+use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
@@ -20,7 +21,7 @@ use crate::pipeline::lean::{Lean, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
 use crate::pipeline::snapshot::PortKind;
-use crate::pipeline::track::{Judged, ZONE, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
+use crate::pipeline::track::{Judged, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
 use crate::pipeline::{Arrival, At, Holder, Pipeline};
 use crate::rules::facts::PortId;
@@ -133,7 +134,8 @@ impl<P: FramePool> Pipeline<P> {
     fn stages(&mut self, pool: &mut P, arrival: Arrival, frames: &mut Burst<P::Frame>, at: At<'_>) {
         let Some(mut scratch) = self.scratch.take() else { return };
         let port = arrival.port;
-        scratch.parse(frames, at);
+        let zones = [false, true].map(|v6| at.policy.zones(v6, Some(port)));
+        scratch.parse(frames, zones, at);
         let mut candidates: [Option<Conn<'_>>; BURST_MAX] = [None; BURST_MAX];
         scratch.find_candidates(frames.len(), &mut candidates, at);
         if self.untracked.is_used(self.generation) {
@@ -144,7 +146,7 @@ impl<P: FramePool> Pipeline<P> {
         for (i, frame) in frames.drain(..).enumerate() {
             let candidate = candidates.get(i).copied().flatten();
             let frame = (frame, i, candidate);
-            self.short_way(pool, arrival, &our_mac, frame, &scratch, &mut long, at);
+            self.short_way(pool, arrival, zones, &our_mac, frame, &scratch, &mut long, at);
         }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         for l in long {
@@ -165,6 +167,7 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         pool: &mut P,
         arrival: Arrival,
+        zones: [Option<Zones>; 2],
         our_mac: &[u8; 6],
         (mut frame, i, candidate): (P::Frame, usize, Option<Conn<'_>>),
         scratch: &Scratch,
@@ -175,22 +178,31 @@ impl<P: FramePool> Pipeline<P> {
         let kind = scratch.kinds[i];
         // Whether it is known that no other lcore is to have the frame.
         let mut placed = true;
-        let short = match kind {
+        let zones = match kind {
+            Kind::Lean => zones[0],
+            _ => zones[scratch.headers[i].is_v6() as usize],
+        };
+        let short = match (kind, zones) {
+            (Kind::Refused(malformed), _) => {
+                return self.refuse(pool, port, frame, malformed, at);
+            }
             // A cached path would count the raw table again. Where it goes on has been decided by
             // who sent it here: to its conn's owner, or to who can make room for it.
-            Kind::Lean | Kind::Plain | Kind::Other if arrival.past_raw => Short::WALK,
-            Kind::Lean if addressed => {
-                self.by_lean_path(port, &mut frame, &scratch.lean[i], candidate, long, at)
+            _ if arrival.past_raw => Short::WALK,
+            // Only raw can tell in which zone to search, so whose it is is seen behind it.
+            (_, None) => Short::WALK,
+            (Kind::Lean, Some(zones)) if addressed => {
+                let lean = (&scratch.lean[i], zones);
+                self.by_lean_path(port, &mut frame, lean, candidate, long, at)
             }
-            Kind::Plain if addressed => {
-                let (h, hash) = (&scratch.headers[i], scratch.hashes[i]);
-                self.by_path(port, &mut frame, (h, hash), candidate, long, at)
+            (Kind::Plain, Some(zones)) if addressed => {
+                let h = (&scratch.headers[i], scratch.hashes[i], zones);
+                self.by_path(port, &mut frame, h, candidate, long, at)
             }
-            Kind::Lean | Kind::Plain | Kind::Other => {
+            (_, Some(_)) => {
                 placed = self.place.is_alone();
                 Short::WALK
             }
-            Kind::Refused(malformed) => return self.refuse(pool, port, frame, malformed, at),
         };
         let prejudged = match short {
             Short::Sent(out) => return self.put_out(out, frame),
@@ -208,7 +220,10 @@ impl<P: FramePool> Pipeline<P> {
         if let Some(reason) = reason_to_refuse(&frame, &headers, addressed) {
             return self.drop_frame(frame, reason);
         }
-        if !placed && let Some(lcore) = self.elsewhere(port, &frame, &headers, addressed, at) {
+        if !placed
+            && let Some(zones) = zones
+            && let Some(lcore) = self.elsewhere(port, &frame, &headers, (zones, addressed), at)
+        {
             return self.pass_on(lcore, port, frame, at);
         }
         long.push(Long { frame, headers, prejudged, addressed });
@@ -226,36 +241,42 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         port: PortId,
         frame: &mut P::Frame,
-        (h, hash): (&Headers, u64),
+        (h, hash, zones): (&Headers, u64, Zones),
         candidate: Option<Conn<'_>>,
         long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) -> Short {
         let tuple = tuple_of(h);
-        let matches = |conn: Conn<'_>| conn.matches(&tuple, ZONE);
+        let zone = zones.original;
+        let matches = |conn: Conn<'_>| conn.matches(&tuple, zone);
         let search = || (hash, tuple);
-        let found = at.table.find_live(candidate, ZONE, at.now.tick, matches, search);
+        let found = at.table.find_live(candidate, zone, at.now.tick, matches, search);
         let Some((conn, direction)) = found else {
             return match icmp_kind(h) {
-                icmp::Kind::Query => self.unknown(port, hash),
+                icmp::Kind::Query => self.unknown(port, hash, zones),
                 // About a conn of another tuple, or none of anybody's.
-                _ => self.elsewhere(port, frame, h, true, at).map_or(Short::WALK, Short::Elsewhere),
+                _ => self
+                    .elsewhere(port, frame, h, (zones, true), at)
+                    .map_or(Short::WALK, Short::Elsewhere),
             };
         };
+        if direction == Direction::Reply && zones.is_split() {
+            return Short::WALK;
+        }
         match self.holder(conn) {
             Holder::Here => {}
             // What walks of this conn has not found its owner yet, and goes there first.
-            Holder::Elsewhere(_) if !long.is_empty() && overtakes(long, conn) => {
+            Holder::Elsewhere(_) if !long.is_empty() && overtakes(long, zones, conn) => {
                 return Short::WALK;
             }
             Holder::Elsewhere(lcore) => return Short::Elsewhere(lcore),
-            Holder::Nobody => return self.unknown(port, hash),
+            Holder::Nobody => return self.unknown(port, hash, zones),
         }
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
             || h.tcp_flags & (flags::SYN | flags::FIN | flags::RST) != 0
-            || overtakes(long, conn)
+            || overtakes(long, zones, conn)
         {
             return Short::WALK;
         }
@@ -283,9 +304,13 @@ impl<P: FramePool> Pipeline<P> {
         way.end(frame, h.end)
     }
 
-    /// A packet of no conn: the first one of a new conn, as it seems.
+    /// A packet of no conn: the first one of a new conn, as it seems. Where it is searched for in
+    /// two zones it has been in one of them only; the rest happens behind the table raw.
     #[inline(always)]
-    pub(crate) fn unknown(&self, port: PortId, hash: u64) -> Short {
+    pub(crate) fn unknown(&self, port: PortId, hash: u64, zones: Zones) -> Short {
+        if zones.is_split() {
+            return Short::WALK;
+        }
         self.place.elsewhere(port, hash).map_or(Short::WALK, Short::Elsewhere)
     }
 
@@ -298,7 +323,7 @@ impl<P: FramePool> Pipeline<P> {
         port: PortId,
         frame: &P::Frame,
         h: &Headers,
-        addressed: bool,
+        (zones, addressed): (Zones, bool),
         at: At<'_>,
     ) -> Option<u8> {
         let (tuple, error) = match icmp_kind(h) {
@@ -306,8 +331,8 @@ impl<P: FramePool> Pipeline<P> {
             icmp::Kind::Untracked => return None,
             _ => (tuple_of(h), false),
         };
-        let hash = at.table.hash(&tuple, ZONE);
-        let found = at.table.find(hash, &tuple, ZONE, at.now.tick).filter(|f| !f.expired);
+        let hash = at.table.hash(&tuple, zones.original);
+        let found = at.table.find_in(&tuple, zones, at.now.tick).filter(|f| !f.expired);
         match found.map_or(Holder::Nobody, |found| self.holder(found.conn)) {
             Holder::Here => None,
             Holder::Elsewhere(lcore) => Some(lcore),
@@ -379,12 +404,13 @@ impl<P: FramePool> Pipeline<P> {
 impl Scratch {
     /// Stage 2: headers, hashes, and the index lines on their way.
     #[inline]
-    fn parse<F: Frame>(&mut self, frames: &[F], at: At<'_>) {
+    fn parse<F: Frame>(&mut self, frames: &[F], zones: [Option<Zones>; 2], at: At<'_>) {
+        let zones = zones.map(|zones| zones.unwrap_or_default().original);
         let Scratch { kinds, lean, headers, hashes, .. } = self;
         let places = kinds.iter_mut().zip(lean).zip(headers).zip(hashes);
         for (frame, (((kind, lean), place), hash)) in frames.iter().zip(places) {
             let (head, total_len) = (frame.head(), frame.total_len());
-            if let Some(read) = Lean::read(head, total_len, &at.table.seed) {
+            if let Some(read) = Lean::read(head, total_len, zones[0], &at.table.seed) {
                 (*lean, *hash) = (read, read.hash);
                 at.table.index.prefetch(read.hash);
                 *kind = Kind::Lean;
@@ -394,7 +420,8 @@ impl Scratch {
                 Err(malformed) => Kind::Refused(malformed),
                 Ok(()) if !is_plain(place) => Kind::Other,
                 Ok(()) => {
-                    *hash = at.table.hash(&tuple_of(place), ZONE);
+                    let zone = zones[place.is_v6() as usize];
+                    *hash = at.table.hash(&tuple_of(place), zone);
                     at.table.index.prefetch(*hash);
                     Kind::Plain
                 }

@@ -10,13 +10,13 @@ use crate::conntrack::state::Direction;
 use crate::conntrack::store::AllocError;
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::{ConnView, EventKind};
+use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::Deltas;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::FramePool;
 use crate::pipeline::handoff::HOPS_MAX;
 use crate::pipeline::messages::FromLcore;
 use crate::pipeline::service::view_of;
-use crate::pipeline::track::ZONE;
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 
@@ -30,13 +30,15 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         tuple: &Tuple,
         reply: &Tuple,
+        zones: Zones,
         at: At<'_>,
     ) -> Result<ConnRef, Exit> {
-        let mut result = self.store.allocate(tuple, reply, [ZONE, ZONE]);
+        let ids = [zones.original, zones.reply];
+        let mut result = self.store.allocate(tuple, reply, ids);
         if result == Err(AllocError::Full) {
-            let hash = at.table.hash(tuple, ZONE);
+            let hash = at.table.hash(tuple, zones.original);
             self.drop_early(hash, at);
-            result = self.store.allocate(tuple, reply, [ZONE, ZONE]);
+            result = self.store.allocate(tuple, reply, ids);
             if result == Err(AllocError::Full)
                 && at.hops < HOPS_MAX
                 && let Some(lcore) = self.store.droppable_elsewhere(hash, at.now.tick)
@@ -141,8 +143,8 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// `__nf_ct_resolve_clash`: attaches the packet to a conn of the same tuples, or of exactly the
-    /// reverse ones, instead of its own.
+    /// `__nf_ct_resolve_clash`: attaches the packet to a conn of the same tuples and zones, or of
+    /// exactly the reverse tuples, instead of its own.
     fn join(
         &mut self,
         t: &mut Transit<P::Frame>,
@@ -156,7 +158,8 @@ impl<P: FramePool> Pipeline<P> {
         };
         let (orig, reply) = (own.orig(), own.reply());
         let present = (there.orig(), there.reply());
-        if present != (orig, reply) && present != (reply, orig) {
+        let same = present == (orig, reply) || present == (reply, orig);
+        if !same || own.zones() != there.zones() {
             return false;
         }
         self.store.release_unconfirmed(a.conn);

@@ -16,7 +16,6 @@ use crate::pipeline::lean::key_of;
 use crate::pipeline::neighbour::{NextHop, Resolved};
 use crate::pipeline::paths::{PathEnd, Route as PathRoute};
 use crate::pipeline::route::{Destination, Martian, NoWay, Route};
-use crate::pipeline::track::ZONE;
 use crate::pipeline::transit::{Attached, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
@@ -280,7 +279,8 @@ impl<P: FramePool> Pipeline<P> {
         let route = PathRoute { v6: false, in_port, state, end, hits };
         let Some(number) = self.paths.intern(&route) else { return };
         let generation = self.generation;
-        let hash = key.hash(ZONE, &at.table.seed);
+        let Some(zones) = at.policy.zones(false, Some(in_port)) else { return };
+        let hash = key.hash(zones.original, &at.table.seed);
         self.untracked.remember(key, hash, in_port, generation, (number, next_hop));
     }
 }

@@ -107,7 +107,9 @@ impl<P: FramePool> Pipeline<P> {
         }
         if !t.past_raw
             && !self.place.is_alone()
-            && let Some(lcore) = self.elsewhere(host.tap, &t.frame, &t.headers, addressed, at)
+            && let Some(zones) = at.policy.zones(t.is_v6(), None)
+            && let Some(lcore) =
+                self.elsewhere(host.tap, &t.frame, &t.headers, (zones, addressed), at)
         {
             return self.pass_on(lcore, host.tap, t.frame, at);
         }

@@ -6,14 +6,15 @@
 use arrayvec::ArrayVec;
 
 use crate::conntrack::record::Conn;
-use crate::conntrack::state::{CtState, Status};
-use crate::conntrack::tuple::{HashSeed, KeyV4, proto};
+use crate::conntrack::state::{CtState, Direction, Status};
+use crate::conntrack::tuple::{HashSeed, KeyV4, Tuple, proto};
 use crate::conntrack::view::EventKind;
+use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::burst::{Long, Prejudged, Short, Way};
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
 use crate::pipeline::neighbour::NextHop;
-use crate::pipeline::track::{Judged, ZONE, ct_state, tuple_of};
+use crate::pipeline::track::{Judged, ct_state, tuple_of};
 use crate::pipeline::transit::Extent;
 use crate::pipeline::{At, Holder, Pipeline};
 use crate::rules::facts::PortId;
@@ -38,7 +39,7 @@ pub(crate) struct Lean {
 impl Lean {
     /// Reads a frame; `None` if it is not lean or not good.
     #[inline(always)]
-    pub(crate) fn read(head: &[u8], total_len: usize, seed: &HashSeed) -> Option<Lean> {
+    pub(crate) fn read(head: &[u8], total_len: usize, zone: u16, seed: &HashSeed) -> Option<Lean> {
         let bytes = head.first_chunk::<42>()?;
         let be16 = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let kind = u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
@@ -64,7 +65,7 @@ impl Lean {
         let addresses = u64::from_be_bytes(*bytes[26..34].first_chunk::<8>()?);
         let ids = u32::from_be_bytes(*bytes[34..38].first_chunk::<4>()?);
         let key = KeyV4 { addresses, ids, proto: proto_number };
-        let hash = key.hash(ZONE, seed);
+        let hash = key.hash(zone, seed);
         Some(Lean { key, hash, end: end as u32, ttl: bytes[22], tcp_flags })
     }
 
@@ -113,7 +114,7 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         port: PortId,
         frame: &mut P::Frame,
-        lean: &Lean,
+        (lean, zones): (&Lean, Zones),
         candidate: Option<Conn<'_>>,
         long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
@@ -124,24 +125,28 @@ impl<P: FramePool> Pipeline<P> {
         {
             return short;
         }
-        let matches = |conn: Conn<'_>| conn.matches_v4(&lean.key, ZONE);
+        let zone = zones.original;
+        let matches = |conn: Conn<'_>| conn.matches_v4(&lean.key, zone);
         let search = || (lean.hash, lean.key.tuple());
-        let found = at.table.find_live(candidate, ZONE, at.now.tick, matches, search);
-        let Some((conn, direction)) = found else { return self.unknown(port, lean.hash) };
+        let found = at.table.find_live(candidate, zone, at.now.tick, matches, search);
+        let Some((conn, direction)) = found else { return self.unknown(port, lean.hash, zones) };
+        if direction == Direction::Reply && zones.is_split() {
+            return Short::WALK;
+        }
         match self.holder(conn) {
             Holder::Here => {}
             // What walks of this conn has not found its owner yet, and goes there first.
-            Holder::Elsewhere(_) if !long.is_empty() && overtakes(long, conn) => {
+            Holder::Elsewhere(_) if !long.is_empty() && overtakes(long, zones, conn) => {
                 return Short::WALK;
             }
             Holder::Elsewhere(lcore) => return Short::Elsewhere(lcore),
-            Holder::Nobody => return self.unknown(port, lean.hash),
+            Holder::Nobody => return self.unknown(port, lean.hash, zones),
         }
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
             || lean.tcp_flags & (flags::SYN | flags::FIN | flags::RST) != 0
-            || (!long.is_empty() && overtakes(long, conn))
+            || (!long.is_empty() && overtakes(long, zones, conn))
         {
             return Short::WALK;
         }
@@ -199,6 +204,9 @@ impl<P: FramePool> Pipeline<P> {
 
 /// True if a packet of the same conn, in either direction, waits on the list of those that walk.
 #[cold]
-pub(crate) fn overtakes<F>(long: &[Long<F>], conn: Conn<'_>) -> bool {
-    long.iter().any(|l| conn.matches(&tuple_of(&l.headers), ZONE).is_some())
+pub(crate) fn overtakes<F>(long: &[Long<F>], zones: Zones, conn: Conn<'_>) -> bool {
+    let waits = |tuple: &Tuple, zone| conn.matches(tuple, zone).is_some();
+    long.iter().map(|l| tuple_of(&l.headers)).any(|tuple| {
+        waits(&tuple, zones.original) || zones.is_split() && waits(&tuple, zones.reply)
+    })
 }

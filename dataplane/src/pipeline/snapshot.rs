@@ -5,6 +5,7 @@
 //! one lcore.
 
 use crate::conntrack::knobs::Knobs;
+use crate::conntrack::zones::Zones;
 use crate::pipeline::counters::Counter;
 use crate::pipeline::route::Routes;
 use crate::rules::compiled::{Compiled, CounterId};
@@ -175,6 +176,13 @@ impl Snapshot {
     #[inline]
     pub fn family(&self, v6: bool) -> &FamilyRules {
         if v6 { &self.v6 } else { &self.v4 }
+    }
+
+    /// The zones in which a packet that came in by `port`, or is our own, will be tracked; `None`
+    /// if only the table raw can tell.
+    #[inline]
+    pub fn zones(&self, v6: bool, port: Option<PortId>) -> Option<Zones> {
+        self.family(v6).rules.zones(port)
     }
 
     /// True for a kernel interface of the box's own programs.

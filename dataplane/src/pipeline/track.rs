@@ -8,6 +8,7 @@ use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tcp::{self, Outcome, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::EventKind;
+use crate::conntrack::zones::Zones;
 use crate::conntrack::{generic, icmp, udp};
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::invalid::{Place, Said};
@@ -19,9 +20,6 @@ use crate::wire::address::Address;
 use crate::wire::checksum::{self, Accumulator};
 use crate::wire::headers::Headers;
 use crate::wire::quoted;
-
-/// The only zone of this version.
-pub(crate) const ZONE: u16 = 0;
 
 /// Deadlines that come this close are told to the sweep at once.
 const SOON_SECS: u32 = crate::conntrack::index::Due::HORIZON_SECS;
@@ -139,10 +137,7 @@ impl<P: FramePool> Pipeline<P> {
                 Ok(())
             }
             Ok(icmp::Kind::Redirect) => match redirected(&t.frame, &t.headers) {
-                Ok(Some(_)) => {
-                    self.track_error(t, at);
-                    Ok(())
-                }
+                Ok(Some(_)) => self.track_error(t, at),
                 // Without a packet in it, it is one that no conn begins with.
                 Ok(None) => self.track_tuple(t, at),
                 Err(reason) => {
@@ -150,10 +145,7 @@ impl<P: FramePool> Pipeline<P> {
                     Ok(())
                 }
             },
-            Ok(icmp::Kind::Error) => {
-                self.track_error(t, at);
-                Ok(())
-            }
+            Ok(icmp::Kind::Error) => self.track_error(t, at),
             Ok(_) => self.track_tuple(t, at),
             Err(reason) => {
                 self.invalid(t, reason, at);
@@ -163,12 +155,12 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     fn track_tuple(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) -> Result<(), Exit> {
-        let tuple = tuple_of(&t.headers);
+        let (tuple, zones) = (tuple_of(&t.headers), t.zones());
         // A finished conn that is opened anew goes round once more, as a new one.
         for _ in 0..2 {
             let Some(found) = at
                 .table
-                .find(at.table.hash(&tuple, ZONE), &tuple, ZONE, at.now.tick)
+                .find_in(&tuple, zones, at.now.tick)
                 .map(|f| (f.conn, f.direction, f.expired))
             else {
                 break;
@@ -191,7 +183,24 @@ impl<P: FramePool> Pipeline<P> {
             }
             self.delete_conn(number, at);
         }
-        self.start(t, &tuple, at)
+        self.keep_here(t, &tuple, zones, at)?;
+        self.start(t, &tuple, zones, at)
+    }
+
+    /// Where the table raw had to tell the zone, nobody could tell before it whose a new conn is.
+    fn keep_here(
+        &self,
+        t: &Transit<P::Frame>,
+        tuple: &Tuple,
+        zones: Zones,
+        at: At<'_>,
+    ) -> Result<(), Exit> {
+        let Some(port) = t.in_port.or(t.host.map(|h| h.tap)) else { return Ok(()) };
+        if self.place.is_alone() || t.past_raw || !t.addressed {
+            return Ok(());
+        }
+        let hash = at.table.hash(tuple, zones.original);
+        self.place.elsewhere(port, hash).map_or(Ok(()), |lcore| Err(Exit::Elsewhere(lcore)))
     }
 
     /// Attaches a known conn as its tracker judged; `None` if the conn has to go first.
@@ -359,7 +368,13 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// `init_conntrack`: a conn that nobody else sees yet.
-    fn start(&mut self, t: &mut Transit<P::Frame>, tuple: &Tuple, at: At<'_>) -> Result<(), Exit> {
+    fn start(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        tuple: &Tuple,
+        zones: Zones,
+        at: At<'_>,
+    ) -> Result<(), Exit> {
         let first = first(&t.frame, &t.headers, at);
         let (timeout_secs, words) = match first {
             Ok(first) => first,
@@ -372,7 +387,7 @@ impl<P: FramePool> Pipeline<P> {
             self.invalid(t, InvalidReason::IcmpType, at);
             return Ok(());
         };
-        let number = self.allocate(tuple, &reply, at)?;
+        let number = self.allocate(tuple, &reply, zones, at)?;
         self.apply(t.template, number);
         let knobs = &at.policy.knobs;
         if (knobs.acct || knobs.timestamp)
@@ -405,23 +420,35 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// `nf_conntrack_inet_error`: an ICMP error belongs to the conn that its quote names.
-    fn track_error(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) {
+    fn track_error(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) -> Result<(), Exit> {
         let quoted = quoted_tuple(&t.frame, &t.headers).and_then(|quoted| quoted.inverted());
-        let Some(q) = quoted else { return self.invalid(t, InvalidReason::IcmpInner, at) };
-        let found = at.table.find(at.table.hash(&q, ZONE), &q, ZONE, at.now.tick);
-        let Some(found) = found.filter(|found| !found.expired) else {
-            return self.invalid(t, InvalidReason::IcmpUnrelated, at);
+        let Some(q) = quoted else {
+            self.invalid(t, InvalidReason::IcmpInner, at);
+            return Ok(());
         };
+        let found = at.table.find_in(&q, t.zones(), at.now.tick);
+        let Some(found) = found.filter(|found| !found.expired) else {
+            self.invalid(t, InvalidReason::IcmpUnrelated, at);
+            return Ok(());
+        };
+        if let Holder::Elsewhere(lcore) = self.holder(found.conn)
+            && !t.past_raw
+            && (t.in_port.is_some() || t.host.is_some())
+        {
+            return Err(Exit::Elsewhere(lcore));
+        }
         let (outer, inner) = (t.headers.dst, found.conn.tuple(found.direction).dst);
         if outer != inner {
             let numbers = Numbers::Outer { outer, inner };
-            return self.invalid_by(t, InvalidReason::IcmpOuterDestination, numbers, at);
+            self.invalid_by(t, InvalidReason::IcmpOuterDestination, numbers, at);
+            return Ok(());
         }
         t.attached = Attached::Conn(Attachment {
             state: CtState::Related,
             error: true,
             ..Attachment::of(found.conn.number(), found.direction)
         });
+        Ok(())
     }
 
     /// `nf_conntrack_tcp_set_closing`: the gateway itself has reset the conn of a packet.

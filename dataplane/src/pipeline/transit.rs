@@ -2,6 +2,7 @@
 
 use crate::conntrack::record::{ConnId, ConnRef};
 use crate::conntrack::state::{CtState, Direction};
+use crate::conntrack::zones::Zones;
 use crate::pipeline::burst::Prejudged;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::paths::Hits;
@@ -147,6 +148,11 @@ impl<F> Transit<F> {
             Attached::Conn(a) => Some(a),
             _ => None,
         }
+    }
+
+    /// Where its conn lives, by what the raw table said.
+    pub(crate) fn zones(&self) -> Zones {
+        self.template.map_or(Zones::default(), |template| template.zone.zones(self.mark))
     }
 
     /// The link that it came by, or would by its tap.

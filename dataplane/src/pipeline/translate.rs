@@ -10,6 +10,7 @@ use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::store::Shared;
 use crate::conntrack::tcp::TcpTrack;
 use crate::conntrack::tuple::{Tuple, proto};
+use crate::conntrack::zones::Zones;
 use crate::nat::range::{Manip, Range};
 use crate::nat::select::{self, Claims, Holder, Wanted};
 use crate::nat::{icmp, rewrite};
@@ -17,7 +18,6 @@ use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::place::Place;
 use crate::pipeline::route::Destination;
-use crate::pipeline::track::ZONE;
 use crate::pipeline::transit::{Attached, Attachment, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
@@ -29,6 +29,7 @@ use crate::wire::address::Address;
 /// The conntrack table as the choice of a tuple sees it.
 struct TuplesInUse<'a> {
     shared: &'a Shared,
+    zones: Zones,
     now: Tick,
     place: &'a Place,
     /// Where the answers will come in, once that is known.
@@ -39,12 +40,13 @@ impl Claims for TuplesInUse<'_> {
     type Record = ConnId;
 
     fn holder(&self, reply: &Tuple) -> Option<Holder<ConnId>> {
-        let hash = self.shared.hash(reply, ZONE);
-        let found = self.shared.find(hash, reply, ZONE, self.now).filter(|f| !f.expired)?;
+        let zone = self.zones.reply;
+        let hash = self.shared.hash(reply, zone);
+        let found = self.shared.find(hash, reply, zone, self.now).filter(|f| !f.expired)?;
         let conn = found.conn;
         // Another lcore may have ended that conn since: the name of one that has the tuple.
         let record = conn.id();
-        conn.matches(reply, ZONE)?;
+        conn.matches(reply, zone)?;
         let tcp = (reply.proto == proto::TCP).then(|| {
             let track = TcpTrack::from_words(conn.tracker_words());
             (track.state() as u8, track.sent_end(Direction::Original))
@@ -58,7 +60,7 @@ impl Claims for TuplesInUse<'_> {
     }
 
     fn same_source(&self, current: &Tuple, visit: &mut dyn FnMut(&Tuple) -> ControlFlow<()>) {
-        self.shared.same_source(current, ZONE, |conn| {
+        self.shared.same_source(current, self.zones.original, |conn| {
             if conn.is_expired(self.now) {
                 return None;
             }
@@ -109,7 +111,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<(), DropReason> {
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
-        let (original, reply) = (conn.orig(), conn.reply());
+        let (original, reply, zones) = (conn.orig(), conn.reply(), conn.zones());
         let Some(current) = reply.inverted() else { return Ok(()) };
         let walked = self.walk(t, Table::Nat, hook, at);
         let range = match walked.verdict {
@@ -126,13 +128,13 @@ impl<P: FramePool> Pipeline<P> {
             current: &current,
             range: &range,
             manip,
-            zone: ZONE,
+            zone: zones.id(),
             syn_end,
             gre_child: false,
         };
         let Pipeline { place, random, .. } = self;
         let (shared, now, back) = (at.table, at.now.tick, t.out_port);
-        let claims = TuplesInUse { shared, now, place, back };
+        let claims = TuplesInUse { shared, zones, now, place, back };
         let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
         self.links.counters.conntrack.found.add(selected.found as u64);
         if let Some(victim) = selected.evict

@@ -9,6 +9,7 @@ use core::ops::Range;
 use std::collections::HashMap;
 
 use super::check::{self, CheckError};
+use super::entrance::Entrances;
 use super::hook::{Hook, Table};
 use super::matches::{Basics, IcmpKind, Match, Maybe};
 use super::model::{Policy, Rule, Ruleset, TableRules};
@@ -31,6 +32,7 @@ pub struct Compiled {
     pub(super) logs: Vec<Log>,
     pub(super) nats: Vec<NatTarget>,
     pub(super) said: Vec<Said>,
+    pub(super) entrances: Entrances,
     counters: Range<u32>,
 }
 
@@ -84,6 +86,7 @@ impl Compiled {
         for rules in ruleset.tables.iter().flatten() {
             compiled.add_table(rules, ports);
         }
+        compiled.find_entrances(ports.len());
         Ok(compiled)
     }
 

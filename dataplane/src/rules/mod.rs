@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod compiled;
+pub(crate) mod entrance;
 pub mod facts;
 pub mod hook;
 pub mod matches;

@@ -5,6 +5,7 @@
 //! counts, NOTRACK included, as in the kernel: who has one is left alone by the next.
 
 use crate::conntrack::helper::Helper;
+use crate::conntrack::zones::Zones;
 
 /// `-j CT` as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,19 @@ pub struct Zone {
     pub mark: bool,
     /// For which tuples.
     pub side: Side,
+}
+
+impl Zone {
+    /// The zones of the tuples, for a packet with this mark (`nf_ct_zone_tmpl`).
+    #[inline]
+    pub const fn zones(self, mark: u32) -> Zones {
+        let id = if self.mark { mark as u16 } else { self.id };
+        match self.side {
+            Side::Both => Zones::both(id),
+            Side::Original => Zones { original: id, reply: 0 },
+            Side::Reply => Zones { original: 0, reply: id },
+        }
+    }
 }
 
 /// Which of a conn's tuples a zone is for; the other is in zone 0.

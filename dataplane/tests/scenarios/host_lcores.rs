@@ -67,6 +67,9 @@ impl Pair {
         let neighbours = Arc::new(NeighbourTable::new(64, seed));
         let upstream = address("203.0.113.254");
         neighbours.set_permanent(WAN.0, upstream, UPSTREAM_MAC.0, now.tick).unwrap();
+        for client in ["192.168.1.2", "192.168.1.3"] {
+            neighbours.set_permanent(LAN.0, address(client), CLIENT_MAC.0, now.tick).unwrap();
+        }
         let mut layout = Layout::even(2, 4, queues);
         layout.queues[2..].fill(Queues { rx: 1, tx: 1 });
         let snapshot = Arc::new(setup.snapshot(1));

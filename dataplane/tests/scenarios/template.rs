@@ -3,13 +3,14 @@
 use arrayvec::ArrayVec;
 use dataplane::conntrack::helper::Helper;
 use dataplane::conntrack::record::{ConnRef, Family as Space};
+use dataplane::conntrack::state::Status;
 use dataplane::conntrack::view::ConnView;
 use dataplane::lcore::memory::MemoryFrame;
 use dataplane::pipeline::handoff::{Handed, Stage};
 use dataplane::rules::hook::Table::Raw;
 use dataplane::rules::model::Rule;
 use dataplane::rules::targets::Target;
-use dataplane::rules::template::{Ct, Template};
+use dataplane::rules::template::{Ct, Side, Template, Zone};
 
 use super::host_lcores::Pair;
 use super::rig::*;
@@ -88,4 +89,86 @@ fn a_packet_that_passed_raw_elsewhere_keeps_what_was_said_there() {
     let helpers: Vec<_> =
         conns.filter_map(|number| pair.shared.extension(records.get(number)?)?.helper()).collect();
     assert_eq!(helpers, [Helper::Tftp]);
+}
+
+fn in_zone(id: u16, mark: bool, side: Side) -> Rule {
+    ct(Template { zone: Zone { id, mark, side }, ..Template::default() })
+}
+
+#[test]
+fn conns_of_a_zone_by_port_take_the_short_way() {
+    for side in [Side::Both, Side::Original] {
+        let rule = match side {
+            Side::Both => in_zone(5, false, side),
+            _ => in_zone(5, false, side).in_port("lan"),
+        };
+        let mut rig = Setup::default().both(Raw, "PREROUTING", rule).start();
+        for (client, server) in [(CLIENT, SERVER), (CLIENT6, SERVER6)] {
+            for _ in 0..4 {
+                rig.pass(LAN, udp(client, server));
+                rig.pass(WAN, udp(server, client));
+            }
+        }
+        let zones: Vec<_> = rig.list().iter().map(|c| (c.zone_original, c.zone_reply)).collect();
+        let reply = if side == Side::Both { 5 } else { 0 };
+        assert_eq!(zones, [(5, reply); 2]);
+        // Of each four the first is the conn's first, or the first answered, the second walks.
+        assert!(rig.counters.fast.get() >= 8, "{side:?}: {}", rig.counters.fast.get());
+    }
+}
+
+#[test]
+fn an_answer_of_the_replys_zone_is_found_behind_raw() {
+    let rule = in_zone(5, false, Side::Original).in_port("lan");
+    let mut rig = Setup::default().both(Raw, "PREROUTING", rule).start();
+    for _ in 0..3 {
+        rig.pass(WAN, udp(SERVER, CLIENT));
+        rig.pass(LAN, udp(CLIENT, SERVER));
+    }
+    let conn = rig.conn();
+    assert_eq!((conn.zone_original, conn.zone_reply), (0, 0));
+    assert!(conn.status.has(Status::SEEN_REPLY));
+}
+
+/// How many conns each lcore owns, by zone.
+fn zones_owned(pair: &Pair) -> Vec<(u8, u16)> {
+    let records = &pair.shared.records;
+    let conns = (0..records.numbers(Space::V4)).map(|n| ConnRef::new(Space::V4, n));
+    let mut owned: Vec<_> = conns
+        .filter_map(|number| {
+            let conn = records.get(number)?;
+            Some((conn.owner()?, conn.zones().original))
+        })
+        .collect();
+    owned.sort_unstable();
+    owned
+}
+
+#[test]
+fn lcores_meet_in_a_zone_that_only_raw_can_tell() {
+    // Both directions, by whichever queue they come, belong to one conn with one owner.
+    let rules = [
+        in_zone(3, false, Side::Both).src("192.168.1.2", 32),
+        in_zone(3, false, Side::Both).dst("192.168.1.2", 32),
+        in_zone(4, false, Side::Original).in_port("lan"),
+    ];
+    for queues in [1, 2] {
+        let mut setup = Setup::default();
+        for rule in &rules {
+            setup = setup.rule(V4, Raw, "PREROUTING", rule.clone());
+        }
+        let mut pair = Pair::with_queues(setup, queues);
+        let clients = ["192.168.1.2:4000", "192.168.1.3:4000", "192.168.1.2:4001"];
+        for client in clients {
+            for round in 0..4 {
+                let (here, there) = if queues == 2 { (round % 2, 1 - round % 2) } else { (0, 1) };
+                pair.pass(here, LAN, udp(client, SERVER));
+                pair.pass(there, WAN, udp(SERVER, client));
+            }
+        }
+        let owned = zones_owned(&pair);
+        assert_eq!(owned.iter().map(|(_, zone)| *zone).filter(|z| *z == 3).count(), 2);
+        assert_eq!(owned.len(), 3, "{owned:?}");
+        assert!(pair.counters.iter().any(|c| c.handed_over.get() > 0));
+    }
 }

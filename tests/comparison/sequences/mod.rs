@@ -6,6 +6,7 @@ mod ipv6;
 mod nat;
 mod rules;
 mod tcp;
+mod template;
 mod udp;
 mod windows;
 
@@ -26,6 +27,7 @@ pub use ipv6::group as ipv6;
 pub use nat::group as nat;
 pub use rules::group as rules;
 pub use tcp::group as tcp_states;
+pub use template::group as template;
 pub use udp::group as udp;
 pub use windows::group as tcp_windows;
 
