@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::SOCKET_DEFAULT;
 use crate::socket::{self, CallError};
+use crate::tools::conntrack;
 
 /// The variable that names the control socket where `--socket` does not.
 pub const SOCKET_VARIABLE: &str = "SLUICEGATE_SOCKET";
@@ -132,11 +133,15 @@ impl Command {
 /// exit code. SIGINT and SIGTERM end a stream in order.
 pub fn call_tool(socket: Option<&Path>, mut argv: Vec<String>) -> u8 {
     let socket = socket.unwrap_or(Path::new(SOCKET_DEFAULT));
-    let stdin = match input(&mut argv) {
+    let read = match file_to_load(&argv) {
+        Some(file) => read_to_load(file).map_err(|complaint| (complaint, 2)),
+        None => input(&mut argv).map_err(|complaint| (complaint, 1)),
+    };
+    let stdin = match read {
         Ok(text) => text,
-        Err(message) => {
-            eprintln!("{message}");
-            return 1;
+        Err((complaint, exit)) => {
+            eprintln!("{complaint}");
+            return exit;
         }
     };
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -155,6 +160,27 @@ pub fn call_tool(socket: Option<&Path>, mut argv: Vec<String>) -> u8 {
             1
         }
     }
+}
+
+/// The file of a `conntrack -R`, which no other word may precede.
+fn file_to_load(argv: &[String]) -> Option<&str> {
+    match argv {
+        [tool, option, file, ..] if tool == "conntrack" && conntrack::is_load(option) => Some(file),
+        _ => None,
+    }
+}
+
+/// The lines to load; `-` is standard input.
+fn read_to_load(file: &str) -> Result<String, String> {
+    let bytes = match file {
+        "-" => {
+            let mut bytes = Vec::new();
+            io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+        }
+        file => std::fs::read(file),
+    };
+    let text = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    text.ok_or_else(|| conntrack::cannot_read(file).err.trim_end().to_owned())
 }
 
 /// What a `-restore` reads: the file it names, which is then taken off its arguments, or standard

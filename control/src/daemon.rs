@@ -244,6 +244,7 @@ impl Drop for Workers {
 
 fn serve(server: &mut Server, core: &mut ControlCore) {
     for request in server.poll() {
+        core.asked_by(request.process);
         match core.serve(&request.argv, &request.stdin) {
             Served::Done(answer) => request.reply.answer(answer),
             Served::Events(subscription) => core.subscribe(subscription, request.reply),

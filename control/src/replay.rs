@@ -318,7 +318,7 @@ impl Bench {
 
     /// `conntrack -L`.
     fn list(&mut self, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
-        if let Outcome::Done(answer) = conntrack::run(&["-L".to_owned()], &mut self.core) {
+        if let Outcome::Done(answer) = conntrack::run(&["-L".to_owned()], "", &mut self.core) {
             out.write_all(answer.out.as_bytes())?;
             err.write_all(answer.err.as_bytes())?;
         }

@@ -73,6 +73,9 @@ struct Call {
     argv: Vec<String>,
     #[serde(default)]
     stdin: String,
+    /// The client's process, for events to name it.
+    #[serde(default)]
+    process: Option<u32>,
 }
 
 /// Takes a request line apart: the command line and its standard input.
@@ -109,6 +112,8 @@ pub struct Request {
     pub argv: Vec<String>,
     /// Its standard input.
     pub stdin: String,
+    /// The process that asks, if it says so.
+    pub process: Option<u32>,
     /// Where the answer goes, now or later.
     pub reply: Reply,
 }
@@ -181,9 +186,9 @@ impl Server {
         self.accept();
         let mut requests = Vec::new();
         for client in &self.clients {
-            let Some((argv, stdin)) = lock(client).step() else { continue };
+            let Some(Call { argv, stdin, process }) = lock(client).step() else { continue };
             let reply = Reply { client: Arc::clone(client), answered: false };
-            requests.push(Request { argv, stdin, reply });
+            requests.push(Request { argv, stdin, process, reply });
         }
         self.clients.retain(|client| !lock(client).is_over());
         requests
@@ -288,7 +293,7 @@ impl Client {
     }
 
     /// One turn; the request once it is whole.
-    fn step(&mut self) -> Option<(Vec<String>, String)> {
+    fn step(&mut self) -> Option<Call> {
         self.receive();
         self.flush();
         if self.asked || self.gone {
@@ -301,7 +306,7 @@ impl Client {
             return None;
         } else {
             let request = std::mem::take(&mut self.request);
-            match parse_request(&request) {
+            match serde_json::from_slice::<Call>(&request) {
                 Ok(call) => {
                     self.asked = true;
                     self.progress = Instant::now();
@@ -467,7 +472,8 @@ pub fn call(
     err: &mut dyn Write,
 ) -> Result<u8, CallError> {
     let stream = UnixStream::connect(path).map_err(|e| CallError::NoDaemon(path.to_owned(), e))?;
-    let request = Call { argv: argv.to_vec(), stdin: stdin.to_owned() };
+    let process = Some(std::process::id());
+    let request = Call { argv: argv.to_vec(), stdin: stdin.to_owned(), process };
     let mut text = serde_json::to_vec(&request).map_err(|e| CallError::Broken(e.into()))?;
     text.push(b'\n');
     (&stream).write_all(&text).map_err(CallError::Broken)?;

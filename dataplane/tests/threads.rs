@@ -230,10 +230,17 @@ impl Control {
                 self.send(lcore, ToLcore::Adopt(policy.clone()));
                 self.send(lcore, ToLcore::Fold);
                 let conns = Vec::with_capacity(64);
-                let slice = Slice { family: Space::V4, from: 0, numbers: 64, end: false, conns };
+                let slice = Slice {
+                    family: Space::V4,
+                    from: 0,
+                    numbers: 64,
+                    zero: false,
+                    end: false,
+                    conns,
+                };
                 self.send(lcore, ToLcore::List(0, Box::new(slice)));
                 let some = world.confirmed().iter().take(3).map(|c| c.id()).collect();
-                self.send(lcore, ToLcore::Delete(0, Box::new(some)));
+                self.send(lcore, ToLcore::Delete(0, None, Box::new(some)));
             }
             thread::yield_now();
         }

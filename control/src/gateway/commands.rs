@@ -103,7 +103,7 @@ impl ControlCore {
             "ip6tables-save" => self.save(name, rest, Family::V6),
             "iptables-restore" => self.restore_tool(name, rest, stdin, Family::V4),
             "ip6tables-restore" => self.restore_tool(name, rest, stdin, Family::V6),
-            _ => match tools::run(argv, self) {
+            _ => match tools::run(argv, stdin, self) {
                 Some(Outcome::Done(answer)) => answer,
                 Some(Outcome::Events(subscription)) => return Served::Events(subscription),
                 None => Answer::failure(1, format!("sluicegate: unknown command '{name}'")),

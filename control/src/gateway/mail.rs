@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dataplane::conntrack::record::ConnId;
+use dataplane::pipeline::by_hand::{Changes, NewConn};
 use dataplane::pipeline::invalid::Finding;
 use dataplane::pipeline::messages::{FromLcore, Slice, ToLcore};
 use dataplane::pipeline::snapshot::Snapshot;
@@ -20,6 +21,8 @@ pub(super) struct Inbox {
     pub(super) question: u32,
     pub(super) listed: Option<Slice>,
     pub(super) found: Option<Vec<Finding>>,
+    pub(super) created: Option<NewConn>,
+    pub(super) changed: Option<Changes>,
     /// Conns deleted so far.
     pub(super) deleted: usize,
     pub(super) retired: Vec<Arc<Snapshot>>,
@@ -56,6 +59,16 @@ impl ControlCore {
                 if question == self.inbox.question {
                     self.lcores[from].deleting -= 1;
                     self.inbox.deleted += conns.len();
+                }
+            }
+            FromLcore::Created(question, new) => {
+                if question == self.inbox.question {
+                    self.inbox.created = Some(*new);
+                }
+            }
+            FromLcore::Changed(question, changes) => {
+                if question == self.inbox.question {
+                    self.inbox.changed = Some(*changes);
                 }
             }
             FromLcore::Listed(question, slice) => {

@@ -13,9 +13,11 @@
 //! | `wires` | links that go down and come up |
 //! | `host` | what the kernel learns on the host taps |
 //! | `upkeep` | expiry sweep, neighbour timers, memory ahead of demand |
+//! | `by_hand` | conns that a tool asks for by name, makes or changes |
 //! | `serve` | what the tools need: listings, deletes, sysctls, statistics |
 //! | `commands` | from a command line to its answer |
 
+mod by_hand;
 mod commands;
 mod host;
 mod mail;
@@ -142,6 +144,8 @@ pub struct ControlCore {
     errors: Arc<ErrorBudget>,
     seed: u64,
     inbox: mail::Inbox,
+    /// The process whose command is being served.
+    asker: Option<u32>,
     subscriptions: Vec<(Box<Subscription>, Reply)>,
     upkeep: upkeep::Upkeep,
     host: Option<host::HostSide>,
@@ -212,6 +216,7 @@ impl ControlCore {
             errors: Arc::default(),
             seed: ports_seed,
             inbox: mail::Inbox::default(),
+            asker: None,
             subscriptions: Vec::new(),
             upkeep: upkeep::Upkeep::default(),
             host: None,

@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use dataplane::conntrack::invalid::InvalidReason;
 use dataplane::conntrack::record::{ConnId, Family as Records};
+use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
+use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::invalid::TRAIL_LEN;
 use dataplane::pipeline::messages::{BATCH_MAX, Slice, ToLcore};
@@ -14,7 +16,7 @@ use super::ControlCore;
 use crate::tools::conntrack_args::Family;
 use crate::tools::conntrack_invalid::Seen;
 use crate::tools::stats::{ControlCoreStats, LcoreStats, PortStats, Stats, TableStats, Totals};
-use crate::tools::{Gateway, Silent, SysctlError};
+use crate::tools::{Changed, Gateway, Silent, SysctlError};
 
 /// Record numbers per question.
 const SLICE: u32 = 1024;
@@ -24,6 +26,7 @@ impl ControlCore {
     fn walk_conns(
         &mut self,
         family: Records,
+        zero: bool,
         mut each: impl FnMut(&mut Self, Vec<ConnView>) -> Result<(), Silent>,
     ) -> Result<(), Silent> {
         for lcore in 0..self.lcores.len() {
@@ -31,6 +34,7 @@ impl ControlCore {
                 family,
                 from: 0,
                 numbers: SLICE,
+                zero,
                 end: false,
                 conns: Vec::with_capacity(SLICE as usize),
             };
@@ -48,6 +52,17 @@ impl ControlCore {
         Ok(())
     }
 
+    fn all_conns(&mut self, family: Option<Family>, zero: bool) -> Result<Vec<ConnView>, Silent> {
+        let mut all = Vec::new();
+        for records in records_of(family) {
+            self.walk_conns(records, zero, |_, conns| {
+                all.extend(conns);
+                Ok(())
+            })?;
+        }
+        Ok(all)
+    }
+
     /// Deletes conns by key; returns how many were still there.
     fn delete_keys(&mut self, keys: impl Iterator<Item = u64>) -> Result<usize, Silent> {
         let question = self.ask();
@@ -61,7 +76,7 @@ impl ControlCore {
         }
         for (lcore, ids) in by_owner.iter().enumerate() {
             for batch in ids.chunks(BATCH_MAX) {
-                self.send(lcore, ToLcore::Delete(question, Box::new(batch.to_vec())))?;
+                self.send(lcore, ToLcore::Delete(question, self.asker, Box::new(batch.to_vec())))?;
                 self.lcores[lcore].deleting += 1;
             }
         }
@@ -70,9 +85,10 @@ impl ControlCore {
     }
 
     /// Begins a question to the lcores: what answers an earlier one is not heard any more.
-    fn ask(&mut self) -> u32 {
+    pub(super) fn ask(&mut self) -> u32 {
         self.inbox.question = self.inbox.question.wrapping_add(1);
         (self.inbox.listed, self.inbox.found, self.inbox.deleted) = (None, None, 0);
+        (self.inbox.created, self.inbox.changed) = (None, None);
         self.lcores.iter_mut().for_each(|lcore| lcore.deleting = 0);
         self.inbox.question
     }
@@ -89,16 +105,31 @@ impl ControlCore {
     }
 }
 
+/// The number spaces of a family, or of both.
+fn records_of(family: Option<Family>) -> impl Iterator<Item = Records> {
+    let space = |family| if family == Family::V4 { Records::V4 } else { Records::V6 };
+    [Family::V4, Family::V6].into_iter().filter(move |f| family.is_none_or(|w| w == *f)).map(space)
+}
+
 impl Gateway for ControlCore {
     fn conns(&mut self) -> Result<Vec<ConnView>, Silent> {
-        let mut all = Vec::new();
-        for family in [Records::V4, Records::V6] {
-            self.walk_conns(family, |_, conns| {
-                all.extend(conns);
-                Ok(())
-            })?;
-        }
-        Ok(all)
+        self.all_conns(None, false)
+    }
+
+    fn conns_zeroed(&mut self, family: Option<Family>) -> Result<Vec<ConnView>, Silent> {
+        self.all_conns(family, true)
+    }
+
+    fn get(&mut self, tuple: &Tuple) -> Result<Option<ConnView>, Silent> {
+        self.conn_of(tuple)
+    }
+
+    fn create(&mut self, new: NewConn) -> Result<Result<(), Refusal>, Silent> {
+        self.create_conn(new)
+    }
+
+    fn change(&mut self, keys: &[u64], change: &Change) -> Result<Vec<Changed>, Silent> {
+        self.change_conns(keys, change)
     }
 
     fn delete(&mut self, key: u64) -> Result<bool, Silent> {
@@ -106,17 +137,10 @@ impl Gateway for ControlCore {
     }
 
     fn flush(&mut self, family: Option<Family>) -> Result<(), Silent> {
-        for records in [Records::V4, Records::V6] {
-            let wanted = match family {
-                None => true,
-                Some(Family::V4) => records == Records::V4,
-                Some(Family::V6) => records == Records::V6,
-            };
-            if wanted {
-                self.walk_conns(records, |core, conns| {
-                    core.delete_keys(conns.iter().map(|c| c.key)).map(drop)
-                })?;
-            }
+        for records in records_of(family) {
+            self.walk_conns(records, false, |core, conns| {
+                core.delete_keys(conns.iter().map(|c| c.key)).map(drop)
+            })?;
         }
         Ok(())
     }
@@ -148,6 +172,7 @@ impl Gateway for ControlCore {
             CpuStatistics {
                 found: c.found.get(),
                 invalid: c.invalid.get(),
+                insert: c.insert.get(),
                 insert_failed: c.insert_failed.get(),
                 drop: c.drop.get(),
                 early_drop: c.early_drop.get(),

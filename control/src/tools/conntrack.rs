@@ -4,10 +4,11 @@
 //! with events until the client goes away.
 
 use dataplane::conntrack::view::{ConnView, EventView};
+use dataplane::pipeline::by_hand::Refusal;
 
-use super::conntrack_args::{Command, Request, Table, parse};
+use super::conntrack_args::{Command, Request, Table, parse, refused};
 use super::conntrack_format::{self as format, NAME, Shape};
-use super::{Answer, Gateway, Silent, conntrack_invalid, conntrack_xml};
+use super::{Answer, Gateway, Silent, conntrack_change, conntrack_invalid, conntrack_xml};
 
 /// How a command goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,35 +19,205 @@ pub enum Outcome {
     Events(Box<Subscription>),
 }
 
-/// Runs a command line.
-pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Outcome {
+/// Runs a command line. `-R` finds the lines to load in `stdin`.
+pub fn run(argv: &[String], stdin: &str, gateway: &mut dyn Gateway) -> Outcome {
     // Not an option of conntrack(8), so it abbreviates none and goes with none.
     if argv == ["--invalid"] {
         return Outcome::Done(conntrack_invalid::run(gateway));
     }
-    let request = match parse(argv) {
-        Ok(request) => request,
-        Err(answer) => return Outcome::Done(answer),
-    };
-    let answer = match (request.command, request.table) {
-        (Command::Events, _) => {
-            return Outcome::Events(Box::new(Subscription { request, shown: 0 }));
+    if argv.len() > 1 && is_load(&argv[0]) {
+        return Outcome::Done(load(stdin, gateway));
+    }
+    match parse(argv) {
+        Err(answer) => Outcome::Done(answer),
+        Ok(request) if request.command == Command::Events => {
+            Outcome::Events(Box::new(Subscription { request, shown: 0 }))
         }
-        (Command::Help, _) => Answer::text(HELP),
-        (Command::Version, _) => Answer::text(format!("{NAME}\n")),
-        (Command::List, Table::Conntrack) => list(&request, gateway),
-        (Command::List, Table::Expect) => footer("0 expectations have been shown."),
-        (Command::Delete, _) => delete(&request, gateway),
-        (Command::Flush, Table::Conntrack) => match gateway.flush(request.filter.family) {
-            Ok(()) => footer("connection tracking table has been emptied."),
-            Err(silent) => failed(silent),
-        },
-        (Command::Flush, Table::Expect) => footer("expectations table has been emptied."),
-        (Command::Count, Table::Conntrack) => Answer::text(format!("{}\n", gateway.count())),
-        (Command::Count, Table::Expect) => Answer::text("0\n"),
-        (Command::Statistics, table) => statistics(table, gateway),
+        Ok(request) => {
+            let done = obey(&request, gateway);
+            let answer = if done.finished { with_footer(&request, done) } else { done.answer };
+            let err = request.warnings + &answer.err;
+            Outcome::Done(Answer { err, ..answer })
+        }
+    }
+}
+
+/// True for the option that loads a file; it has to be the first word.
+pub fn is_load(word: &str) -> bool {
+    word == "-R" || word == "--load-file"
+}
+
+/// The answer where the file to load cannot be read.
+pub fn cannot_read(file: &str) -> Answer {
+    refused(format_args!("Failed to open file {file} for reading"))
+}
+
+/// What a command came to: how many conns it concerned, and whether it got to its end.
+struct Done {
+    answer: Answer,
+    count: usize,
+    finished: bool,
+}
+
+impl Done {
+    fn with(answer: Answer, count: usize) -> Done {
+        Done { answer, count, finished: true }
+    }
+
+    fn failed(answer: Answer) -> Done {
+        Done { answer, count: 0, finished: false }
+    }
+
+    fn of(result: Result<Answer, Silent>) -> Done {
+        match result {
+            Ok(answer) => Done::with(answer, 0),
+            Err(silent) => Done::failed(failed(silent)),
+        }
+    }
+}
+
+fn obey(request: &Request, gateway: &mut dyn Gateway) -> Done {
+    let plain = |answer| Done::with(answer, 0);
+    match (request.command, request.table) {
+        (Command::Events, _) | (Command::List, Table::Hidden | Table::Expect) => {
+            plain(Answer::default())
+        }
+        (Command::Help, _) => plain(Answer::text(HELP)),
+        (Command::Version, _) => plain(Answer::text(format!("{NAME}\n"))),
+        (Command::List, Table::Conntrack) => list(request, gateway),
+        (Command::Create | Command::Add, _) => create(request, gateway),
+        (Command::Update, _) => update(request, gateway),
+        (Command::Get, _) => get(request, gateway),
+        (Command::Delete, _) => delete(request, gateway),
+        (Command::Flush, Table::Expect) => plain(footer("expectation table has been emptied.")),
+        (Command::Flush, _) => {
+            let emptied = |()| footer("connection tracking table has been emptied.");
+            Done::of(gateway.flush(request.filter.family).map(emptied))
+        }
+        (Command::Count, Table::Expect) => plain(Answer::text("0\n")),
+        (Command::Count, _) => plain(Answer::text(format!("{}\n", gateway.count()))),
+        (Command::Statistics, table) => plain(statistics(table, gateway)),
+    }
+}
+
+/// What the tool says at the end of a command that stands alone.
+fn with_footer(request: &Request, done: Done) -> Answer {
+    let what = match (request.command, request.table) {
+        (Command::List, Table::Expect) => "expectations have been shown",
+        (Command::List | Command::Get, _) => "flow entries have been shown",
+        (Command::Create, _) => "flow entries have been created",
+        (Command::Add, _) => "flow entries have been added",
+        (Command::Update, _) => "flow entries have been updated",
+        (Command::Delete, _) => "flow entries have been deleted",
+        _ => return done.answer,
     };
-    Outcome::Done(Answer { err: request.warnings + &answer.err, ..answer })
+    let Done { answer, count, .. } = done;
+    let may_be_none = matches!(request.command, Command::List | Command::Add);
+    let err = format!("{}{NAME}: {count} {what}.\n", answer.err);
+    Answer { err, exit: u8::from(count == 0 && !may_be_none), ..answer }
+}
+
+/// `-R`: all lines are read before the first is obeyed; a line that fails is the last one.
+fn load(text: &str, gateway: &mut dyn Gateway) -> Answer {
+    let mut requests = Vec::new();
+    for line in text.lines() {
+        let line = line.trim_start_matches([' ', '\t']);
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let words = words(line);
+        match parse(&words) {
+            Ok(request) => requests.push((request, words)),
+            Err(answer) => return answer,
+        }
+    }
+    for (request, words) in &requests {
+        if let Some(name) = not_to_load(request, words) {
+            return refused(format_args!("Cannot use command `{name}' with --load-file"));
+        }
+    }
+    let mut all = Answer::default();
+    for (request, _) in &requests {
+        let done = obey(request, gateway);
+        all.out += &done.answer.out;
+        all.err = all.err + &request.warnings + &done.answer.err;
+        if !done.finished {
+            return Answer { exit: done.answer.exit, ..all };
+        }
+    }
+    all
+}
+
+/// How a command is called that no file may have.
+fn not_to_load(request: &Request, words: &[String]) -> Option<&'static str> {
+    let expect = request.table == Table::Expect;
+    Some(match request.command {
+        Command::Create | Command::Add | Command::Update | Command::Delete => return None,
+        Command::Flush if !expect => return None,
+        Command::Flush => "-F expect",
+        Command::List => {
+            if expect {
+                "-L expect"
+            } else {
+                "-L"
+            }
+        }
+        Command::Get => "-G",
+        Command::Events => {
+            if expect {
+                "-E expect"
+            } else {
+                "-E"
+            }
+        }
+        Command::Count => {
+            if expect {
+                "-C expect"
+            } else {
+                "-C"
+            }
+        }
+        Command::Statistics => {
+            if expect {
+                "-S expect"
+            } else {
+                "-S"
+            }
+        }
+        Command::Version => "-V",
+        Command::Help if words.iter().any(|word| word == "-h" || word == "--help") => "-h",
+        Command::Help => "unknown",
+    })
+}
+
+/// The words of a line; double quotes hold spaces, and a backslash within them one character.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word) = (Vec::new(), String::new());
+    let (mut quoted, mut escaped) = (false, false);
+    for letter in line.chars() {
+        match letter {
+            _ if quoted && escaped => {
+                word.push(letter);
+                escaped = false;
+            }
+            '\\' if quoted => escaped = true,
+            '"' if quoted => {
+                quoted = false;
+                words.push(std::mem::take(&mut word));
+            }
+            '"' => quoted = true,
+            ' ' | '\t' | '\n' if !quoted => {
+                if !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            _ => word.push(letter),
+        }
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    words
 }
 
 pub(super) fn footer(text: &str) -> Answer {
@@ -58,33 +229,110 @@ pub(super) fn failed(silent: Silent) -> Answer {
     Answer::failure(1, format_args!("{NAME}: Operation failed: {silent}"))
 }
 
-fn list(request: &Request, gateway: &mut dyn Gateway) -> Answer {
-    let mut conns = match gateway.conns() {
-        Ok(conns) => conns,
-        Err(silent) => return failed(silent),
-    };
-    conns.retain(|c| request.filter.matches(c));
-    let (output, now) = (&request.output, gateway.unix_ns());
-    let mut out = String::new();
-    if output.xml && !conns.is_empty() {
-        out.push_str(conntrack_xml::HEADER);
-    }
-    for conn in &conns {
-        out.push_str(&format::conn_line(conn, output, Shape::Listing, now));
-        out.push('\n');
-    }
-    if output.xml && !conns.is_empty() {
-        out.push_str(conntrack_xml::FOOTER);
-    }
-    let shown = footer(&format!("{} flow entries have been shown.", conns.len()));
-    Answer { out, ..shown }
+fn refusal(refusal: Refusal, command: Command) -> Done {
+    let words = conntrack_change::words_of(refusal, command);
+    Done::failed(Answer::failure(1, format_args!("{NAME}: Operation failed: {words}")))
 }
 
-fn delete(request: &Request, gateway: &mut dyn Gateway) -> Answer {
+fn list(request: &Request, gateway: &mut dyn Gateway) -> Done {
+    let conns =
+        if request.zero { gateway.conns_zeroed(request.filter.family) } else { gateway.conns() };
+    let mut conns = match conns {
+        Ok(conns) => conns,
+        Err(silent) => return Done::failed(failed(silent)),
+    };
+    conns.retain(|c| request.filter.matches(c));
+    let mut out = shown(&conns, request, Shape::Listing, gateway);
+    if request.output.xml && !conns.is_empty() {
+        out.push_str(conntrack_xml::FOOTER);
+    }
+    Done::with(Answer::text(out), conns.len())
+}
+
+/// Conns as lines, with what precedes XML.
+fn shown(conns: &[ConnView], request: &Request, shape: Shape, gateway: &dyn Gateway) -> String {
+    let (output, now) = (&request.output, gateway.unix_ns());
+    let mut out = String::new();
+    let is_listing = matches!(shape, Shape::Listing | Shape::Found);
+    if output.xml && is_listing && !conns.is_empty() {
+        out.push_str(conntrack_xml::HEADER);
+    }
+    for conn in conns {
+        out.push_str(&format::conn_line(conn, output, shape, now));
+        out.push('\n');
+    }
+    out
+}
+
+fn create(request: &Request, gateway: &mut dyn Gateway) -> Done {
+    let made = match conntrack_change::new_conn(request) {
+        Ok(new) => gateway.create(new),
+        Err(refusal) => Ok(Err(refusal)),
+    };
+    match made {
+        Ok(Ok(())) => Done::with(Answer::default(), 1),
+        Ok(Err(Refusal::Exists)) if request.command == Command::Add => {
+            Done::with(Answer::default(), 0)
+        }
+        Ok(Err(why)) => refusal(why, request.command),
+        Err(silent) => Done::failed(failed(silent)),
+    }
+}
+
+fn get(request: &Request, gateway: &mut dyn Gateway) -> Done {
+    let tuple = match conntrack_change::wanted(&request.filter) {
+        Ok(tuple) => tuple,
+        Err(why) => return refusal(why, Command::Get),
+    };
+    match gateway.get(&tuple) {
+        Err(silent) => Done::failed(failed(silent)),
+        Ok(None) => Done::failed(Answer::failure(
+            1,
+            format_args!("{NAME}: Operation failed: such conntrack doesn't exist"),
+        )),
+        Ok(Some(conn)) => {
+            // One that has the tuple as its answers' is found and not shown.
+            let conns: Vec<ConnView> =
+                Some(conn).into_iter().filter(|c| request.filter.matches(c)).collect();
+            let out = shown(&conns, request, Shape::Found, gateway);
+            Done::with(Answer::text(out), conns.len())
+        }
+    }
+}
+
+fn update(request: &Request, gateway: &mut dyn Gateway) -> Done {
+    let (filter, change) = (request.filter.of_update(), conntrack_change::change(request));
+    let differs = |conn: &ConnView| {
+        change.nat
+            || change.timeout_secs.is_some_and(|secs| secs != conn.remaining_secs)
+            || !conn.status.has(change.status)
+            || change.tcp.is_some_and(|state| conn.state != Some(state.name()))
+            || change.mark_of(conn.mark) != conn.mark
+    };
+    let changed = gateway.conns().and_then(|conns| {
+        let wanted = conns.iter().filter(|conn| filter.matches(conn) && differs(conn));
+        let keys: Vec<u64> = wanted.map(|conn| conn.key).collect();
+        gateway.change(&keys, &change)
+    });
+    let changed = match changed {
+        Ok(changed) => changed,
+        Err(silent) => return Done::failed(failed(silent)),
+    };
+    let mut err = String::new();
+    for why in changed.iter().filter_map(|(_, outcome)| outcome.err()) {
+        let words = conntrack_change::words_of(why, Command::Update);
+        err += &format!("Operation failed: {words}\n");
+    }
+    let conns: Vec<ConnView> = changed.into_iter().map(|(conn, _)| conn).collect();
+    let out = shown(&conns, request, Shape::Updated, gateway);
+    Done::with(Answer { out, err, exit: 0 }, conns.len())
+}
+
+fn delete(request: &Request, gateway: &mut dyn Gateway) -> Done {
     let now = gateway.unix_ns();
     let conns: Vec<ConnView> = match gateway.conns() {
         Ok(conns) => conns,
-        Err(silent) => return failed(silent),
+        Err(silent) => return Done::failed(failed(silent)),
     };
     let mut out = String::new();
     let mut deleted = 0;
@@ -97,16 +345,15 @@ fn delete(request: &Request, gateway: &mut dyn Gateway) -> Answer {
             }
             Ok(false) => {}
             // What is gone is told all the same.
-            Err(silent) => return Answer { out, ..failed(silent) },
+            Err(silent) => return Done::failed(Answer { out, ..failed(silent) }),
         }
     }
-    let shown = footer(&format!("{deleted} flow entries have been deleted."));
-    Answer { out, exit: u8::from(deleted == 0), ..shown }
+    Done::with(Answer::text(out), deleted)
 }
 
 fn statistics(table: Table, gateway: &mut dyn Gateway) -> Answer {
     let line = match table {
-        Table::Conntrack => format::statistics_line,
+        Table::Conntrack | Table::Hidden => format::statistics_line,
         Table::Expect => format::expect_statistics_line,
     };
     let lines = gateway.cpu_statistics();
@@ -150,8 +397,10 @@ impl Subscription {
 const HELP: &str = "\
 Usage: conntrack COMMAND [TABLE] [OPTIONS]     (as conntrack-tools 1.4.7)
 
-Commands:  -L list   -D delete   -F flush   -C count   -S statistics   -E events   -V version
-Tables:    conntrack (default), expect
+Commands:  -L list   -G get one   -I create   -A create unless it exists   -U update
+           -D delete   -F flush   -C count   -S statistics   -E events   -V version
+           -R FILE  obey the lines of a file (-I -A -U -D -F); - is standard input
+Tables:    conntrack (default), expect, dying, unconfirmed
 
 Which conns:
   -s, -d ADDRESS[/PREFIX]     source, destination of the original direction (--mask-src, --mask-dst)
@@ -162,10 +411,16 @@ Which conns:
      --icmp-type --icmp-code --icmp-id N   --icmpv6-type --icmpv6-code --icmpv6-id N
      --srckey --dstkey --reply-key-src --reply-key-dst KEY
   -n, -g, -j [ADDRESS[:PORT]] source, destination, either translated
-  -u STATUS[,...]             SEEN_REPLY, ASSURED, EXPECTED, FIXED_TIMEOUT, UNREPLIED
+  -u STATUS[,...]             SEEN_REPLY, ASSURED, EXPECTED, FIXED_TIMEOUT, UNREPLIED, !STATUS
   -m MARK[/MASK]              mark
   -w, --orig-zone, --reply-zone ZONE
   -t SECONDS, -i ID           with -D: seconds left, number shown by -o id
+
+What a conn is made or changed to (-I, -A, -U):
+  -t SECONDS  -u STATUS[,...]  -m MARK[/MASK]  --state STATE
+  -n, -g ADDRESS[:PORT]       translate source, destination (-I, -A)
+
+With -L:  -z  set the counters of all conns back to 0
 
 Shown how:
   -o extended,id,timestamp,ktimestamp,xml   or   -o save
@@ -185,7 +440,7 @@ mod tests {
 
     fn done(line: &str, gateway: &mut StandIn) -> Answer {
         let argv: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        match run(&argv, gateway) {
+        match run(&argv, "", gateway) {
             Outcome::Done(answer) => answer,
             Outcome::Events(_) => panic!("{line} subscribes"),
         }
@@ -227,7 +482,7 @@ mod tests {
         let flushed = done("-F", &mut g);
         assert_eq!(flushed, footer("connection tracking table has been emptied."));
         assert_eq!(g.conns.len(), 0);
-        assert_eq!(done("-F expect", &mut g), footer("expectations table has been emptied."));
+        assert_eq!(done("-F expect", &mut g), footer("expectation table has been emptied."));
     }
 
     #[test]
@@ -248,7 +503,9 @@ mod tests {
     #[test]
     fn a_subscription_filters_counts_and_ends() {
         let argv = ["-E", "-e", "NEW", "-o", "xml"].map(str::to_owned);
-        let Outcome::Events(mut events) = run(&argv, &mut gateway()) else { panic!("-E answers") };
+        let Outcome::Events(mut events) = run(&argv, "", &mut gateway()) else {
+            panic!("-E answers")
+        };
         let event = |kind| EventView { kind, conn: sample::udp(), unix_ns: 0, by_process: None };
         assert_eq!(events.text(&event(EventKind::Update)), None);
         let text = events.text(&event(EventKind::New)).unwrap();
@@ -258,69 +515,148 @@ mod tests {
         assert_eq!((end.out.as_str(), end.exit), ("</conntrack>\n", 0));
     }
 
-    /// Each message and exit code taken from conntrack 1.4.7 (but for the last block).
+    /// What conntrack 1.4.7 printed and returned for each command line with an empty table.
+    /// `$` is a command line, `.` standard output, `!` standard error (`:` for the tool's name and
+    /// version; the hint that ends a complaint about arguments left out), `=` the exit code.
     #[test]
-    fn wrong_arguments() {
-        for (line, text) in [
-            ("-L --no-such-option", "unknown option `--no-such-option'"),
-            ("-L foo", "unknown type `foo'"),
-            ("-L -p foo", "`foo' unsupported protocol"),
-            ("-L -p 300", "`300' unsupported protocol"),
-            ("-L -f ipx", "`ipx' unsupported protocol"),
-            ("-L -s 1.2.3.999", "Invalid IP address `1.2.3.999'"),
-            ("-L -s 10.0.0.0/33", "Invalid netmask"),
-            ("-L -s", "option `-s' requires an argument"),
-            ("-L --src", "option `--src' requires an argument"),
-            ("-L --sport 5", "unknown option `--sport'"),
-            ("-L --sport 5 -p tcp", "unknown option `--sport'"),
-            ("-L -p udp --state ESTABLISHED", "unknown option `--state'"),
-            ("-L -p icmp --icmpv6-id 78", "unknown option `--icmpv6-id'"),
-            ("-L -p tcp --state FOO", "unknown TCP state `FOO'"),
-            ("-L -u FOO", "Bad parameter `FOO'"),
-            ("-L -o foo", "Bad parameter `foo'"),
-            ("-L -o id,", "Bad parameter `'"),
-            ("-E -e FOO", "Bad parameter `FOO'"),
-            ("-L -D", "Invalid commands combination"),
-            ("-L -h", "Invalid commands combination"),
-            ("-L -t 5", "Illegal option `--timeout' with this command"),
-            ("-L -e NEW", "Illegal option `--event-mask' with this command"),
-            ("-L --tuple-src 1.1.1.1", "Illegal option `--tuple-src' with this command"),
-            ("-L expect -p tcp", "Illegal option `--protonum' with this command"),
-            ("-D -j 1.1.1.1", "Illegal option `--any-nat' with this command"),
-            ("-F -p tcp", "Illegal option `--protonum' with this command"),
-            ("-F expect -f ipv4", "Illegal option `--family' with this command"),
-            ("-E -u ASSURED", "Illegal option `--status' with this command"),
-            ("-S -o xml", "Illegal option `--output' with this command"),
-            ("-C -w 1 -s 1.1.1.1", "Illegal option `--src' with this command"),
-            ("-p tcp", "Illegal option `--protonum' with this command"),
-            ("-L -s ::1 -d 127.0.0.1", "mismatched address family"),
-            ("-L -s ::1 -f ipv4", "mismatched address family"),
-            ("-L --mask-src ffff:: -s 1.1.1.1", "mismatched address family"),
-            ("-L --mask-src 255.0.0.0", "Can't use --mask-src without --src"),
-            ("-L -q 10.9.0.0/16", "CIDR notation unavailable for `--reply-dst'"),
-            ("-L -l foo", "unknown label 'foo'"),
-            ("-D dying", "Can't do that command with tables `dying' and `unconfirmed'"),
-        ] {
-            let answer = done(line, &mut gateway());
+    fn command_lines_of_the_golden_file() {
+        let golden = include_str!("golden/conntrack.txt");
+        let mut wrong = Vec::new();
+        let blocks = golden.split("$ ").skip(1).map(|block| block.split_once('\n').unwrap());
+        for (line, rest) in blocks.clone() {
+            let answer = done(line, &mut StandIn::with([]));
             let hint = "Try `conntrack -h' or 'conntrack --help' for more information.\n";
-            assert_eq!((answer.err, answer.exit), (err(text) + hint, 2), "{line}");
-            assert_eq!(answer.out, "", "{line}");
+            let err = match answer.exit {
+                2 => answer.err.strip_suffix(hint).unwrap_or("no hint").to_owned(),
+                _ => answer.err,
+            };
+            let mut text = String::new();
+            for line in err.lines() {
+                text += &format!("! {}\n", line.replacen(&format!("{NAME}: "), ": ", 1));
+            }
+            for line in answer.out.lines() {
+                text += &format!(". {line}\n");
+            }
+            text += &format!("= {}\n", answer.exit);
+            if text != rest {
+                wrong.push(format!("$ {line}\n{text}-- not --\n{rest}"));
+            }
         }
+        assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(blocks.count() > 200);
+    }
+
+    #[test]
+    fn makes_changes_and_gets() {
+        let mut g = StandIn::with([]);
+        let save = "-s 1.1.1.1 -d 2.2.2.2 -r 2.2.2.2 -q 1.1.1.1 -p tcp --sport 10 --dport 20 \
+                    --reply-port-src 20 --reply-port-dst 10 --state ESTABLISHED";
+        let line = format!("-A -t 49 -u SEEN_REPLY,ASSURED {save}");
+        assert_eq!(done(&line, &mut g), footer("1 flow entries have been added."));
+        assert_eq!(done(&line, &mut g), footer("0 flow entries have been added."));
+        assert_eq!(done("-L -o save", &mut g).out, format!("{line}\n"), "what is saved is loaded");
+        let again = done(&line.replace("-A", "-I"), &mut g);
+        let text = "Operation failed: Such conntrack exists, try -U to update";
+        assert_eq!((again.err, again.exit), (err(text), 1));
+        let got = done("-G -s 1.1.1.1 -d 2.2.2.2 -p tcp --sport 10 --dport 20", &mut g);
+        assert_eq!((got.err, got.exit), (err("1 flow entries have been shown."), 0));
+        assert!(got.out.ends_with(" [ASSURED] mark=0 use=2\n"), "{}", got.out);
+        let other = done("-G -s 2.2.2.2 -d 1.1.1.1 -p tcp --sport 20 --dport 10", &mut g);
+        assert_eq!((other.err, other.exit), (err("0 flow entries have been shown."), 1));
+        let up = done("-U -p tcp --dport 20 --mark 0xf5/0xff -o extended", &mut g);
+        assert_eq!((up.err, up.exit), (err("1 flow entries have been updated."), 0));
+        assert!(up.out.starts_with("ipv4     2 tcp ") && up.out.contains(" mark=245 use=2\n"));
+        let same = done("-U -p tcp --dport 20 --mark 0xf5", &mut g);
+        assert_eq!((same.err, same.exit), (err("0 flow entries have been updated."), 1));
+        let nat = done("-U -p tcp -n 9.9.9.9 -m 1", &mut g);
+        assert_eq!((nat.err, nat.exit), (err("0 flow entries have been updated."), 1));
+    }
+
+    #[test]
+    fn what_a_change_is_refused_for_is_said_and_the_conn_shown() {
+        let mut g = StandIn::with([sample::tcp()]);
+        let answer = done("-U -n 10.9.0.2 -m 1", &mut g);
+        let refused = "Operation failed: Operation not supported\n".to_owned();
+        assert_eq!(answer.err, refused + &err("1 flow entries have been updated."));
+        assert!(answer.out.contains(" mark=0 ") && answer.exit == 0);
+    }
+
+    #[test]
+    fn zeroes_counters_after_it_has_shown_them() {
+        let mut g = gateway();
+        assert!(done("-L -z -o extended", &mut g).out.contains("packets=3 bytes=164"));
+        let after = done("-L", &mut g).out;
+        assert!(after.contains("packets=0 bytes=0") && !after.contains("bytes=164"), "{after}");
+    }
+
+    #[test]
+    fn loads_lines() {
+        let argv = ["-R", "file", "ignored"].map(str::to_owned);
+        let load = |text: &str, g: &mut StandIn| match run(&argv, text, g) {
+            Outcome::Done(answer) => answer,
+            Outcome::Events(_) => panic!("-R subscribes"),
+        };
+        let mut g = StandIn::with([]);
+        let a = "-A -t 49 -s 1.1.1.1 -d 2.2.2.2 -p udp --sport 10 --dport 20\n";
+        let b = "  -I -t \"49\" -s 1.1.1.1 -d 2.2.2.2 -p udp --sport 11 --dport 20\n";
+        assert_eq!(load(&format!("# two\n\n{a}{b}"), &mut g), Answer::default());
+        assert_eq!(g.conns.len(), 2);
+        let exists = load(&format!("{a}{b}-F\n"), &mut g);
+        let text = "Operation failed: Such conntrack exists, try -U to update";
+        assert_eq!((exists.err, exists.exit, g.conns.len()), (err(text), 1, 2));
+        let mixed = load("-U -p udp --sport 10 -m 4\n-D -p udp -m 4\n-D -p sctp\n-F\n", &mut g);
+        assert_eq!((mixed.out.lines().count(), mixed.exit), (2, 0));
+        assert_eq!(mixed.err, err("connection tracking table has been emptied."));
+        let hint = "Try `conntrack -h' or 'conntrack --help' for more information.\n";
         for (line, text) in [
-            (
-                "-L -o save,id",
-                "cannot combine save output with any other output type, use -o \
-              save only",
-            ),
-            ("-L -u UNSET", "Operation failed: invalid parameters"),
+            ("-L", "Cannot use command `-L' with --load-file"),
+            ("-L expect", "Cannot use command `-L expect' with --load-file"),
+            ("-G -s 1.1.1.1 -d 2.2.2.2 -p 50", "Cannot use command `-G' with --load-file"),
+            ("-E", "Cannot use command `-E' with --load-file"),
+            ("-S", "Cannot use command `-S' with --load-file"),
+            ("-C", "Cannot use command `-C' with --load-file"),
+            ("-V", "Cannot use command `-V' with --load-file"),
+            ("-h", "Cannot use command `-h' with --load-file"),
+            ("foo", "Cannot use command `unknown' with --load-file"),
+            ("-A -t", "option `-t' requires an argument"),
+            ("-A --bogus", "unknown option `--bogus'"),
         ] {
-            let answer = done(line, &mut gateway());
-            assert_eq!((answer.err, answer.exit), (err(text), 1), "{line}");
+            // The line before it is not obeyed.
+            let answer = load(&format!("{a}{line}\n"), &mut g);
+            assert_eq!((answer.err, answer.exit), (err(text) + hint, 2), "{line}");
+            assert_eq!(g.conns.len(), 0, "{line}");
         }
-        for line in ["-I -p tcp", "-U", "-G", "-L -z", "-L dying", "-D expect", "-E -b 9"] {
+        assert_eq!(cannot_read("x").exit, 2);
+    }
+
+    #[test]
+    fn a_silent_worker_fails_what_needs_it_by_name() {
+        let said = err("Operation failed: worker lcore 2 (CPU 1) does not answer");
+        let tuple = "-s 1.1.1.1 -d 2.2.2.2 -p udp --sport 10 --dport 20";
+        for line in [&format!("-I -t 5 {tuple}"), &format!("-G {tuple}"), "-U -m 1", "-L -z"] {
+            let mut g = gateway();
+            g.silent = Some(Silent { lcore: 2, cpu: 1 });
+            let answer = done(line, &mut g);
+            assert_eq!((answer.out.as_str(), &answer.err, answer.exit), ("", &said, 1), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_by_name() {
+        for line in [
+            "-D expect -s 1.1.1.1",
+            "-G expect",
+            "-E -b 9",
+            "-L -c 5",
+            "-I expect",
+            "-U -p sctp --state CLOSED",
+        ] {
             let answer = done(line, &mut gateway());
             assert!(answer.err.ends_with("is not supported in this version\n"), "{line}");
-            assert_eq!(answer.exit, 2, "{line}");
+            assert_eq!((answer.exit, answer.out.as_str()), (2, ""), "{line}");
+        }
+        for line in ["-L -l foo", "-U --label-add foo", "-U --label-del foo"] {
+            assert!(done(line, &mut gateway()).err.contains("unknown label 'foo'"), "{line}");
         }
     }
 

@@ -4,8 +4,8 @@
 //! until `-p` has named a protocol with ports. Numbers are read as the tool reads them, up to the
 //! first character that is no digit. Wrong arguments exit with 2 and two lines on standard error.
 //!
-//! Not in this version, and refused: `-I -A -U -G -R`, the tables `dying` and `unconfirmed`, `-z`,
-//! `-c`, `-b`, labels, `-D expect`, SCTP verification tags.
+//! Where the tool would take them, these are refused: security marks (`-c`), the size of a netlink
+//! socket (`-b`), labels by name, commands that make or delete expectations, and states of SCTP.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use dataplane::wire::address::Address;
 use super::Answer;
 use super::conntrack_filter::{Filter, Masked, Translated};
 use super::conntrack_format::{NAME, Output};
-use super::conntrack_options::{self as options, Key, allows, proto_number, proto_options};
+use super::conntrack_options::{self as options, Key, Need, proto_number, proto_options};
 use super::getopt::{Opt, Reader, Unreadable, Word};
 
 pub use super::conntrack_filter::Family;
@@ -27,6 +27,14 @@ pub use super::conntrack_filter::Family;
 pub enum Command {
     /// `-L`
     List,
+    /// `-I`
+    Create,
+    /// `-A`: as `-I`, and a conn that exists is no error.
+    Add,
+    /// `-U`
+    Update,
+    /// `-G`
+    Get,
     /// `-D`
     Delete,
     /// `-F`
@@ -50,6 +58,8 @@ pub enum Table {
     Conntrack,
     /// Expectations.
     Expect,
+    /// Conns that are dying or not confirmed yet. Between two bursts there are none.
+    Hidden,
 }
 
 /// A command line, understood.
@@ -61,6 +71,12 @@ pub struct Request {
     pub table: Table,
     /// With which conns.
     pub filter: Filter,
+    /// `-t`: how long a conn shall live.
+    pub timeout_secs: Option<u32>,
+    /// `-u`: bits that are to be set.
+    pub status: u16,
+    /// `-z`
+    pub zero: bool,
     /// Shown how.
     pub output: Output,
     /// Which events; empty for all.
@@ -105,7 +121,7 @@ fn unreadable(what: Unreadable) -> Answer {
 }
 
 /// The answer to arguments that are wrong.
-fn refused(message: std::fmt::Arguments<'_>) -> Answer {
+pub(super) fn refused(message: std::fmt::Arguments<'_>) -> Answer {
     let hint = "Try `conntrack -h' or 'conntrack --help' for more information.";
     Answer::failure(2, format_args!("{NAME}: {message}\n{hint}"))
 }
@@ -119,12 +135,13 @@ fn not_yet(what: &str) -> Answer {
 struct Reading {
     command: Option<Command>,
     table: Option<Table>,
-    hidden_table: bool,
     /// Options seen, for the check against the command.
     seen: Vec<Key>,
     filter: Filter,
+    proto_seen: Vec<Key>,
     masks: [Option<Address>; 2],
-    status: Option<(u16, bool)>,
+    /// Bits to be set and bits to be looked at, of `-u`.
+    status: Option<(u16, u16)>,
     output: Output,
     events: Vec<EventKind>,
     warnings: String,
@@ -141,10 +158,26 @@ impl Reading {
         if let Some(command) = options::command(key) {
             return self.take_command(command, argument);
         }
-        self.seen.push(key);
+        if options::is_of_protocol(key) {
+            self.proto_seen.push(key);
+        } else if key != Key::NatRange {
+            self.seen.push(key);
+        }
         match key {
-            Key::Later(what) => return Err(not_yet(what)),
-            Key::Label => return Err(refused(format_args!("unknown label '{text}'"))),
+            Key::Label | Key::LabelAdd => {
+                return Err(unknown_label(text));
+            }
+            // Without a name it means all labels, and a conn has none.
+            Key::LabelDel if argument.is_some() => {
+                return Err(unknown_label(text));
+            }
+            Key::NatRange => self.warnings += "WARNING: ignoring -a, deprecated option.\n",
+            Key::Role => {
+                let known = |role: &str| begins(role, text);
+                if !known("client") && !known("server") {
+                    return Err(refused(format_args!("Unknown DCCP role `{text}'")));
+                }
+            }
             Key::Protocol => {
                 let number = proto_number(text)
                     .ok_or_else(|| refused(format_args!("`{text}' unsupported protocol")))?;
@@ -171,18 +204,34 @@ impl Reading {
     }
 
     fn take_command(&mut self, command: Command, table: Option<&str>) -> Result<(), Answer> {
-        if self.command.is_some_and(|c| c != command || c == Command::List) {
-            return Err(refused(format_args!("Invalid commands combination")));
-        }
-        self.command = Some(command);
-        match table {
-            None => {}
-            Some("conntrack") => self.table = Some(Table::Conntrack),
-            Some("expect") => self.table = Some(Table::Expect),
-            Some("dying" | "unconfirmed") => self.hidden_table = true,
+        let of = |name: &str| table.is_some_and(|table| name.starts_with(table));
+        let table = match table {
+            None => Table::Conntrack,
+            Some(_) if of("expect") => Table::Expect,
+            Some(_) if of("conntrack") => Table::Conntrack,
+            Some(_) if of("dying") || of("unconfirmed") => Table::Hidden,
             Some(other) => return Err(refused(format_args!("unknown type `{other}'"))),
+        };
+        let changes = match command {
+            Command::Update => Some("update"),
+            Command::Add => Some("add"),
+            _ => None,
+        };
+        match (table, changes) {
+            (Table::Hidden, _) if command != Command::List => Err(refused(format_args!(
+                "Can't do that command with tables `dying' and `unconfirmed'"
+            ))),
+            (Table::Expect, Some(name)) => {
+                Err(refused(format_args!("Can't do --{name} on expectations")))
+            }
+            _ if self.command.is_some() => {
+                Err(refused(format_args!("Invalid commands combination")))
+            }
+            _ => {
+                (self.command, self.table) = (Some(command), Some(table));
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn take_family(&mut self, family: Family) -> Result<(), Answer> {
@@ -207,6 +256,9 @@ impl Reading {
             return Err(refused(format_args!("CIDR notation unavailable for `--{name}'")));
         }
         let masked = Masked { address, mask: prefix_mask(address, prefix)? };
+        if wide && masked.mask != u128::MAX {
+            self.seen.push(if key == Key::Src { Key::MaskSrc } else { Key::MaskDst });
+        }
         match key {
             Key::Src => self.filter.src = Some(masked),
             Key::Dst => self.filter.dst = Some(masked),
@@ -221,14 +273,16 @@ impl Reading {
     fn take_nat(&mut self, key: Key, argument: Option<&str>) -> Result<(), Answer> {
         let mut wanted = Translated::default();
         if let Some(text) = argument {
-            let (host, port) = match text.rsplit_once(':') {
-                Some((host, port)) if !host.contains(':') => (host, Some(port)),
-                _ => (text, None),
-            };
+            let (host, port) = address_and_port(text)?;
+            let (host, prefix) = host.split_once('/').map_or((host, false), |(h, _)| (h, true));
             let address = address(host)?;
             self.take_family(Family::of(address))?;
+            if prefix {
+                let name = options::name(key);
+                return Err(refused(format_args!("CIDR notation unavailable for `--{name}'")));
+            }
             wanted.address = Some(address);
-            wanted.port = port.map(|p| leading_number(p, 10) as u16);
+            wanted.port = port;
         }
         match key {
             Key::SrcNat => self.filter.src_nat = Some(wanted),
@@ -239,66 +293,86 @@ impl Reading {
     }
 
     fn take_status(&mut self, text: &str) -> Result<(), Answer> {
-        let (mut set, mut unreplied) = self.status.unwrap_or_default();
-        for word in text.split(',') {
-            set |= match word.to_ascii_uppercase().as_str() {
-                "UNSET" => 0,
-                "EXPECTED" => Status::EXPECTED.0,
-                "SEEN_REPLY" => Status::SEEN_REPLY.0,
-                "ASSURED" => Status::ASSURED.0,
-                "FIXED_TIMEOUT" => Status::FIXED_TIMEOUT.0,
-                // Bits that no conn here ever has.
-                "OFFLOAD" => 1 << 14,
-                "HW_OFFLOAD" => 1 << 15,
-                "UNREPLIED" => {
-                    unreplied = true;
-                    0
-                }
-                name @ ("SRC_NAT" | "DST_NAT") => {
-                    let option = name.replace('_', "-").to_ascii_lowercase();
-                    self.warnings += &format!("WARNING: ignoring {name}, use --{option} instead\n");
-                    0
-                }
-                _ => return Err(refused(format_args!("Bad parameter `{text}'"))),
-            };
+        let (mut set, mut asked) = self.status.unwrap_or_default();
+        let mut rest = text;
+        loop {
+            let negated = rest.starts_with('!') && !rest.starts_with(',');
+            rest = if negated { &rest[1..] } else { rest };
+            let (word, tail) = rest.split_once(',').map_or((rest, None), |(w, t)| (w, Some(t)));
+            if !negated && rest.starts_with("UNREPLIED") {
+                asked |= Status::SEEN_REPLY.0;
+            } else {
+                let bits = self.named(word, STATUSES).ok_or_else(|| bad_parameter(rest))?;
+                *(if negated { &mut asked } else { &mut set }) |= bits;
+            }
+            match tail {
+                Some(tail) => rest = tail,
+                None => break,
+            }
         }
-        self.status = Some((set, unreplied));
+        asked = if asked == 0 { set } else { asked };
+        self.status = Some((set, asked));
         Ok(())
+    }
+
+    /// The value of a word that may be shortened to its beginning, in either case.
+    fn named<T: Copy + Default>(&mut self, word: &str, names: &[(&str, T)]) -> Option<T> {
+        if word.is_empty() {
+            return None;
+        }
+        for (name, option) in [("SRC_NAT", "src-nat"), ("DST_NAT", "dst-nat")] {
+            if begins(name, word) {
+                self.warnings += &format!("WARNING: ignoring {name}, use --{option} instead\n");
+                return Some(T::default());
+            }
+        }
+        names.iter().find(|(name, _)| begins(name, word)).map(|(_, value)| *value)
+    }
+
+    /// Each word of a list, up to the first that nobody knows.
+    fn each_named<T: Copy + Default>(
+        &mut self,
+        text: &str,
+        names: &[(&str, T)],
+        mut take: impl FnMut(&mut Self, T),
+    ) -> Result<(), Answer> {
+        let mut rest = text;
+        loop {
+            let (word, tail) = rest.split_once(',').map_or((rest, None), |(w, t)| (w, Some(t)));
+            let value = self.named(word, names).ok_or_else(|| bad_parameter(rest))?;
+            take(self, value);
+            match tail {
+                Some(tail) => rest = tail,
+                None => return Ok(()),
+            }
+        }
     }
 
     fn take_events(&mut self, text: &str) -> Result<(), Answer> {
-        for word in text.split(',') {
-            match word.to_ascii_uppercase().as_str() {
-                "ALL" => {
-                    self.events.extend([EventKind::New, EventKind::Update, EventKind::Destroy]);
-                }
-                "NEW" => self.events.push(EventKind::New),
-                "UPDATES" => self.events.push(EventKind::Update),
-                "DESTROY" => self.events.push(EventKind::Destroy),
-                _ => return Err(refused(format_args!("Bad parameter `{word}'"))),
-            }
-        }
-        Ok(())
+        use EventKind::{Destroy, New, Update};
+        let names: &[(&str, &[EventKind])] = &[
+            ("ALL", &[New, Update, Destroy]),
+            ("NEW", &[New]),
+            ("UPDATES", &[Update]),
+            ("DESTROY", &[Destroy]),
+        ];
+        self.each_named(text, names, |this, kinds| this.events.extend_from_slice(kinds))
     }
 
     fn take_output(&mut self, text: &str) -> Result<(), Answer> {
-        let output = &mut self.output;
-        let mut words = 0;
-        for word in text.split(',') {
-            words += 1;
-            match word.to_ascii_lowercase().as_str() {
-                "extended" => output.extended = true,
-                "id" => output.id = true,
-                "timestamp" => output.timestamp = true,
-                "ktimestamp" => output.ktimestamp = true,
-                "xml" => output.xml = true,
-                "save" => output.save = true,
-                // No conn here has labels, and events always tell who caused them.
-                "labels" | "userspace" => {}
-                _ => return Err(refused(format_args!("Bad parameter `{word}'"))),
-            }
-        }
-        if output.save && (words > 1 || *output != (Output { save: true, ..Output::default() })) {
+        let names: Vec<(&str, usize)> = OUTPUTS.iter().zip(1..).map(|(n, i)| (*n, i)).collect();
+        self.each_named(text, &names, |Reading { output: o, .. }, number| match number {
+            1 => o.xml = true,
+            2 => o.extended = true,
+            3 => o.timestamp = true,
+            4 => o.id = true,
+            5 => o.ktimestamp = true,
+            6 => o.labels = true,
+            8 => o.save = true,
+            _ => {}
+        })?;
+        let alone = Output { save: true, ..Output::default() };
+        if self.output.save && self.output != alone {
             return Err(Answer::failure(
                 1,
                 format_args!(
@@ -311,11 +385,13 @@ impl Reading {
     }
 
     fn take_state(&mut self, text: &str) -> Result<(), Answer> {
-        let sctp = self.filter.proto == Some(proto::SCTP);
-        let (states, name) =
-            if sctp { (options::SCTP_STATES, "SCTP") } else { (options::TCP_STATES, "TCP") };
+        let (states, name) = match self.filter.proto {
+            Some(proto::SCTP) => (options::SCTP_STATES, "unknown SCTP"),
+            Some(options::DCCP_NUMBER) => (options::DCCP_STATES, "Unknown DCCP"),
+            _ => (options::TCP_STATES, "unknown TCP"),
+        };
         let state = states.iter().find(|s| **s == text);
-        let unknown = || refused(format_args!("unknown {name} state `{text}'"));
+        let unknown = || refused(format_args!("{name} state `{text}'"));
         self.filter.state = Some(state.ok_or_else(unknown)?);
         Ok(())
     }
@@ -354,32 +430,110 @@ impl Reading {
     fn finish(mut self) -> Result<Request, Answer> {
         let command = self.command.unwrap_or(Command::Help);
         let table = self.table.unwrap_or(Table::Conntrack);
-        if self.hidden_table {
-            if command != Command::List {
-                return Err(refused(format_args!(
-                    "Can't do that command with tables `dying' and `unconfirmed'"
-                )));
+        let shown = if table == Table::Hidden { Table::Conntrack } else { table };
+        if self.saw(Key::AnyNat) && (self.saw(Key::SrcNat) || self.saw(Key::DstNat)) {
+            return Err(refused(format_args!(
+                "cannot specify `--src-nat' or `--dst-nat' with `--any-nat'"
+            )));
+        }
+        if table == Table::Expect && matches!(command, Command::Delete | Command::Create) {
+            return Err(not_yet("making and deleting expectations"));
+        }
+        if table == Table::Expect && command == Command::Get {
+            return Err(not_yet("-G expect"));
+        }
+        self.check_options(command, shown)?;
+        if command != Command::Help {
+            self.check_proto_options(command)?;
+        }
+        let sctp = self.filter.proto == Some(proto::SCTP) && command != Command::List;
+        let state = sctp && self.proto_seen.contains(&Key::State);
+        if state || self.proto_seen.contains(&Key::VtagOriginal) {
+            return Err(not_yet("a state of SCTP"));
+        }
+        for (key, name) in [(Key::Secmark, "-c"), (Key::BufferSize, "-b")] {
+            if self.saw(key) {
+                return Err(not_yet(name));
             }
-            return Err(not_yet("-L dying|unconfirmed"));
         }
-        if command == Command::Delete && table == Table::Expect {
-            return Err(not_yet("-D expect"));
-        }
-        let illegal = |k: &&Key| self.seen.contains(k) && !allows(command, table, **k);
-        if let Some(key) = options::ORDER.iter().find(illegal) {
-            let name = options::name(*key);
-            return Err(refused(format_args!("Illegal option `--{name}' with this command")));
+        if command == Command::List && self.saw(Key::Zero) && self.compares() {
+            return Err(refused(format_args!("Can't use -z with filtering parameters")));
         }
         self.apply_masks()?;
         self.apply_status(command)?;
+        let timeout_secs = self.filter.remaining_secs;
+        if !(command == Command::Delete && self.compares()) {
+            self.filter.remaining_secs = None;
+        }
         Ok(Request {
             command,
             table,
+            timeout_secs,
+            status: self.status.map_or(0, |(set, _)| set),
+            zero: self.saw(Key::Zero),
             filter: self.filter,
             output: self.output,
             events: self.events,
             warnings: self.warnings,
         })
+    }
+
+    fn saw(&self, key: Key) -> bool {
+        self.seen.contains(&key)
+    }
+
+    /// Whether an option is there that makes the tool compare conns one by one.
+    fn compares(&self) -> bool {
+        let alone = [
+            Key::Timeout,
+            Key::Zero,
+            Key::MaskSrc,
+            Key::MaskDst,
+            Key::NatRange,
+            Key::Family,
+            Key::SrcNat,
+            Key::DstNat,
+            Key::AnyNat,
+            Key::Output,
+        ];
+        self.seen.iter().any(|key| !alone.contains(key))
+    }
+
+    /// `generic_opt_check` for the options of every protocol.
+    fn check_options(&self, command: Command, table: Table) -> Result<(), Answer> {
+        let coupled = check(options::ORDER.iter().map(|key| {
+            (options::name(*key), options::need(command, table, *key), self.saw(*key))
+        }))?;
+        let pair = |a, b| self.saw(a) && self.saw(b);
+        if !coupled || pair(Key::Src, Key::Dst) || pair(Key::ReplySrc, Key::ReplyDst) {
+            return Ok(());
+        }
+        let original = self.saw(Key::Src) || self.saw(Key::Dst);
+        let reply = self.saw(Key::ReplySrc) || self.saw(Key::ReplyDst);
+        let pair = if reply && !original {
+            "`--reply-src' and `--reply-dst'"
+        } else {
+            "`--src' and `--dst'"
+        };
+        Err(refused(format_args!("you have to specify {pair}")))
+    }
+
+    /// The same for those of the protocol.
+    fn check_proto_options(&self, command: Command) -> Result<(), Answer> {
+        let Some(number) = self.filter.proto else { return Ok(()) };
+        let known = options::proto_options(number);
+        let saw = |key: Key| self.proto_seen.contains(&key);
+        let coupled = check(known.iter().map(|option| {
+            let name = option.long.first().copied().unwrap_or_default();
+            (name, options::proto_need(command, option.key), saw(option.key))
+        }))?;
+        let (words, keys) = options::pairs(number);
+        let [a, b, c, d] = keys.map(saw);
+        if !coupled || (a && b) || (c && d) {
+            return Ok(());
+        }
+        let pair = if (c || d) && !(a || b) { words[1] } else { words[0] };
+        Err(refused(format_args!("you have to specify {pair}")))
     }
 
     fn apply_masks(&mut self) -> Result<(), Answer> {
@@ -396,24 +550,99 @@ impl Reading {
         Ok(())
     }
 
-    /// A listing asks the kernel for status bits, which refuses to be asked for none; a deletion
-    /// compares them itself and takes `UNREPLIED` for no condition.
+    /// A listing asks the kernel to look at some bits, and it refuses to look at none; a deletion
+    /// compares the bits that are to be set itself.
     fn apply_status(&mut self, command: Command) -> Result<(), Answer> {
-        let Some((set, unreplied)) = self.status else { return Ok(()) };
-        self.filter.status_set = set;
-        if command == Command::List {
-            if set == 0 && !unreplied {
+        let Some((set, asked)) = self.status else { return Ok(()) };
+        match command {
+            Command::List if asked == 0 => {
                 let warnings = &self.warnings;
                 return Err(Answer::failure(
                     1,
                     format_args!("{warnings}{NAME}: Operation failed: invalid parameters"),
                 ));
             }
-            if unreplied {
-                self.filter.status_unset = Status::SEEN_REPLY.0;
+            Command::List => {
+                self.filter.status_set = set;
+                self.filter.status_unset = asked & !set;
+                self.filter.nothing = set & !asked != 0;
             }
+            Command::Delete => self.filter.status_set = set,
+            _ => {}
         }
         Ok(())
+    }
+}
+
+/// Bits by the names that `-u` has for them, in the order in which they are tried.
+const STATUSES: &[(&str, u16)] = &[
+    ("ASSURED", Status::ASSURED.0),
+    ("SEEN_REPLY", Status::SEEN_REPLY.0),
+    ("UNSET", 0),
+    ("FIXED_TIMEOUT", Status::FIXED_TIMEOUT.0),
+    ("EXPECTED", Status::EXPECTED.0),
+    // Bits that no conn here ever has.
+    ("OFFLOAD", 1 << 14),
+    ("HW_OFFLOAD", 1 << 15),
+];
+
+/// What `-o` takes, in the order in which it is tried.
+const OUTPUTS: [&str; 8] =
+    ["xml", "extended", "timestamp", "id", "ktimestamp", "labels", "userspace", "save"];
+
+/// True if `word` is the beginning of `name`, in either case.
+fn begins(name: &str, word: &str) -> bool {
+    name.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+}
+
+/// There are no names of labels, so the first is unknown.
+fn unknown_label(text: &str) -> Answer {
+    let name = text.split(',').next().unwrap_or_default();
+    refused(format_args!("unknown label '{name}'"))
+}
+
+fn bad_parameter(rest: &str) -> Answer {
+    refused(format_args!("Bad parameter `{rest}'"))
+}
+
+/// Holds options against what a command needs; true if one of two pairs has to be there.
+fn check<'a>(options: impl Iterator<Item = (&'a str, Need, bool)>) -> Result<bool, Answer> {
+    let mut coupled = false;
+    for (name, need, there) in options {
+        match (need, there) {
+            (Need::Compulsory, false) => {
+                return Err(refused(format_args!(
+                    "You need to supply the `--{name}' option for this command"
+                )));
+            }
+            (Need::Illegal, true) => {
+                return Err(refused(format_args!("Illegal option `--{name}' with this command")));
+            }
+            _ => coupled |= need == Need::Coupled,
+        }
+    }
+    Ok(coupled)
+}
+
+/// `ADDRESS`, `ADDRESS:PORT` or `[ADDRESS]:PORT`.
+fn address_and_port(text: &str) -> Result<(&str, Option<u16>), Answer> {
+    let split = if let Some((_, inner)) = text.split_once('[') {
+        match inner.split_once(']') {
+            Some(("", _)) => return Err(refused(format_args!("No IPv6 address specified"))),
+            None => return Err(refused(format_args!("No closing ']' around IPv6 address"))),
+            Some((host, rest)) => rest.split_once(':').map(|(_, port)| (host, port)),
+        }
+    } else {
+        text.split_once(':').filter(|(_, port)| !port.contains(':'))
+    };
+    let Some((host, port)) = split else { return Ok((text, None)) };
+    if port.is_empty() {
+        return Err(refused(format_args!("No port specified after `:'")));
+    }
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    match port.parse() {
+        Ok(number) if digits => Ok((host, Some(number))),
+        _ => Err(refused(format_args!("Invalid port `{port}'"))),
     }
 }
 
@@ -433,10 +662,15 @@ fn prefix_mask(address: Address, prefix: Option<&str>) -> Result<u128, Answer> {
 
 /// The number at the start of a text as strtoul(3) reads it, 0 if there is none.
 fn leading_number(text: &str, base: u32) -> u32 {
-    let digits = text.trim_start();
+    let text = text.trim_start();
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
     let end = digits.find(|c: char| !c.is_digit(base)).unwrap_or(digits.len());
     let value = u64::from_str_radix(&digits[..end], base);
-    value.unwrap_or(if end == 0 { 0 } else { u64::MAX }) as u32
+    let value = value.unwrap_or(if end == 0 { 0 } else { u64::MAX });
+    (if negative { value.wrapping_neg() } else { value }) as u32
 }
 
 /// The same with `0x` for hexadecimal and a leading `0` for octal.

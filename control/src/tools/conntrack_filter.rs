@@ -92,6 +92,8 @@ pub struct Filter {
     pub status_set: u16,
     /// Status bits that must not be set.
     pub status_unset: u16,
+    /// A status that no conn can have was asked for.
+    pub nothing: bool,
     /// `-m`: the mark under the mask.
     pub mark: Option<(u32, u32)>,
     /// `-w`: the zone of both directions.
@@ -119,6 +121,11 @@ impl Filter {
             && self.matches_ids(conn)
             && self.matches_nat(conn)
             && self.matches_facts(conn)
+    }
+
+    /// The same for `-U`, where mark, status, state and timeout are what is to be, not what is.
+    pub fn of_update(&self) -> Filter {
+        Filter { mark: None, state: None, ..self.clone() }
     }
 
     fn matches_tuples(&self, conn: &ConnView) -> bool {
@@ -159,7 +166,8 @@ impl Filter {
 
     fn matches_facts(&self, conn: &ConnView) -> bool {
         let (zone, original, reply) = zones(conn);
-        conn.status.has(Status(self.status_set))
+        !self.nothing
+            && conn.status.has(Status(self.status_set))
             && conn.status.0 & self.status_unset == 0
             && self.mark.is_none_or(|(mark, mask)| conn.mark & mask == mark)
             && same(self.zone, zone)

@@ -26,6 +26,8 @@ pub struct Output {
     pub timestamp: bool,
     /// The time the conn began.
     pub ktimestamp: bool,
+    /// The names of labels.
+    pub labels: bool,
     /// XML.
     pub xml: bool,
     /// The syntax of `conntrack -A`; combines with nothing.
@@ -37,21 +39,51 @@ pub struct Output {
 pub enum Shape {
     /// `-L`: the save syntax creates the conn.
     Listing,
+    /// `-G`: asked for by name, which takes one more reference.
+    Found,
+    /// What `-U` has changed.
+    Updated,
     /// `-D`: the save syntax deletes it.
     Deletion,
     /// `-E`.
     Event(EventKind),
+    /// `-E`, where a process asked for it.
+    ByTool(EventKind),
 }
 
 impl Shape {
     /// Whether the whole conn is shown, as in a dump.
     pub(super) fn is_dump(self) -> bool {
-        !matches!(self, Shape::Event(_))
+        self.event().is_none()
+    }
+
+    /// What happened, for an event.
+    pub(super) fn event(self) -> Option<EventKind> {
+        match self {
+            Shape::Event(kind) | Shape::ByTool(kind) => Some(kind),
+            _ => None,
+        }
+    }
+
+    /// Whether the mark is shown. What a tool made or changed is told with all its facts.
+    pub(super) fn has_mark(self, mark: u32) -> bool {
+        let told = matches!(self, Shape::ByTool(EventKind::New | EventKind::Update));
+        self.is_dump() || told || mark != 0
+    }
+
+    /// Whether `-o ktimestamp` shows more than an age.
+    pub(super) fn has_ktimestamp(self) -> bool {
+        !matches!(self, Shape::Deletion | Shape::Updated)
+    }
+
+    /// Holders of the conn, the one that shows it included.
+    pub(super) fn uses(self) -> u8 {
+        if matches!(self, Shape::Found | Shape::Updated) { 2 } else { 1 }
     }
 
     /// Whether counters and time stamps are shown.
     pub(super) fn has_totals(self) -> bool {
-        self.is_dump() || self == Shape::Event(EventKind::Destroy)
+        matches!(self.event(), None | Some(EventKind::Destroy))
     }
 }
 
@@ -149,7 +181,7 @@ pub(super) fn put_ids(line: &mut String, tuple: &Tuple) {
 
 /// What follows the tuples.
 fn put_facts(line: &mut String, conn: &ConnView, output: &Output, shape: Shape, unix_ns: u64) {
-    if shape.is_dump() || conn.mark != 0 {
+    if shape.has_mark(conn.mark) {
         put(line, format_args!("mark={} ", conn.mark));
     }
     if conn.zone_original == conn.zone_reply && conn.zone_original != 0 {
@@ -157,7 +189,7 @@ fn put_facts(line: &mut String, conn: &ConnView, output: &Output, shape: Shape, 
     }
     if let Some(start) = conn.start_unix_ns.filter(|_| shape.has_totals()) {
         put(line, format_args!("delta-time={} ", age_secs(conn, start, unix_ns)));
-        if output.ktimestamp {
+        if output.ktimestamp && shape.has_ktimestamp() {
             put(line, format_args!("[start={}] ", calendar(start)));
             if let Some(stop) = conn.stop_unix_ns {
                 put(line, format_args!("[stop={}] ", calendar(stop)));
@@ -168,7 +200,7 @@ fn put_facts(line: &mut String, conn: &ConnView, output: &Output, shape: Shape, 
         put(line, format_args!("helper={helper} "));
     }
     if shape.is_dump() {
-        line.push_str("use=1 ");
+        put(line, format_args!("use={} ", shape.uses()));
     }
     if output.id {
         put(line, format_args!("id={} ", conn.id));
@@ -182,7 +214,10 @@ pub(super) fn age_secs(conn: &ConnView, start: u64, unix_ns: u64) -> u64 {
 
 /// The line of an event, without newline.
 pub fn event_line(event: &EventView, output: &Output) -> String {
-    let shape = Shape::Event(event.kind);
+    let shape = match event.by_process {
+        None => Shape::Event(event.kind),
+        Some(_) => Shape::ByTool(event.kind),
+    };
     let mut line = String::new();
     if !output.xml && !output.save {
         if output.timestamp {
@@ -205,10 +240,10 @@ pub fn event_line(event: &EventView, output: &Output) -> String {
 /// The conn as arguments of `conntrack -A` (or `-U`, `-D`). As in the tool, marks and translated
 /// ports are not among them.
 fn save_line(conn: &ConnView, shape: Shape) -> String {
-    let command = match shape {
-        Shape::Listing | Shape::Event(EventKind::New) => "-A",
-        Shape::Event(EventKind::Update) => "-U",
-        Shape::Deletion | Shape::Event(EventKind::Destroy) => "-D",
+    let command = match (shape, shape.event()) {
+        (Shape::Deletion, _) | (_, Some(EventKind::Destroy)) => "-D",
+        (_, Some(EventKind::Update)) => "-U",
+        _ => "-A",
     };
     let (original, reply) = (&conn.original, &conn.reply);
     let mut line = format!("{command} -t {} -u {}", conn.remaining_secs, status_words(conn.status));

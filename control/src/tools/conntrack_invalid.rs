@@ -134,7 +134,7 @@ mod tests {
 
     fn answer(gateway: &mut StandIn) -> Answer {
         let argv = ["conntrack", "--invalid"].map(str::to_owned);
-        match tool(&argv, gateway) {
+        match tool(&argv, "", gateway) {
             Some(Outcome::Done(answer)) => answer,
             other => panic!("{other:?}"),
         }

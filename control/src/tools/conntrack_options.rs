@@ -10,8 +10,6 @@ use super::getopt::{Opt, Takes};
 pub enum Key {
     /// A command.
     Command(Command),
-    /// An option of a later version, by the name it is refused with.
-    Later(&'static str),
     /// `-s`
     Src,
     /// `-d`
@@ -56,8 +54,20 @@ pub enum Key {
     ZoneOriginal,
     /// `--reply-zone`
     ZoneReply,
-    /// `-l` and its relatives.
+    /// `-l`
     Label,
+    /// `--label-add`
+    LabelAdd,
+    /// `--label-del`
+    LabelDel,
+    /// `-z`
+    Zero,
+    /// `-c`
+    Secmark,
+    /// `-b`
+    BufferSize,
+    /// `-a`, which means nothing any more.
+    NatRange,
     /// `--sport`
     PortSrc,
     /// `--dport`
@@ -82,6 +92,15 @@ pub enum Key {
     IcmpId,
     /// `--state`
     State,
+    /// `--mask-port-src`, `--mask-port-dst`, `--tuple-port-src`, `--tuple-port-dst`: of
+    /// expectations.
+    ExpectPort(u8),
+    /// `--orig-vtag`
+    VtagOriginal,
+    /// `--reply-vtag`
+    VtagReply,
+    /// `--role`
+    Role,
 }
 
 const fn option(
@@ -112,18 +131,17 @@ const fn flag(key: Key, short: char, long: &'static [&'static str]) -> Opt<Key> 
 /// Commands and the options that do not depend on a protocol.
 pub const ALWAYS: &[Opt<Key>] = &[
     maybe(Key::Command(Command::List), 'L', &["dump"]),
+    maybe(Key::Command(Command::Create), 'I', &["create"]),
+    maybe(Key::Command(Command::Add), 'A', &["add"]),
+    maybe(Key::Command(Command::Update), 'U', &["update"]),
     maybe(Key::Command(Command::Delete), 'D', &["delete"]),
+    maybe(Key::Command(Command::Get), 'G', &["get"]),
     maybe(Key::Command(Command::Flush), 'F', &["flush"]),
     maybe(Key::Command(Command::Events), 'E', &["event"]),
-    maybe(Key::Command(Command::Count), 'C', &["count"]),
+    maybe(Key::Command(Command::Count), 'C', &["count", "counter"]),
     maybe(Key::Command(Command::Statistics), 'S', &["stats"]),
     flag(Key::Command(Command::Version), 'V', &["version"]),
     flag(Key::Command(Command::Help), 'h', &["help"]),
-    flag(Key::Later("-I"), 'I', &["create"]),
-    flag(Key::Later("-A"), 'A', &["add"]),
-    flag(Key::Later("-U"), 'U', &["update"]),
-    flag(Key::Later("-G"), 'G', &["get"]),
-    flag(Key::Later("-R"), 'R', &["load-file"]),
     arg(Key::Src, 's', &["src", "orig-src"]),
     arg(Key::Dst, 'd', &["dst", "orig-dst"]),
     arg(Key::ReplySrc, 'r', &["reply-src"]),
@@ -146,10 +164,13 @@ pub const ALWAYS: &[Opt<Key>] = &[
     arg(Key::Zone, 'w', &["zone"]),
     long(Key::ZoneOriginal, &["orig-zone"]),
     long(Key::ZoneReply, &["reply-zone"]),
-    arg(Key::Label, 'l', &["label", "label-add", "label-del"]),
-    flag(Key::Later("--zero"), 'z', &["zero"]),
-    arg(Key::Later("--secmark"), 'c', &["secmark"]),
-    arg(Key::Later("--buffer-size"), 'b', &["buffer-size"]),
+    arg(Key::Label, 'l', &["label"]),
+    long(Key::LabelAdd, &["label-add"]),
+    option(Key::LabelDel, None, &["label-del"], Takes::Optional),
+    flag(Key::Zero, 'z', &["zero"]),
+    arg(Key::Secmark, 'c', &["secmark"]),
+    arg(Key::BufferSize, 'b', &["buffer-size"]),
+    arg(Key::NatRange, 'a', &["nat-range"]),
 ];
 
 const PORTS: &[Opt<Key>] = &[
@@ -157,10 +178,41 @@ const PORTS: &[Opt<Key>] = &[
     long(Key::PortDst, &["dport", "orig-port-dst"]),
     long(Key::ReplyPortSrc, &["reply-port-src"]),
     long(Key::ReplyPortDst, &["reply-port-dst"]),
+    long(Key::ExpectPort(0), &["mask-port-src"]),
+    long(Key::ExpectPort(1), &["mask-port-dst"]),
+    long(Key::ExpectPort(2), &["tuple-port-src"]),
+    long(Key::ExpectPort(3), &["tuple-port-dst"]),
 ];
 
-const PORTS_AND_STATE: &[Opt<Key>] =
-    &[PORTS[0], PORTS[1], PORTS[2], PORTS[3], long(Key::State, &["state"])];
+const STATE: Opt<Key> = long(Key::State, &["state"]);
+
+const TCP: &[Opt<Key>] =
+    &[PORTS[0], PORTS[1], PORTS[2], PORTS[3], PORTS[4], PORTS[5], STATE, PORTS[6], PORTS[7]];
+
+const SCTP: &[Opt<Key>] = &[
+    PORTS[0],
+    PORTS[1],
+    PORTS[2],
+    PORTS[3],
+    STATE,
+    PORTS[6],
+    PORTS[7],
+    long(Key::VtagOriginal, &["orig-vtag"]),
+    long(Key::VtagReply, &["reply-vtag"]),
+];
+
+const DCCP: &[Opt<Key>] = &[
+    PORTS[0],
+    PORTS[1],
+    PORTS[2],
+    PORTS[3],
+    PORTS[4],
+    PORTS[5],
+    STATE,
+    PORTS[6],
+    PORTS[7],
+    long(Key::Role, &["role"]),
+];
 
 const KEYS: &[Opt<Key>] = &[
     long(Key::KeySrc, &["srckey", "orig-key-src"]),
@@ -184,7 +236,9 @@ const ICMPV6: &[Opt<Key>] = &[
 /// The options that `-p` adds.
 pub fn proto_options(number: u8) -> &'static [Opt<Key>] {
     match number {
-        proto::TCP | proto::SCTP => PORTS_AND_STATE,
+        proto::TCP => TCP,
+        proto::SCTP => SCTP,
+        DCCP_NUMBER => DCCP,
         proto::UDP | proto::UDPLITE => PORTS,
         proto::GRE => KEYS,
         proto::ICMP => ICMP,
@@ -192,6 +246,9 @@ pub fn proto_options(number: u8) -> &'static [Opt<Key>] {
         _ => &[],
     }
 }
+
+/// The number of DCCP.
+pub const DCCP_NUMBER: u8 = 33;
 
 /// Names of `--state` for TCP.
 pub const TCP_STATES: &[&str] = &[
@@ -220,6 +277,32 @@ pub const SCTP_STATES: &[&str] = &[
     "SHUTDOWN_ACK_SENT",
     "HEARTBEAT_SENT",
 ];
+
+/// Names of `--state` for DCCP, whose conns have none in the kernel.
+pub const DCCP_STATES: &[&str] = &[
+    "NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT", "IGNORE",
+    "INVALID",
+];
+
+/// Whether an option comes with a protocol.
+pub fn is_of_protocol(key: Key) -> bool {
+    !matches!(key, Key::Command(_)) && ALWAYS.iter().all(|option| option.key != key)
+}
+
+/// Two pairs of options of a protocol of which one has to be there, and what they are called.
+pub fn pairs(number: u8) -> ([&'static str; 2], [Key; 4]) {
+    let ports = [Key::PortSrc, Key::PortDst, Key::ReplyPortSrc, Key::ReplyPortDst];
+    let keys = [Key::KeySrc, Key::KeyDst, Key::ReplyKeySrc, Key::ReplyKeyDst];
+    let original = "`--sport' and `--dport'";
+    match number {
+        proto::GRE => {
+            (["`--srckey' and `--dstkey'", "`--reply-src-key' and `--reply-dst-key'"], keys)
+        }
+        // As the tool has it.
+        DCCP_NUMBER => ([original, "`--reply-port-src' and `--report-port-dst'"], ports),
+        _ => ([original, "`--reply-src-port' and `--reply-dst-port'"], ports),
+    }
+}
 
 /// Protocol names beyond those of trackers, as a Debian `/etc/protocols` has them.
 const PROTOCOLS: &[(&str, u8)] = &[
@@ -273,42 +356,113 @@ pub const ORDER: &[Key] = &[
     Key::Protocol,
     Key::Timeout,
     Key::Status,
+    Key::Zero,
     Key::EventMask,
     Key::TupleSrc,
     Key::TupleDst,
     Key::MaskSrc,
     Key::MaskDst,
-    Key::SrcNat,
-    Key::DstNat,
+    Key::NatRange,
     Key::Mark,
     Key::Id,
     Key::Family,
+    Key::SrcNat,
+    Key::DstNat,
     Key::Output,
+    Key::Secmark,
+    Key::BufferSize,
     Key::AnyNat,
     Key::Zone,
+    Key::Label,
+    Key::LabelAdd,
+    Key::LabelDel,
     Key::ZoneOriginal,
     Key::ZoneReply,
 ];
 
-/// Whether a command takes an option of [`ORDER`].
-pub fn allows(command: Command, table: Table, key: Key) -> bool {
-    use Key::{
-        AnyNat, Dst, DstNat, EventMask, Family, Id, Mark, MaskDst, MaskSrc, Output, Protocol,
-    };
-    use Key::{ReplyDst, ReplySrc, Src, SrcNat, Status, Timeout, Zone, ZoneOriginal, ZoneReply};
-    let tuples = matches!(
-        key,
-        Src | Dst | ReplySrc | ReplyDst | Protocol | MaskSrc | MaskDst | SrcNat | DstNat
-    );
-    let facts = matches!(key, Mark | Family | Output | Zone | ZoneOriginal | ZoneReply);
-    let filters = tuples || facts;
-    match (command, table) {
-        (Command::List, Table::Conntrack) => filters || matches!(key, Status | AnyNat),
-        (Command::List, Table::Expect) => matches!(key, Family | Output),
-        (Command::Delete, Table::Conntrack) => filters || matches!(key, Status | Timeout | Id),
-        (Command::Events, Table::Conntrack) => filters || matches!(key, EventMask | AnyNat),
-        (Command::Events, Table::Expect) => key == Output,
+/// How a command takes an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Not at all.
+    Illegal,
+    /// It must be there.
+    Compulsory,
+    /// It may be there.
+    Optional,
+    /// One of two pairs must be there.
+    Coupled,
+}
+
+/// How a command takes an option of [`ORDER`].
+pub fn need(command: Command, table: Table, key: Key) -> Need {
+    use Key::{AnyNat, BufferSize, DstNat, EventMask, Family, Id, Label, LabelAdd, LabelDel, Mark};
+    use Key::{MaskDst, MaskSrc, Output, Protocol, Secmark, SrcNat, Status, Timeout, Zero, Zone};
+    use Key::{ZoneOriginal, ZoneReply};
+    let ends = matches!(key, Key::Src | Key::Dst | Key::ReplySrc | Key::ReplyDst);
+    let filters = ends
+        || matches!(key, Protocol | MaskSrc | MaskDst | Mark | Family | SrcNat | DstNat | Output);
+    let zones = matches!(key, Zone | ZoneOriginal | ZoneReply);
+    let optional = match (command, table) {
+        (Command::List, Table::Conntrack) => {
+            filters || zones || matches!(key, Status | Zero | Secmark | AnyNat | Label)
+        }
+        (Command::Create | Command::Add, Table::Conntrack) => match key {
+            _ if ends => return Need::Coupled,
+            Protocol | Timeout => return Need::Compulsory,
+            _ => zones || matches!(key, Status | Key::NatRange | Mark | SrcNat | DstNat | LabelAdd),
+        },
+        (Command::Update, Table::Conntrack) => {
+            filters || matches!(key, Timeout | Status | Id | Label | LabelAdd | LabelDel)
+        }
+        (Command::Delete, Table::Conntrack) => {
+            filters || zones || matches!(key, Timeout | Status | Id | Label)
+        }
+        (Command::Get, Table::Conntrack) => match key {
+            _ if ends => return Need::Coupled,
+            Protocol => return Need::Compulsory,
+            _ => matches!(key, Id | Output | Label),
+        },
+        (Command::Events, Table::Conntrack) => {
+            filters || zones || matches!(key, EventMask | Secmark | BufferSize | AnyNat | Label)
+        }
         (Command::Flush, Table::Conntrack) => key == Family,
+        (Command::Help, _) => key == Protocol,
+        (Command::List, Table::Expect) => matches!(key, Family | Output),
+        (Command::Events, Table::Expect) => key == Output,
         _ => false,
+    };
+    if optional { Need::Optional } else { Need::Illegal }
+}
+
+/// How a command takes the options of a protocol, which are known by their place in
+/// [`proto_options`], and what it says where one of two pairs is missing.
+pub fn proto_need(command: Command, key: Key) -> Need {
+    let makes = matches!(command, Command::Create | Command::Add);
+    match key {
+        Key::PortSrc
+        | Key::PortDst
+        | Key::ReplyPortSrc
+        | Key::ReplyPortDst
+        | Key::KeySrc
+        | Key::KeyDst
+        | Key::ReplyKeySrc
+        | Key::ReplyKeyDst => match command {
+            Command::Create | Command::Add | Command::Get => Need::Coupled,
+            Command::List | Command::Update | Command::Delete | Command::Events => Need::Optional,
+            _ => Need::Illegal,
+        },
+        Key::State | Key::VtagOriginal | Key::VtagReply | Key::Role if makes => Need::Compulsory,
+        Key::IcmpType | Key::IcmpCode if makes || command == Command::Get => Need::Compulsory,
+        Key::State | Key::IcmpType | Key::IcmpCode | Key::IcmpId => match command {
+            Command::List | Command::Update | Command::Delete | Command::Events => Need::Optional,
+            Command::Create | Command::Add | Command::Get => Need::Optional,
+            _ => Need::Illegal,
+        },
+        Key::VtagOriginal | Key::VtagReply => match command {
+            Command::List | Command::Update | Command::Delete | Command::Events => Need::Optional,
+            Command::Get => Need::Optional,
+            _ => Need::Illegal,
+        },
+        _ => Need::Illegal,
     }
 }

@@ -17,11 +17,11 @@ pub const FOOTER: &str = "</conntrack>\n";
 /// One conn as one element, without newline.
 pub fn flow(conn: &ConnView, output: &Output, shape: Shape, unix_ns: u64) -> String {
     let mut xml = String::with_capacity(768);
-    xml.push_str(match shape {
-        Shape::Event(EventKind::New) => "<flow type=\"new\">",
-        Shape::Event(EventKind::Update) => "<flow type=\"update\">",
-        Shape::Event(EventKind::Destroy) => "<flow type=\"destroy\">",
-        _ => "<flow>",
+    xml.push_str(match shape.event() {
+        Some(EventKind::New) => "<flow type=\"new\">",
+        Some(EventKind::Update) => "<flow type=\"update\">",
+        Some(EventKind::Destroy) => "<flow type=\"destroy\">",
+        None => "<flow>",
     });
     let one_zone = conn.zone_original == conn.zone_reply;
     let counters = conn.counters.filter(|_| shape.has_totals());
@@ -75,14 +75,14 @@ fn put_independent(xml: &mut String, conn: &ConnView, output: &Output, shape: Sh
     if shape.is_dump() || conn.remaining_secs != 0 {
         put(xml, format_args!("<timeout>{}</timeout>", conn.remaining_secs));
     }
-    if shape.is_dump() || conn.mark != 0 {
+    if shape.has_mark(conn.mark) {
         put(xml, format_args!("<mark>{}</mark>", conn.mark));
     }
     if conn.zone_original == conn.zone_reply && conn.zone_original != 0 {
         put(xml, format_args!("<zone>{}</zone>", conn.zone_original));
     }
     if shape.is_dump() {
-        xml.push_str("<use>1</use>");
+        put(xml, format_args!("<use>{}</use>", shape.uses()));
     }
     put(xml, format_args!("<id>{}</id>", conn.id));
     if conn.status.has(Status::ASSURED) {
@@ -91,7 +91,7 @@ fn put_independent(xml: &mut String, conn: &ConnView, output: &Output, shape: Sh
         xml.push_str("<unreplied/>");
     }
     if let Some(start) = conn.start_unix_ns.filter(|_| shape.has_totals()) {
-        if output.ktimestamp {
+        if output.ktimestamp && shape.has_ktimestamp() {
             put(xml, format_args!("<timestamp><start>{start}</start>"));
             if let Some(stop) = conn.stop_unix_ns {
                 put(xml, format_args!("<stop>{stop}</stop>"));

@@ -7,6 +7,7 @@
 
 pub mod conntrack;
 pub mod conntrack_args;
+pub mod conntrack_change;
 pub mod conntrack_filter;
 pub mod conntrack_format;
 pub mod conntrack_invalid;
@@ -21,7 +22,9 @@ pub mod sysctl;
 
 use std::fmt;
 
+use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
+use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
 
 /// What a tool prints and returns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +79,9 @@ impl fmt::Display for Silent {
 
 impl std::error::Error for Silent {}
 
+/// A conn that was to be changed, as it is then, and what became of the request.
+pub type Changed = (ConnView, Result<(), Refusal>);
+
 /// What the tools need from the running daemon. Calls may wait a little for the lcores; those that
 /// need an answer of each fail where one stays silent.
 pub trait Gateway {
@@ -84,6 +90,30 @@ pub trait Gateway {
     /// # Errors
     /// A worker that does not answer: part of the table would pass for all of it.
     fn conns(&mut self) -> Result<Vec<ConnView>, Silent>;
+    /// The same, and sets their counters back: of all conns, or of those of one family.
+    ///
+    /// # Errors
+    /// A worker that does not answer; counters of others may be 0 by then.
+    fn conns_zeroed(
+        &mut self,
+        family: Option<conntrack_args::Family>,
+    ) -> Result<Vec<ConnView>, Silent>;
+    /// The live conn that has this tuple in zone 0, either as its original or its reply one.
+    ///
+    /// # Errors
+    /// The conn's owner does not answer.
+    fn get(&mut self, tuple: &Tuple) -> Result<Option<ConnView>, Silent>;
+    /// Makes a conn; whose process it is the gateway knows.
+    ///
+    /// # Errors
+    /// The lcore that is to own it does not answer.
+    fn create(&mut self, new: NewConn) -> Result<Result<(), Refusal>, Silent>;
+    /// Changes the conns of these keys that are still there; those, as they are then, and what
+    /// became of the request.
+    ///
+    /// # Errors
+    /// An owner that does not answer; conns of others may have changed.
+    fn change(&mut self, keys: &[u64], change: &Change) -> Result<Vec<Changed>, Silent>;
     /// Deletes the conn of [`ConnView::key`]; false if it is gone already.
     ///
     /// # Errors
@@ -114,11 +144,11 @@ pub trait Gateway {
     fn stats(&mut self) -> stats::Stats;
 }
 
-/// Runs the tool that `argv` begins with; `None` if it is none of these.
-pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Option<conntrack::Outcome> {
+/// Runs the tool that `argv` begins with, on this standard input; `None` if it is none of these.
+pub fn run(argv: &[String], stdin: &str, gateway: &mut dyn Gateway) -> Option<conntrack::Outcome> {
     let (name, rest) = argv.split_first()?;
     Some(conntrack::Outcome::Done(match name.as_str() {
-        "conntrack" => return Some(conntrack::run(rest, gateway)),
+        "conntrack" => return Some(conntrack::run(rest, stdin, gateway)),
         "sysctl" => sysctl::run(rest, gateway),
         "proc" => proc::run(rest, gateway),
         "stats" => stats::run(rest, gateway),
@@ -139,11 +169,11 @@ mod tests {
             ("proc net/nf_conntrack", ""),
         ] {
             let argv: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            let outcome = run(&argv, &mut gateway);
+            let outcome = run(&argv, "", &mut gateway);
             assert_eq!(outcome, Some(conntrack::Outcome::Done(Answer::text(out))), "{line}");
         }
-        assert!(run(&["stats".to_owned()], &mut gateway).is_some());
-        assert_eq!(run(&["iptables-save".to_owned()], &mut gateway), None);
-        assert_eq!(run(&[], &mut gateway), None);
+        assert!(run(&["stats".to_owned()], "", &mut gateway).is_some());
+        assert_eq!(run(&["iptables-save".to_owned()], "", &mut gateway), None);
+        assert_eq!(run(&[], "", &mut gateway), None);
     }
 }

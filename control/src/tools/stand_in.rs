@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use dataplane::conntrack::state::Status;
+use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
+use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
 
 use super::conntrack_filter::Family;
 use super::conntrack_invalid::Seen;
 use super::stats::Stats;
-use super::{Gateway, Silent, SysctlError, sysctl};
+use super::{Changed, Gateway, Silent, SysctlError, sysctl};
 
 pub(super) struct StandIn {
     pub(super) conns: Vec<ConnView>,
@@ -37,6 +40,69 @@ impl Gateway for StandIn {
             Some(silent) if self.deletions_left == 0 => Err(silent),
             _ => Ok(self.conns.clone()),
         }
+    }
+
+    fn conns_zeroed(&mut self, family: Option<Family>) -> Result<Vec<ConnView>, Silent> {
+        let conns = self.conns()?;
+        for conn in &mut self.conns {
+            if family.is_none_or(|f| f == Family::of(conn.original.src)) {
+                conn.counters = conn.counters.map(|_| Default::default());
+            }
+        }
+        Ok(conns)
+    }
+
+    fn get(&mut self, tuple: &Tuple) -> Result<Option<ConnView>, Silent> {
+        let has = |conn: &&ConnView| [conn.original, conn.reply].contains(tuple);
+        self.silent.map_or(Ok(self.conns.iter().find(has).cloned()), Err)
+    }
+
+    /// Makes no NAT: the reply tuple is as asked for.
+    fn create(&mut self, new: NewConn) -> Result<Result<(), Refusal>, Silent> {
+        if let Some(silent) = self.silent {
+            return Err(silent);
+        }
+        let [original, reply] = new.tuples;
+        let taken = |conn: &ConnView| {
+            conn.zone_original == new.zones[0]
+                && [original, reply].iter().any(|t| [conn.original, conn.reply].contains(t))
+        };
+        if self.conns.iter().any(taken) {
+            return Ok(Err(Refusal::Exists));
+        }
+        if new.status.has(Status::EXPECTED) {
+            return Ok(Err(Refusal::Busy));
+        }
+        self.conns.push(ConnView {
+            key: self.conns.len() as u64,
+            original,
+            reply,
+            zone_original: new.zones[0],
+            zone_reply: new.zones[1],
+            remaining_secs: new.timeout_secs,
+            status: new.status,
+            mark: new.mark,
+            state: (original.proto == 6).then(|| new.tcp.name()),
+            ..ConnView::default()
+        });
+        Ok(Ok(()))
+    }
+
+    fn change(&mut self, keys: &[u64], change: &Change) -> Result<Vec<Changed>, Silent> {
+        if let Some(silent) = self.silent {
+            return Err(silent);
+        }
+        let mut done = Vec::new();
+        for conn in self.conns.iter_mut().filter(|conn| keys.contains(&conn.key)) {
+            let outcome = if change.nat { Err(Refusal::NotSupported) } else { Ok(()) };
+            if outcome.is_ok() {
+                conn.mark = change.mark_of(conn.mark);
+                conn.remaining_secs = change.timeout_secs.unwrap_or(conn.remaining_secs);
+                conn.status = conn.status.with(change.status);
+            }
+            done.push((conn.clone(), outcome));
+        }
+        Ok(done)
     }
 
     fn delete(&mut self, key: u64) -> Result<bool, Silent> {

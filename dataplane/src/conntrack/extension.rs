@@ -1,7 +1,8 @@
 //! Extension blocks: what only some conns need, one cache line each from a bounded pool.
 //!
 //! ```text
-//!    w0  packets original     w2  packets reply     w4  start (ns since 1970)
+//!    w0  packets original, and in the highest bit whether the conn counts
+//!                             w2  packets reply     w4  start (ns since 1970)
 //!    w1  bytes original       w3  bytes reply       w5, w6  labels, 128 bits
 //!    w7  master (48 bits) | helper (8) | timeout policy (8)
 //! ```
@@ -75,26 +76,44 @@ impl Extension<'_> {
         self.0.0[i & 7].store(value, Relaxed);
     }
 
+    /// In w0: the conn counts its packets.
+    const COUNTS: u64 = 1 << 63;
+
+    /// Begins a conn's block: whether it counts, and when it was made (0 for not noted).
+    pub fn begin(self, counts: bool, unix_ns: u64) {
+        self.set(0, if counts { Self::COUNTS } else { 0 });
+        for word in 1..4 {
+            self.set(word, 0);
+        }
+        self.set_started_ns(unix_ns);
+    }
+
+    /// True if the conn counts its packets.
+    #[inline]
+    pub fn counts(self) -> bool {
+        self.word(0) & Self::COUNTS != 0
+    }
+
     /// Packets and bytes of a direction (`nf_conn_acct`).
     #[inline]
     pub fn counted(self, direction: Direction) -> (u64, u64) {
         let at = 2 * direction.index();
-        (self.word(at), self.word(at + 1))
+        (self.word(at) & !Self::COUNTS, self.word(at + 1))
     }
 
-    /// Counts packets of a direction.
+    /// Counts packets of a direction, if the conn counts.
     #[inline]
     pub fn count(self, direction: Direction, packets: u64, bytes: u64) {
-        let at = 2 * direction.index();
-        self.set(at, self.word(at).wrapping_add(packets));
-        self.set(at + 1, self.word(at + 1).wrapping_add(bytes));
+        if self.counts() {
+            let at = 2 * direction.index();
+            self.set(at, self.word(at).wrapping_add(packets));
+            self.set(at + 1, self.word(at + 1).wrapping_add(bytes));
+        }
     }
 
-    /// Sets a direction's counters back (`conntrack -L -z`).
-    pub fn zero(self, direction: Direction) {
-        let at = 2 * direction.index();
-        self.set(at, 0);
-        self.set(at + 1, 0);
+    /// Sets all counters back (`conntrack -L -z`).
+    pub fn zero(self) {
+        self.begin(self.counts(), self.started_ns());
     }
 
     /// When the conn was confirmed, ns since 1970; 0 if never noted (`nf_conn_tstamp`).

@@ -1008,14 +1008,18 @@ mod tests {
     fn extension_blocks_are_bounded_clean_and_returned() {
         let mut store = store(10);
         let numbers = [1, 2, 3].map(|i| add_plain(&mut store, &tuple(false, i, 1)));
-        store.extend(numbers[0]).unwrap().count(Direction::Reply, 2, 300);
+        let block = store.extend(numbers[0]).unwrap();
+        block.count(Direction::Reply, 9, 9);
+        assert_eq!(block.counted(Direction::Reply), (0, 0), "it was not told to count");
+        block.begin(true, 0);
+        block.count(Direction::Reply, 2, 300);
         assert_eq!(store.extend(numbers[0]).unwrap().counted(Direction::Reply), (2, 300));
         assert!(store.extend(numbers[1]).is_some());
         assert!(store.extend(numbers[2]).is_none(), "two blocks in all");
         assert!(store.delete(numbers[0]));
         assert!(store.extend(numbers[0]).is_none(), "freed");
         let block = store.extend(numbers[2]).unwrap();
-        assert_eq!(block.counted(Direction::Reply), (0, 0));
+        assert_eq!((block.counts(), block.counted(Direction::Reply)), (false, (0, 0)));
     }
 
     #[test]

@@ -516,7 +516,7 @@ impl Simulator {
 
     fn order_list(&mut self, lcore: usize, family: Family, question: u32) {
         let conns = Vec::with_capacity(LIST_SLICE as usize);
-        let slice = Slice { family, from: 0, numbers: LIST_SLICE, end: false, conns };
+        let slice = Slice { family, from: 0, numbers: LIST_SLICE, zero: false, end: false, conns };
         self.order(lcore, ToLcore::List(question, Box::new(slice)));
     }
 
@@ -544,7 +544,7 @@ impl Simulator {
                 EventKind::Destroy => return heard.went += 1,
                 _ => return,
             },
-            FromLcore::Log(_) => return,
+            FromLcore::Log(_) | FromLcore::Created(..) | FromLcore::Changed(..) => return,
             FromLcore::TableFull => return heard.full += 1,
         }
         self.awaited -= 1;
@@ -591,7 +591,7 @@ impl Simulator {
     /// Asks the owner of a conn to delete it.
     pub fn delete(&mut self, id: ConnId) {
         if let Some(owner) = self.shared.records.get(id.conn).and_then(|conn| conn.owner()) {
-            self.order(owner.into(), ToLcore::Delete(0, Box::new(vec![id])));
+            self.order(owner.into(), ToLcore::Delete(0, None, Box::new(vec![id])));
         }
     }
 

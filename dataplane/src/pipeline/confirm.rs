@@ -33,18 +33,13 @@ impl<P: FramePool> Pipeline<P> {
         zones: Zones,
         at: At<'_>,
     ) -> Result<ConnRef, Exit> {
-        let ids = [zones.original, zones.reply];
-        let mut result = self.store.allocate(tuple, reply, ids);
-        if result == Err(AllocError::Full) {
-            let hash = at.table.hash(tuple, zones.original);
-            self.drop_early(hash, at);
-            result = self.store.allocate(tuple, reply, ids);
-            if result == Err(AllocError::Full)
-                && at.hops < HOPS_MAX
-                && let Some(lcore) = self.store.droppable_elsewhere(hash, at.now.tick)
-            {
-                return Err(Exit::Elsewhere(lcore));
-            }
+        let result = self.room_for(tuple, reply, [zones.original, zones.reply], at);
+        if result == Err(AllocError::Full)
+            && at.hops < HOPS_MAX
+            && let Some(lcore) =
+                self.store.droppable_elsewhere(at.table.hash(tuple, zones.original), at.now.tick)
+        {
+            return Err(Exit::Elsewhere(lcore));
         }
         result.map_err(|error| {
             self.links.counters.conntrack.drop.add(1);
@@ -60,6 +55,22 @@ impl<P: FramePool> Pipeline<P> {
                 AllocError::NoRecord => DropReason::NoRecord,
             })
         })
+    }
+
+    /// A record within `max`, after early drop among this lcore's conns if need be.
+    pub(crate) fn room_for(
+        &mut self,
+        tuple: &Tuple,
+        reply: &Tuple,
+        zones: [u16; 2],
+        at: At<'_>,
+    ) -> Result<ConnRef, AllocError> {
+        let result = self.store.allocate(tuple, reply, zones);
+        if result != Err(AllocError::Full) {
+            return result;
+        }
+        self.drop_early(at.table.hash(tuple, zones[0]), at);
+        self.store.allocate(tuple, reply, zones)
     }
 
     fn drop_early(&mut self, hash: u64, at: At<'_>) {

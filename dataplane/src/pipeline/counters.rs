@@ -54,6 +54,8 @@ pub struct ConntrackCounters {
     pub found: Counter,
     /// Packets that tracking called INVALID.
     pub invalid: Counter,
+    /// Conns that a tool made.
+    pub insert: Counter,
     /// Conns that could not be confirmed.
     pub insert_failed: Counter,
     /// Packets dropped for want of an entry or at confirm.

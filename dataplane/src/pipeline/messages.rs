@@ -10,6 +10,7 @@ use arrayvec::{ArrayString, ArrayVec};
 use crate::conntrack::invalid::Remark;
 use crate::conntrack::record::{ConnId, Family};
 use crate::conntrack::view::{ConnView, EventView};
+use crate::pipeline::by_hand::{Changes, NewConn};
 use crate::pipeline::invalid::Finding;
 use crate::pipeline::neighbours::LINK_MESSAGE_MAX;
 use crate::pipeline::snapshot::Snapshot;
@@ -27,6 +28,8 @@ pub struct Slice {
     pub from: u32,
     /// Numbers looked at at most.
     pub numbers: u32,
+    /// Set the counters of what is listed back to 0.
+    pub zero: bool,
     /// True in the answer once no number lies behind `from`.
     pub end: bool,
     /// Room for the answer: never grown beyond its capacity.
@@ -68,8 +71,12 @@ pub enum ToLcore {
     /// Delete those whose deadline has passed; comes back as [`FromLcore::Expired`].
     Expire(Box<Vec<ConnId>>),
     /// Delete whatever the deadline says; comes back as [`FromLcore::Deleted`] with the same number
-    /// of the question.
-    Delete(u32, Box<Vec<ConnId>>),
+    /// of the question. Next to it the process that asks, for the events.
+    Delete(u32, Option<u32>, Box<Vec<ConnId>>),
+    /// Make a conn; comes back as [`FromLcore::Created`] with the same number of the question.
+    Create(u32, Box<NewConn>),
+    /// Change conns; comes back as [`FromLcore::Changed`] with the same number of the question.
+    Change(u32, Box<Changes>),
     /// List conns; comes back as [`FromLcore::Listed`] with the same number of the question.
     List(u32, Box<Slice>),
     /// Copy the last INVALID packets; comes back as [`FromLcore::Found`] with the same number of
@@ -90,6 +97,10 @@ pub enum FromLcore {
     Expired(Box<Vec<ConnId>>),
     /// The buffer of a [`ToLcore::Delete`], holding those that were deleted.
     Deleted(u32, Box<Vec<ConnId>>),
+    /// A [`ToLcore::Create`] with its outcome.
+    Created(u32, Box<NewConn>),
+    /// A [`ToLcore::Change`], done.
+    Changed(u32, Box<Changes>),
     /// A filled slice.
     Listed(u32, Box<Slice>),
     /// The buffer of a [`ToLcore::Find`], filled as far as its capacity reaches, oldest first.

@@ -15,6 +15,7 @@
 //! | `hooks` | walking the rules with the facts of a packet |
 //! | `track` | conntrack at PREROUTING and OUTPUT |
 //! | `invalid` | what was INVALID, and why |
+//! | `by_hand` | conns that a tool makes or changes |
 //! | `confirm` | new conns: room for them, confirm at the end, clashes |
 //! | `translate` | the nat table and the edit of packets |
 //! | `answers` | ICMP errors and resets |
@@ -28,6 +29,7 @@
 pub(crate) mod answers;
 pub mod budget;
 pub mod burst;
+pub mod by_hand;
 pub(crate) mod confirm;
 pub mod counters;
 pub mod drops;

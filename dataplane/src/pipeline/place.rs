@@ -68,6 +68,19 @@ impl Layout {
         self.lcore_of(port, queue, rx)
     }
 
+    /// The lcore that gets a new conn whose first packet, with this tuple and index hash, comes in
+    /// by `port`; where the device does not tell its queues, the one that the hash names.
+    pub fn newcomer(&self, port: PortId, tuple: &Tuple, hash: u64) -> u8 {
+        let queues = self.queues.get(port.0 as usize).map_or(0, |q| q.rx);
+        let steering = self.steering.get(port.0 as usize).and_then(Option::as_ref);
+        match steering {
+            Some(steering) if queues >= self.lcores as u16 => {
+                self.receiver(port, steering.queue(tuple))
+            }
+            _ => spread(hash, self.lcores),
+        }
+    }
+
     /// The transmit queue of a port that belongs to an lcore, if one does.
     pub fn transmit_queue(&self, port: PortId, lcore: u8) -> Option<u16> {
         let tx = self.queues.get(port.0 as usize).map_or(0, |q| q.tx);
@@ -98,6 +111,14 @@ impl Layout {
         let ports = self.queues.iter().enumerate().map(of).collect();
         Place { lcore, lcores: self.lcores, ports }
     }
+}
+
+/// The lcore that an index hash names.
+#[inline]
+fn spread(hash: u64, lcores: u8) -> u8 {
+    // Neither the bits that choose the bucket nor those of the tag.
+    let bits = hash >> 16 & 0xffff;
+    ((bits * lcores as u64) >> 16) as u8
 }
 
 #[derive(Clone, Debug)]
@@ -144,9 +165,7 @@ impl Place {
         if self.is_alone() || !self.ports.get(port.0 as usize)?.spread {
             return None;
         }
-        // Neither the bits that choose the bucket nor those of the tag.
-        let bits = hash >> 16 & 0xffff;
-        let lcore = ((bits * self.lcores as u64) >> 16) as u8;
+        let lcore = spread(hash, self.lcores);
         (lcore != self.lcore).then_some(lcore)
     }
 

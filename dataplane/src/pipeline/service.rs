@@ -41,9 +41,17 @@ impl<P: FramePool> Pipeline<P> {
                 }
                 self.answer(FromLcore::Expired(conns));
             }
-            ToLcore::Delete(question, mut conns) => {
-                conns.retain(|id| self.delete_if_same(*id, at));
+            ToLcore::Delete(question, by, mut conns) => {
+                conns.retain(|id| self.delete_by(*id, by, at));
                 self.answer(FromLcore::Deleted(question, conns));
+            }
+            ToLcore::Create(question, mut new) => {
+                new.outcome = self.create(&new, at);
+                self.answer(FromLcore::Created(question, new));
+            }
+            ToLcore::Change(question, mut changes) => {
+                self.change(&mut changes, at);
+                self.answer(FromLcore::Changed(question, changes));
             }
             ToLcore::List(question, mut slice) => {
                 self.list(&mut slice, at);
@@ -97,6 +105,15 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
+    fn delete_by(&mut self, id: ConnId, by: Option<u32>, at: At<'_>) -> bool {
+        let same = self.store.get(id).is_some();
+        if same {
+            self.report_by(EventKind::Destroy, id.conn, by, at);
+            self.store.delete(id.conn);
+        }
+        same
+    }
+
     pub(crate) fn delete_if_same(&mut self, id: ConnId, at: At<'_>) -> bool {
         let same = self.store.get(id).is_some();
         if same {
@@ -112,6 +129,11 @@ impl<P: FramePool> Pipeline<P> {
         for conn in self.store.slice(slice.family, slice.from, count) {
             if !conn.is_expired(at.now.tick) {
                 slice.conns.push(view_of(conn, at));
+                if slice.zero
+                    && let Some(extension) = at.table.extension(conn)
+                {
+                    extension.zero();
+                }
             }
         }
         slice.from = slice.from.saturating_add(count);
@@ -120,12 +142,24 @@ impl<P: FramePool> Pipeline<P> {
 
     /// Tells listeners what happened to a conn.
     pub(crate) fn report(&mut self, kind: EventKind, number: ConnRef, at: At<'_>) {
+        self.report_by(kind, number, None, at);
+    }
+
+    /// The same for what a process has asked for.
+    pub(crate) fn report_by(
+        &mut self,
+        kind: EventKind,
+        number: ConnRef,
+        by_process: Option<u32>,
+        at: At<'_>,
+    ) {
         if self.listened(at)
             && let Some(conn) = at.table.records.get(number)
             // What the packet's own answer has ended meanwhile has been reported as such.
             && conn.status().has(Status::CONFIRMED)
         {
-            self.report_view(kind, view_of(conn, at), at);
+            let (conn, unix_ns) = (view_of(conn, at), at.now.unix_ns);
+            self.tell(FromLcore::Event(EventView { kind, conn, unix_ns, by_process }));
         }
     }
 
@@ -175,10 +209,8 @@ pub(crate) fn view_of(conn: Conn<'_>, at: At<'_>) -> ConnView {
             .then(|| TcpTrack::state_of_word(words[TcpTrack::STATE_WORD]).name()),
         gre_timeouts_secs: None,
         mark: conn.mark(),
-        // A conn that counts has counted its first packet; another has its block for the time
-        // stamp alone.
         counters: extension
-            .filter(|e| e.counted(Direction::Original).0 > 0)
+            .filter(|e| e.counts())
             .map(|_| [counted(Direction::Original), counted(Direction::Reply)]),
         start_unix_ns: (started != 0).then_some(started),
         stop_unix_ns: None,

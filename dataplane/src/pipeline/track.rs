@@ -393,9 +393,7 @@ impl<P: FramePool> Pipeline<P> {
         if (knobs.acct || knobs.timestamp)
             && let Some(extension) = self.store.extend(number)
         {
-            extension.zero(Direction::Original);
-            extension.zero(Direction::Reply);
-            extension.set_started_ns(if knobs.timestamp { at.now.unix_ns } else { 0 });
+            extension.begin(knobs.acct, if knobs.timestamp { at.now.unix_ns } else { 0 });
         }
         if let Some(conn) = at.table.records.get(number) {
             conn.set_tracker_words(&words);

@@ -70,7 +70,7 @@ impl Claims for TuplesInUse<'_> {
 }
 
 /// The status bits of one end: (translated, decided).
-const fn bits(manip: Manip) -> (Status, Status) {
+pub(crate) const fn bits(manip: Manip) -> (Status, Status) {
     match manip {
         Manip::Src => (Status::SRC_NAT, Status::SRC_NAT_DONE),
         Manip::Dst => (Status::DST_NAT, Status::DST_NAT_DONE),
@@ -163,6 +163,25 @@ impl<P: FramePool> Pipeline<P> {
             conn.add_status(translated);
         }
         Ok(())
+    }
+
+    /// The tuple for a conn that a tool makes: as for a packet's, but nothing makes way for it.
+    pub(crate) fn tuple_for(
+        &mut self,
+        orig: &Tuple,
+        current: &Tuple,
+        range: &Range,
+        manip: Manip,
+        zones: Zones,
+        at: At<'_>,
+    ) -> Tuple {
+        let (zone, syn_end, gre_child) = (zones.id(), None, false);
+        let wanted = Wanted { orig, current, range, manip, zone, syn_end, gre_child };
+        let Pipeline { place, random, .. } = self;
+        let claims = TuplesInUse { shared: at.table, zones, now: at.now.tick, place, back: None };
+        let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
+        self.links.counters.conntrack.found.add(selected.found as u64);
+        selected.tuple
     }
 
     /// The range a target stands for; `None` if the port has no address to lend.

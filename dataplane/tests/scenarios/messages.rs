@@ -43,7 +43,7 @@ fn delete_asks_for_the_very_conn() {
     rig.pass(LAN, udp(CLIENT, SERVER));
     let old = id_of_key(rig.conn().key);
     let deleted = |rig: &mut Rig, ids: Vec<ConnId>| {
-        rig.ask(ToLcore::Delete(1, Box::new(ids)));
+        rig.ask(ToLcore::Delete(1, None, Box::new(ids)));
         let at = rig.told.iter().position(|m| matches!(m, FromLcore::Deleted(..))).unwrap();
         match rig.told.remove(at) {
             FromLcore::Deleted(1, ids) => *ids,

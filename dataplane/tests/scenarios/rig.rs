@@ -589,7 +589,7 @@ impl Rig {
             let mut from = 0;
             loop {
                 let conns = Vec::with_capacity(slice as usize);
-                let ask = Slice { family, from, numbers: slice, end: false, conns };
+                let ask = Slice { family, from, numbers: slice, zero: false, end: false, conns };
                 self.ask(ToLcore::List(7, Box::new(ask)));
                 let at = self.told.iter().position(|m| matches!(m, FromLcore::Listed(7, _)));
                 let FromLcore::Listed(_, listed) = self.told.remove(at.expect("a list")) else {

@@ -274,6 +274,6 @@ fn messages_about_nothing_do_nothing() {
     rig.ask(ToLcore::Transmit(WAN, frame));
     assert_eq!(rig.poll().len(), 1);
     rig.ask(ToLcore::Expire(Box::default()));
-    rig.ask(ToLcore::Delete(0, Box::default()));
+    rig.ask(ToLcore::Delete(0, None, Box::default()));
     rig.ask(ToLcore::Fold);
 }

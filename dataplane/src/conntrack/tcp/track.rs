@@ -111,10 +111,7 @@ impl TcpTrack {
     /// are judged liberally.
     pub fn inserted(state: TcpState) -> TcpTrack {
         let mut track = TcpTrack::unseen();
-        track.state = state;
-        for side in &mut track.sides {
-            side.flags = side_flags::SACK_PERM | side_flags::BE_LIBERAL;
-        }
+        track.set_by_hand(state);
         track
     }
 
@@ -193,9 +190,13 @@ impl TcpTrack {
         self.state
     }
 
-    /// Sets the state by hand (`conntrack -U --state`).
-    pub const fn set_state(&mut self, state: TcpState) {
+    /// Sets the state by hand (`conntrack -U --state`); the windows may no longer fit, so both
+    /// sides are judged liberally from now on.
+    pub fn set_by_hand(&mut self, state: TcpState) {
         self.state = state;
+        for side in &mut self.sides {
+            side.flags |= side_flags::SACK_PERM | side_flags::BE_LIBERAL;
+        }
     }
 
     /// Closes the conn because the gateway answered for one side with a reset

@@ -1,0 +1,173 @@
+//! `conntrack -I`, `-A`, `-U` and `-G`: from arguments to a request, and the words for a refusal.
+//!
+//! What the tool puts into its netlink message, and what the kernel makes of it, is one step here.
+//! An address that is not given is 0 in a tuple of which something is given; a port that is not
+//! given makes the request invalid. Where only one tuple is given the other one is its inverse.
+//!
+//! Three things differ from version 1.4.7 on purpose: `-U` without a family works (there the
+//! kernel refuses each change), it shows every conn that it changed (there every second answer is
+//! taken for another one's), and each line of a loaded file sets its own mark.
+
+use dataplane::conntrack::state::Status;
+use dataplane::conntrack::tcp::TcpState;
+use dataplane::conntrack::tuple::{Tuple, proto};
+use dataplane::nat::range::Range;
+use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
+use dataplane::wire::address::Address;
+
+use super::conntrack_args::{Command, Family, Request};
+use super::conntrack_filter::{Filter, Translated};
+use super::conntrack_format::has_ports;
+use super::conntrack_options::DCCP_NUMBER;
+
+/// The tool's words for a refusal, which depend on the command.
+pub fn words_of(refusal: Refusal, command: Command) -> &'static str {
+    match (refusal, command) {
+        (Refusal::Exists, Command::Create) => "Such conntrack exists, try -U to update",
+        (Refusal::Exists, _) => "File exists",
+        (Refusal::NoMemory, Command::Create | Command::Add) => "not enough memory",
+        (Refusal::NoMemory, _) => "Cannot allocate memory",
+        (Refusal::NoRoom, _) => "No space left on device",
+        (Refusal::Busy, _) => "Device or resource busy",
+        (Refusal::Fixed, _) => "sorry, you must be root or get CAP_NET_ADMIN capability to do this",
+        (Refusal::Invalid, Command::Add) => "Invalid argument",
+        (Refusal::Invalid, _) => "invalid parameters",
+        (Refusal::NotSupported, _) => "Operation not supported",
+    }
+}
+
+/// The conn that `-I` or `-A` asks for.
+///
+/// # Errors
+/// The request makes no sense to the kernel.
+pub fn new_conn(request: &Request) -> Result<NewConn, Refusal> {
+    let filter = &request.filter;
+    Ok(NewConn {
+        tuples: tuples(filter)?,
+        zones: zones(filter)?,
+        timeout_secs: request.timeout_secs.unwrap_or_default(),
+        status: Status(request.status),
+        mark: filter.mark.map_or(0, |(value, _)| value),
+        tcp: filter.state.and_then(tcp_state).unwrap_or_default(),
+        nat: [filter.dst_nat, filter.src_nat].map(|end| end.and_then(range)),
+        by_process: None,
+        outcome: Ok(()),
+    })
+}
+
+/// What `-U` is to change.
+pub fn change(request: &Request) -> Change {
+    let filter = &request.filter;
+    let nat = [filter.dst_nat, filter.src_nat].map(|end| end.and_then(range));
+    Change {
+        nat: nat.iter().any(Option::is_some),
+        timeout_secs: request.timeout_secs,
+        status: Status(request.status),
+        tcp: filter.state.and_then(tcp_state),
+        mark: filter.mark,
+    }
+}
+
+/// The original tuple that `-G` asks for; the kernel takes no other.
+pub fn wanted(filter: &Filter) -> Result<Tuple, Refusal> {
+    if filter.src.is_none() && filter.dst.is_none() {
+        return Err(Refusal::Invalid);
+    }
+    let [original, _] = ends(filter);
+    tuple(filter, original, original_ids(filter))
+}
+
+/// The state of a number that the kernel takes: its tenth has two names.
+fn tcp_state(name: &str) -> Option<TcpState> {
+    if name == "LISTEN" { Some(TcpState::SynSent2) } else { TcpState::from_name(name) }
+}
+
+fn range(end: Translated) -> Option<Range> {
+    let ports = end.port.map(|port| (port, port));
+    let addresses = end.address.map(|address| (address, address));
+    (addresses.is_some() || ports.is_some()).then_some(Range {
+        addresses,
+        ports,
+        ..Range::default()
+    })
+}
+
+/// Source and destination of both tuples, 0 where nothing was given.
+fn ends(filter: &Filter) -> [(Address, Address); 2] {
+    let none = if filter.family == Some(Family::V6) { Address::v6(0) } else { Address::v4(0) };
+    let original = [filter.src, filter.dst].map(|end| end.map_or(none, |masked| masked.address));
+    let reply = [filter.reply_src, filter.reply_dst].map(|end| end.unwrap_or(none));
+    [(original[0], original[1]), (reply[0], reply[1])]
+}
+
+fn original_ids(filter: &Filter) -> [Option<u16>; 2] {
+    match filter.proto {
+        Some(proto::ICMP | proto::ICMPV6) => {
+            let kind = filter
+                .icmp_type
+                .map(|kind| u16::from_be_bytes([kind, filter.icmp_code.unwrap_or_default()]));
+            [Some(filter.icmp_id.unwrap_or_default()), kind]
+        }
+        _ => filter.original_ids,
+    }
+}
+
+/// One tuple; ports that are needed and not given are an error.
+fn tuple(
+    filter: &Filter,
+    (src, dst): (Address, Address),
+    ids: [Option<u16>; 2],
+) -> Result<Tuple, Refusal> {
+    let number = filter.proto.unwrap_or_default();
+    // The kernel knows of no ports of DCCP.
+    let needed = number != DCCP_NUMBER
+        && (has_ports(number) || matches!(number, proto::GRE | proto::ICMP | proto::ICMPV6));
+    let wrong_family = match number {
+        proto::ICMP => !src.is_v4(),
+        proto::ICMPV6 => src.is_v4(),
+        _ => false,
+    };
+    let (src_id, dst_id) = match ids {
+        _ if !needed => (0, 0),
+        [Some(src_id), Some(dst_id)] => (src_id, dst_id),
+        _ => return Err(Refusal::Invalid),
+    };
+    if wrong_family {
+        return Err(Refusal::Invalid);
+    }
+    Ok(Tuple { src, dst, src_id, dst_id, proto: number })
+}
+
+fn tuples(filter: &Filter) -> Result<[Tuple; 2], Refusal> {
+    let original_given = filter.src.is_some() || filter.dst.is_some();
+    let reply_given = filter.reply_src.is_some() || filter.reply_dst.is_some();
+    let is_icmp = matches!(filter.proto, Some(proto::ICMP | proto::ICMPV6));
+    let [original, reply] = ends(filter);
+    let inverse = |tuple: Tuple| tuple.inverted().ok_or(Refusal::Invalid);
+    if !original_given {
+        // ICMP's type is that of the original direction, which has no address here.
+        let ids = if is_icmp { [None; 2] } else { filter.reply_ids };
+        let reply = tuple(filter, reply, ids)?;
+        return Ok([inverse(reply)?, reply]);
+    }
+    let given = original_ids(filter);
+    let ids = if reply_given { given } else { given.map(|id| Some(id.unwrap_or_default())) };
+    let original = tuple(filter, original, ids)?;
+    let inverse = inverse(original)?;
+    if !reply_given {
+        return Ok([original, inverse]);
+    }
+    let ids = if is_icmp { [Some(inverse.src_id), Some(inverse.dst_id)] } else { filter.reply_ids };
+    Ok([original, tuple(filter, reply, ids)?])
+}
+
+/// The zone of both directions, or that of one; more than one of them is too much for the kernel.
+fn zones(filter: &Filter) -> Result<[u16; 2], Refusal> {
+    let zones = [filter.zone, filter.zone_original, filter.zone_reply];
+    match zones.map(Option::unwrap_or_default) {
+        [both, 0, 0] => Ok([both, both]),
+        [0, original, 0] => Ok([original, 0]),
+        [0, 0, reply] => Ok([0, reply]),
+        _ => Err(Refusal::Invalid),
+    }
+}

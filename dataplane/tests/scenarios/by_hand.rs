@@ -1,0 +1,278 @@
+//! Conns that a tool makes and changes.
+
+use dataplane::conntrack::record::ConnId;
+use dataplane::conntrack::state::Status;
+use dataplane::conntrack::tcp::TcpState;
+use dataplane::conntrack::tuple::{Tuple, proto};
+use dataplane::conntrack::view::{ConnView, EventKind, EventView};
+use dataplane::nat::range::Range;
+use dataplane::pipeline::by_hand::{Change, Changes, NewConn, Refusal};
+use dataplane::pipeline::messages::{FromLcore, Slice, ToLcore};
+use dataplane::pipeline::service::id_of_key;
+use dataplane::rules::hook::Table::Filter;
+use dataplane::rules::matches::StateMask;
+use dataplane::wire::tcp::flags::{ACK, FIN};
+
+use super::rig::*;
+use super::rules::*;
+use super::tracking::{tcp, udp};
+
+const CLIENT: &str = "192.168.1.2:4000";
+const SERVER: &str = "198.51.100.7:80";
+const CLIENT6: &str = "[2001:db8:1::2]:4000";
+const SERVER6: &str = "[2001:db8:ffff::7]:80";
+
+fn new_conn(number: u8, client: &str, server: &str) -> NewConn {
+    let (from, to) = (at(client), at(server));
+    let original = Tuple {
+        src: from.ip().into(),
+        dst: to.ip().into(),
+        src_id: from.port(),
+        dst_id: to.port(),
+        proto: number,
+    };
+    NewConn {
+        tuples: [original, original.inverted().unwrap()],
+        zones: [0; 2],
+        timeout_secs: 50,
+        status: Status(0),
+        mark: 0,
+        tcp: TcpState::None,
+        nat: [None; 2],
+        by_process: Some(77),
+        outcome: Err(Refusal::Invalid),
+    }
+}
+
+fn create(rig: &mut Rig, new: NewConn) -> Result<(), Refusal> {
+    rig.ask(ToLcore::Create(9, Box::new(new)));
+    let at = rig.told.iter().position(|m| matches!(m, FromLcore::Created(..))).unwrap();
+    match rig.told.remove(at) {
+        FromLcore::Created(9, new) => new.outcome,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn change(rig: &mut Rig, ids: &[ConnId], change: Change) -> Vec<(ConnView, Result<(), Refusal>)> {
+    let (conns, done) = (ids.to_vec(), Vec::with_capacity(ids.len()));
+    let changes = Changes { change, conns, by_process: Some(78), done };
+    rig.ask(ToLcore::Change(9, Box::new(changes)));
+    let at = rig.told.iter().position(|m| matches!(m, FromLcore::Changed(..))).unwrap();
+    match rig.told.remove(at) {
+        FromLcore::Changed(9, changes) => changes.done,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn events(rig: &mut Rig) -> Vec<EventView> {
+    let told = std::mem::take(&mut rig.told);
+    let event = |m| if let FromLcore::Event(e) = m { Some(e) } else { None };
+    told.into_iter().filter_map(event).collect()
+}
+
+fn id(conn: &ConnView) -> ConnId {
+    id_of_key(conn.key)
+}
+
+const ANSWERED: Status = Status::SEEN_REPLY.with(Status::ASSURED);
+
+#[test]
+fn a_conn_made_by_hand_carries_packets() {
+    for (client, server) in [(CLIENT, SERVER), (CLIENT6, SERVER6)] {
+        let mut rig = Setup::default().drops(Filter, "FORWARD").start();
+        rig.setup = std::mem::take(&mut rig.setup).both(
+            Filter,
+            "FORWARD",
+            accept().state(StateMask::ESTABLISHED),
+        );
+        rig.publish();
+        rig.listen();
+        let made = NewConn {
+            tcp: TcpState::Established,
+            status: ANSWERED,
+            mark: 7,
+            ..new_conn(proto::TCP, client, server)
+        };
+        assert_eq!(create(&mut rig, made.clone()), Ok(()));
+        let conn = rig.conn();
+        assert_eq!((conn.remaining_secs, conn.state, conn.mark), (50, Some("ESTABLISHED"), 7));
+        let all = events(&mut rig);
+        assert_eq!((all.len(), all[0].kind, all[0].by_process), (1, EventKind::New, Some(77)));
+        assert_eq!(rig.counters.conntrack.insert.get(), 1);
+        // Nothing is known of the windows, so any numbers do, on either side.
+        for n in 0..3 {
+            rig.pass(WAN, tcp(server, client, ACK, 5_000_000 + n, 9));
+            rig.pass(LAN, tcp(client, server, ACK, 77_000_000 + n, 1_000_000_000));
+        }
+        assert_eq!(rig.conn().remaining_secs, 432_000);
+        rig.pass(LAN, tcp(client, server, FIN | ACK, 4, 5));
+        assert_eq!(rig.conn().state, Some("FIN_WAIT"));
+        assert_eq!(create(&mut rig, made), Err(Refusal::Exists));
+        assert_eq!(rig.shared.capacity.count(), 1);
+    }
+}
+
+#[test]
+fn either_tuple_that_is_taken_refuses_a_conn() {
+    let mut rig = Setup::default().start();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    assert_eq!(create(&mut rig, new_conn(proto::UDP, CLIENT, SERVER)), Err(Refusal::Exists));
+    assert_eq!(create(&mut rig, new_conn(proto::UDP, SERVER, CLIENT)), Err(Refusal::Exists));
+    let free = new_conn(proto::UDP, "192.168.1.9:1", SERVER);
+    let taken = new_conn(proto::UDP, CLIENT, SERVER).tuples[1];
+    let clash = NewConn { tuples: [free.tuples[0], taken], ..free.clone() };
+    assert_eq!(create(&mut rig, clash), Err(Refusal::Exists));
+    assert_eq!(rig.shared.capacity.count(), 1, "nothing is left behind");
+    // Another zone is another table.
+    let elsewhere = NewConn { zones: [3; 2], ..new_conn(proto::UDP, CLIENT, SERVER) };
+    assert_eq!(create(&mut rig, elsewhere.clone()), Ok(()));
+    assert_eq!(create(&mut rig, elsewhere), Err(Refusal::Exists));
+    // Nor is an expired conn in the way.
+    rig.wait(31);
+    assert_eq!(create(&mut rig, new_conn(proto::UDP, CLIENT, SERVER)), Ok(()));
+    let expected = NewConn { status: Status::EXPECTED, ..free };
+    assert_eq!(create(&mut rig, expected), Err(Refusal::Busy));
+}
+
+#[test]
+fn a_full_table_makes_room_or_says_so() {
+    let mut rig = Setup { max: 8, ..Setup::default() }.start();
+    let conn = |n: u16, status| NewConn {
+        status,
+        ..new_conn(proto::UDP, &format!("192.168.1.2:{n}"), SERVER)
+    };
+    for n in 0..8 {
+        assert_eq!(create(&mut rig, conn(n, ANSWERED)), Ok(()));
+    }
+    assert_eq!(create(&mut rig, conn(8, ANSWERED)), Err(Refusal::NoMemory));
+    assert_eq!(rig.shared.capacity.count(), 8);
+}
+
+#[test]
+fn nat_by_hand_is_nat() {
+    let to = |text: &str, port: Option<u16>| {
+        let address = address(text);
+        Some(Range {
+            addresses: Some((address, address)),
+            ports: port.map(|p| (p, p)),
+            ..Range::default()
+        })
+    };
+    let mut rig = Setup::default().start();
+    let source = NewConn {
+        nat: [None, to("203.0.113.1", Some(5555))],
+        ..new_conn(proto::UDP, CLIENT, SERVER)
+    };
+    assert_eq!(create(&mut rig, source), Ok(()));
+    let conn = rig.conn();
+    assert!(conn.status.has(Status::SRC_NAT) && !conn.status.has(Status::DST_NAT));
+    for _ in 0..3 {
+        let out = rig.pass(LAN, udp(CLIENT, SERVER));
+        assert_eq!(out.flow(), format!("203.0.113.1:5555 > {SERVER}"));
+        let back = rig.pass(WAN, udp(SERVER, "203.0.113.1:5555"));
+        assert_eq!((back.port, back.flow()), (LAN, format!("{SERVER} > {CLIENT}")));
+    }
+    let destination = NewConn {
+        nat: [to("192.168.1.2", Some(8080)), None],
+        ..new_conn(proto::UDP, "198.51.100.9:9", "203.0.113.1:80")
+    };
+    assert_eq!(create(&mut rig, destination), Ok(()));
+    let inside = rig.pass(WAN, udp("198.51.100.9:9", "203.0.113.1:80"));
+    assert_eq!((inside.port, inside.flow()), (LAN, "198.51.100.9:9 > 192.168.1.2:8080".into()));
+    // A taken mapping goes to another port.
+    let again = NewConn {
+        nat: [None, to("203.0.113.1", None)],
+        ..new_conn(proto::UDP, "192.168.1.3:5555", SERVER)
+    };
+    assert_eq!(create(&mut rig, again), Ok(()));
+    let all = rig.list();
+    let third = all.iter().find(|c| c.original.src == address("192.168.1.3")).unwrap();
+    assert_ne!(third.reply.dst_id, 5555);
+}
+
+#[test]
+fn changes_what_is_asked_for_and_tells() {
+    let mut rig = Setup::default().start();
+    rig.listen();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    events(&mut rig);
+    let conn = id(&rig.conn());
+    let wish = Change {
+        timeout_secs: Some(900),
+        status: ANSWERED,
+        mark: Some((0x30, 0xf0)),
+        ..Change::default()
+    };
+    let done = change(&mut rig, &[conn], wish);
+    let (view, outcome) = &done[0];
+    assert_eq!((view.remaining_secs, view.mark, *outcome), (900, 0x30, Ok(())));
+    assert!(view.status.has(ANSWERED));
+    let told = events(&mut rig);
+    assert_eq!((told.len(), told[0].kind, told[0].by_process), (1, EventKind::Update, Some(78)));
+    // What comes before a refusal stays.
+    let done = change(
+        &mut rig,
+        &[conn],
+        Change { timeout_secs: Some(5), status: Status::EXPECTED, ..wish },
+    );
+    assert_eq!((done[0].0.remaining_secs, done[0].1), (5, Err(Refusal::Busy)));
+    assert!(events(&mut rig).is_empty());
+    rig.wait(4);
+    assert_eq!(rig.sweep(), 0);
+    rig.wait(2);
+    assert!(rig.list().is_empty());
+    assert!(change(&mut rig, &[conn], wish).is_empty(), "who is gone is not answered for");
+}
+
+#[test]
+fn a_fixed_timeout_is_no_longer_changed_by_anybody() {
+    let mut rig = Setup::default().start();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    let conn = id(&rig.conn());
+    let fix =
+        Change { timeout_secs: Some(100), status: Status::FIXED_TIMEOUT, ..Change::default() };
+    assert_eq!(change(&mut rig, &[conn], fix)[0].1, Ok(()));
+    assert_eq!(change(&mut rig, &[conn], fix)[0].1, Err(Refusal::Fixed));
+    rig.wait(10);
+    rig.pass(WAN, udp(SERVER, CLIENT));
+    assert_eq!(rig.conn().remaining_secs, 90);
+    let nat = Change { nat: true, mark: Some((1, !0)), ..Change::default() };
+    assert_eq!(change(&mut rig, &[conn], nat)[0].1, Err(Refusal::NotSupported));
+    assert_eq!(rig.conn().mark, 0);
+}
+
+#[test]
+fn a_change_is_seen_by_the_next_packet_of_a_remembered_path() {
+    let accept = accept().state(StateMask::ESTABLISHED);
+    let mut rig = Setup::default().both(Filter, "FORWARD", accept).start();
+    for _ in 0..4 {
+        rig.pass(LAN, udp(CLIENT, SERVER));
+    }
+    let before = rig.rule_counts(dataplane::rules::hook::Family::V4);
+    let conn = id(&rig.conn());
+    let wish = Change { status: Status::SEEN_REPLY, ..Change::default() };
+    assert_eq!(change(&mut rig, &[conn], wish)[0].1, Ok(()));
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    let after = rig.rule_counts(dataplane::rules::hook::Family::V4);
+    assert_ne!(before, after, "the packet is ESTABLISHED now");
+}
+
+#[test]
+fn a_listing_may_set_counters_back() {
+    let mut rig = Setup::default().knob("acct", 1).start();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    assert_eq!(create(&mut rig, new_conn(proto::UDP, "192.168.1.9:1", SERVER)), Ok(()));
+    let list = |rig: &mut Rig, zero| -> Vec<u64> {
+        let conns = Vec::with_capacity(16);
+        let family = dataplane::conntrack::record::Family::V4;
+        let slice = Slice { family, from: 0, numbers: 16, zero, end: false, conns };
+        rig.ask(ToLcore::List(1, Box::new(slice)));
+        let at = rig.told.iter().position(|m| matches!(m, FromLcore::Listed(..))).unwrap();
+        let FromLcore::Listed(_, slice) = rig.told.remove(at) else { unreachable!() };
+        slice.conns.iter().map(|c| c.counters.expect("counted")[0].packets).collect()
+    };
+    assert_eq!(list(&mut rig, true), [1, 0]);
+    assert_eq!(list(&mut rig, false), [0, 0]);
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    assert_eq!(list(&mut rig, false), [1, 0]);
+}
