@@ -9,9 +9,11 @@
 mod huge;
 #[cfg(feature = "count-lines")]
 pub mod lines;
+mod spin;
 pub mod sync;
 
 pub use huge::{HugeSlice, OutOfMemory};
+pub use spin::Spin;
 
 use sync::AtomicU64;
 #[cfg(any(loom, not(all(target_arch = "x86_64", target_feature = "avx2"))))]

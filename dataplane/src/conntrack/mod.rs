@@ -6,9 +6,11 @@
 
 pub mod capacity;
 pub mod chunks;
+pub mod expect;
 pub mod extension;
 pub mod generic;
 pub mod helper;
+pub mod helpers;
 pub mod icmp;
 pub mod index;
 pub mod invalid;

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use super::capacity::Capacity;
 use super::chunks::FreeList;
+use super::expect::{EXPECT_MAX_LIMIT, Expectations};
 use super::extension::{Extension, Extensions};
 use super::index::{Due, Index, Refused};
 use super::record::{Conn, ConnId, ConnRef, Family, Records};
@@ -131,6 +132,8 @@ pub struct Shared {
     pub capacity: Capacity,
     /// Accounting, time stamps, labels.
     pub extensions: Extensions,
+    /// Conns to come.
+    pub expectations: Expectations,
     /// Secrets of the hash.
     pub seed: HashSeed,
     largest: u32,
@@ -141,6 +144,12 @@ pub struct Shared {
 /// Lines of the index for a limit of `max` conns.
 pub fn index_lines(max: u32) -> u64 {
     Index::buckets_for(2 * max as u64, 50).into()
+}
+
+/// The limit on expectations for a limit of `max` conns: four for each bucket of the kernel's
+/// table of them, which has one for 256 buckets of conns (`nf_conntrack_expect_init`).
+pub fn default_expect_max(max: u32) -> u32 {
+    (max / 4 / 256).max(1).saturating_mul(4).min(EXPECT_MAX_LIMIT)
 }
 
 impl Shared {
@@ -164,10 +173,20 @@ impl Shared {
             records: Records::new(largest + hoards),
             capacity: Capacity::new(sizes.max, sizes.lcores),
             extensions: Extensions::new(extensions),
+            expectations: {
+                let limit = default_expect_max(sizes.max);
+                Expectations::new(limit, limit, sizes.lcores, seed)
+            },
             seed,
             largest,
             out_of_reach,
         })
+    }
+
+    /// With another table of expectations: for `largest` of them, `limit` at first. Before any
+    /// lcore runs; allocates.
+    pub fn with_expectations(self, limit: u32, largest: u32, lcores: u8) -> Shared {
+        Shared { expectations: Expectations::new(limit, largest, lcores, self.seed), ..self }
     }
 
     /// Makes memory for so many conns of a family, whichever lcores have them, and for what the
@@ -191,9 +210,13 @@ impl Shared {
         self.largest
     }
 
-    /// Bytes of memory: index, by-source index, records and extension blocks made so far.
+    /// Bytes of memory: indexes and expectations, records and extension blocks made so far.
     pub fn bytes(&self) -> usize {
-        self.index.bytes() + self.by_source.bytes() + self.records.bytes() + self.extensions.bytes()
+        self.index.bytes()
+            + self.by_source.bytes()
+            + self.records.bytes()
+            + self.extensions.bytes()
+            + self.expectations.bytes()
     }
 
     /// The index hash of a tuple looked up in `zone`.
@@ -1118,7 +1141,8 @@ mod tests {
         assert!(128 + index.div_ceil(max) <= 178, "{}", 128 + index.div_ceil(max));
         assert!(192 + index.div_ceil(max) <= 242);
         shared.records.ensure_chunks(Family::V4, max).unwrap();
-        assert_eq!(shared.bytes(), (index + 128 * max) as usize);
+        let expectations = shared.expectations.bytes();
+        assert_eq!(shared.bytes(), (index + 128 * max) as usize + expectations);
     }
 
     /// What a random test does next.
