@@ -5,6 +5,7 @@
 //! plain value in an immutable snapshot; the control core edits a copy and publishes it. Not here:
 //! `max`, `buckets` and `count`, which belong to the table.
 
+use super::helper::Policies;
 use super::timeouts::{MAX_SECS, Timeout, Timeouts};
 
 /// Why a knob was not changed.
@@ -76,12 +77,18 @@ macro_rules! knobs {
         pub struct Knobs {
             /// Every timeout.
             pub timeouts: Timeouts,
+            /// What helpers may expect; no sysctls, but keys of the configuration.
+            pub helpers: Policies,
             $(#[doc = $doc] pub $field: $ty,)*
         }
 
         impl Default for Knobs {
             fn default() -> Knobs {
-                Knobs { timeouts: Timeouts::default(), $($field: <$ty>::from_number($default),)* }
+                Knobs {
+                    timeouts: Timeouts::default(),
+                    helpers: Policies::default(),
+                    $($field: <$ty>::from_number($default),)*
+                }
             }
         }
 

@@ -545,7 +545,7 @@ impl Simulator {
                 _ => return,
             },
             FromLcore::Log(_) | FromLcore::Created(..) | FromLcore::Changed(..) => return,
-            FromLcore::TableFull => return heard.full += 1,
+            FromLcore::TableFull | FromLcore::ExpectationsFull => return heard.full += 1,
         }
         self.awaited -= 1;
     }

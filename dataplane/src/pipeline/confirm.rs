@@ -15,6 +15,7 @@ use crate::nat::rewrite::Deltas;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::FramePool;
 use crate::pipeline::handoff::HOPS_MAX;
+use crate::pipeline::helpers::helper_of;
 use crate::pipeline::messages::FromLcore;
 use crate::pipeline::service::view_of;
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
@@ -77,7 +78,11 @@ impl<P: FramePool> Pipeline<P> {
         let listened = self.listened(at);
         let mut gone: [Option<ConnView>; EARLY_DROPS_MAX] = [const { None }; EARLY_DROPS_MAX];
         let mut n = 0;
+        let (expectations, lcore) = (&at.table.expectations, self.place.lcore());
         let dropped = self.store.early_drop(hash, at.now.tick, |conn, _| {
+            if helper_of(conn, at).is_some() {
+                expectations.end_master(lcore, conn.id(), at.now);
+            }
             if listened && let Some(slot) = gone.get_mut(n) {
                 *slot = Some(view_of(conn, at));
                 n += 1;
@@ -173,7 +178,7 @@ impl<P: FramePool> Pipeline<P> {
         if !same || own.zones() != there.zones() {
             return false;
         }
-        self.store.release_unconfirmed(a.conn);
+        self.release(a.conn, at);
         // Only an owner counts for a conn; the packet of another lcore's stays uncounted there.
         if self.owns(there)
             && at.policy.knobs.acct
@@ -190,8 +195,15 @@ impl<P: FramePool> Pipeline<P> {
     pub(crate) fn delete_conn(&mut self, number: ConnRef, at: At<'_>) {
         if at.table.records.get(number).is_some_and(|conn| self.owns(conn)) {
             self.report(EventKind::Destroy, number, at);
+            at.table.records.get(number).inspect(|conn| self.end_expectations(*conn, at));
             self.store.delete(number);
         }
+    }
+
+    /// Gives back a conn that did not come to be.
+    pub(crate) fn release(&mut self, number: ConnRef, at: At<'_>) {
+        at.table.records.get(number).inspect(|conn| self.end_expectations(*conn, at));
+        self.store.release_unconfirmed(number);
     }
 }
 

@@ -57,6 +57,7 @@ reasons! {
     TableFull "table-full" "nf_conntrack: table full, dropping packet.";
     NoRecord "no-record" "No memory for another conn of this family was ready.";
     InsertFailed "insert-failed" "A tuple of the new conn was taken when it was confirmed.";
+    Expectation "expectation" "A conn to come could not be entered among the expectations, or they were busy.";
     BadIcmpError "bad-icmp-error" "An ICMP error about a translated conn that cannot be translated.";
     NeighbourQueueFull "neighbour-queue-full" "Too many packets wait for the same neighbour's address.";
     NeighbourFailed "neighbour-failed" "The next hop did not answer ARP or neighbour solicitation.";

@@ -11,6 +11,7 @@ use crate::pipeline::burst::{forward_one_hop, is_plain};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::handoff::{Handed, Stage};
+use crate::pipeline::helpers::helper_of;
 use crate::pipeline::host_tap::{for_dhcp_client, group_for_host};
 use crate::pipeline::lean::key_of;
 use crate::pipeline::neighbour::{NextHop, Resolved};
@@ -157,6 +158,7 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<Exit, DropReason> {
         self.filter(pool, t, Table::Mangle, Hook::Postrouting, at)?;
         self.translate(t, Hook::Postrouting, Manip::Src, at)?;
+        self.help(t, at)?;
         self.confirm(t, at)?;
         Ok(Exit::Transmit { port, towards })
     }
@@ -173,7 +175,7 @@ impl<P: FramePool> Pipeline<P> {
             if a.lent {
                 // Its owner settles it.
             } else if a.fresh {
-                self.store.release_unconfirmed(a.conn);
+                self.release(a.conn, at);
             } else if a.delete {
                 self.delete_conn(a.conn, at);
             } else {
@@ -233,6 +235,10 @@ impl<P: FramePool> Pipeline<P> {
         };
         // The first packet walked the nat table, which the next one does not.
         if a.error || a.first || a.delete {
+            return;
+        }
+        // A helper wants to see every packet.
+        if at.table.records.get(a.conn).is_none_or(|conn| helper_of(conn, at).is_some()) {
             return;
         }
         let route = PathRoute { v6: t.is_v6(), in_port, state: a.state, end, hits: t.hits.clone() };

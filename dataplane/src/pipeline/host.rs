@@ -59,6 +59,7 @@ impl<P: FramePool> Pipeline<P> {
         self.filter(pool, t, Table::Mangle, Hook::Input, at)?;
         self.filter(pool, t, Table::Filter, Hook::Input, at)?;
         self.translate(t, Hook::Input, Manip::Src, at)?;
+        self.help(t, at)?;
         self.confirm(t, at)
     }
 

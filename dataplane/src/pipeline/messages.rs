@@ -113,4 +113,6 @@ pub enum FromLcore {
     Log(LogLine),
     /// The table is full.
     TableFull,
+    /// The table of expectations is full.
+    ExpectationsFull,
 }

@@ -12,6 +12,7 @@
 //! | `forward` | the long way: PREROUTING, route, FORWARD, POSTROUTING |
 //! | `host` | to and from the gateway itself: INPUT, OUTPUT, echo, closed ports |
 //! | `host_tap` | the same for the box's own programs, by way of a kernel interface |
+//! | `helpers` | helpers read masters; children of expectations |
 //! | `hooks` | walking the rules with the facts of a packet |
 //! | `track` | conntrack at PREROUTING and OUTPUT |
 //! | `invalid` | what was INVALID, and why |
@@ -36,6 +37,7 @@ pub mod drops;
 pub(crate) mod forward;
 pub mod frame;
 pub mod handoff;
+pub(crate) mod helpers;
 pub(crate) mod hooks;
 pub(crate) mod host;
 pub(crate) mod host_tap;
@@ -182,6 +184,8 @@ pub struct Pipeline<P: FramePool> {
     trail: invalid::Trail,
     /// What trackers said of packets that have yet to walk.
     sayings: invalid::Sayings,
+    /// The same of the table of expectations.
+    told_expect_full: Option<Tick>,
     /// Taken out while a burst is under way.
     scratch: Option<Box<burst::Scratch>>,
     ip_id: u16,
@@ -228,6 +232,7 @@ impl<P: FramePool> Pipeline<P> {
             told_full: None,
             trail: invalid::Trail::default(),
             sayings: invalid::Sayings::default(),
+            told_expect_full: None,
             scratch: Some(Box::default()),
             outbox: VecDeque::with_capacity(OUTBOX_MAX * 2),
         }

@@ -388,7 +388,10 @@ impl<P: FramePool> Pipeline<P> {
             return Ok(());
         };
         let number = self.allocate(tuple, &reply, zones, at)?;
-        self.apply(t.template, number);
+        let expected = self.expected(number, tuple, at)?;
+        if expected.is_none() {
+            self.apply(t.template, number);
+        }
         let knobs = &at.policy.knobs;
         if (knobs.acct || knobs.timestamp)
             && let Some(extension) = self.store.extend(number)
@@ -400,13 +403,16 @@ impl<P: FramePool> Pipeline<P> {
             self.account(conn, Direction::Original, (&t.headers).into(), at);
         }
         t.attached = Attached::Conn(Attachment {
-            state: CtState::New,
+            state: if expected.is_some() { CtState::Related } else { CtState::New },
             fresh: true,
             first: true,
             timeout_secs,
             ..Attachment::of(number, Direction::Original)
         });
-        Ok(())
+        match expected.and_then(|expected| expected.follow) {
+            Some(to) => Ok(self.follow_master(t, to, at)?),
+            None => Ok(()),
+        }
     }
 
     /// Makes a new conn as the table raw says (`__nf_ct_try_assign_helper`).

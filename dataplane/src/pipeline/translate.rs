@@ -111,8 +111,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<(), DropReason> {
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
-        let (original, reply, zones) = (conn.orig(), conn.reply(), conn.zones());
-        let Some(current) = reply.inverted() else { return Ok(()) };
+        let Some(current) = conn.reply().inverted() else { return Ok(()) };
         let walked = self.walk(t, Table::Nat, hook, at);
         let range = match walked.verdict {
             Verdict::Accept => select::null_binding(&current, manip),
@@ -121,12 +120,31 @@ impl<P: FramePool> Pipeline<P> {
             }
             Verdict::Drop | Verdict::Reject(_) => return Err(DropReason::NatDrop),
         };
+        self.bind(t, a, manip, &range, at)?;
+        if let (Verdict::Nat(NatTarget::Masquerade(_)), Some(port)) = (walked.verdict, t.out_port) {
+            conn.set_masqueraded_by(port.0);
+        }
+        Ok(())
+    }
+
+    /// `nf_nat_setup_info`: decides one end of a fresh conn, within a range.
+    pub(crate) fn bind(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        a: &Attachment,
+        manip: Manip,
+        range: &Range,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
+        let (original, reply, zones) = (conn.orig(), conn.reply(), conn.zones());
+        let Some(current) = reply.inverted() else { return Ok(()) };
         let syn_end = (original.proto == proto::TCP)
             .then(|| TcpTrack::from_words(conn.tracker_words()).sent_end(Direction::Original));
         let wanted = Wanted {
             orig: &original,
             current: &current,
-            range: &range,
+            range,
             manip,
             zone: zones.id(),
             syn_end,
@@ -153,9 +171,6 @@ impl<P: FramePool> Pipeline<P> {
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         let (translated, decided) = bits(manip);
         conn.add_status(decided);
-        if let (Verdict::Nat(NatTarget::Masquerade(_)), Some(port)) = (walked.verdict, t.out_port) {
-            conn.set_masqueraded_by(port.0);
-        }
         if selected.tuple != current
             && let Some(reply) = selected.tuple.inverted()
         {

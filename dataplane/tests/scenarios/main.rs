@@ -3,6 +3,7 @@
 //! The kernel's behaviour is the yardstick throughout. One file per theme; `rig` is the gateway.
 
 mod by_hand;
+mod expect;
 mod forwarding;
 mod host;
 mod host_lcores;

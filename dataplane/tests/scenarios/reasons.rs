@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use dataplane::pipeline::drops::DropReason::{self, *};
 
 /// Where each reason is provoked and its counter checked.
-const PROVOKED: [(DropReason, &str); 33] = [
+const PROVOKED: [(DropReason, &str); 34] = [
     (ShortFrame, include_str!("forwarding.rs")),
     (OtherHost, include_str!("forwarding.rs")),
     (EtherType, include_str!("forwarding.rs")),
@@ -35,6 +35,7 @@ const PROVOKED: [(DropReason, &str); 33] = [
     (TableFull, include_str!("tracking.rs")),
     (NoRecord, include_str!("tracking.rs")),
     (InsertFailed, include_str!("nat.rs")),
+    (Expectation, include_str!("expect.rs")),
     (BadIcmpError, include_str!("nat.rs")),
     (NeighbourQueueFull, include_str!("links.rs")),
     (NeighbourFailed, include_str!("links.rs")),
