@@ -99,8 +99,14 @@ impl ControlCore {
             }
             FromLcore::TableFull => {
                 let now = self.tick_now();
-                if self.upkeep.may_say_full(now) {
+                if self.upkeep.full.may_say(now) {
                     log::warn!("nf_conntrack: table full, dropping packet");
+                }
+            }
+            FromLcore::ExpectationsFull => {
+                let now = self.tick_now();
+                if self.upkeep.expectations_full.may_say(now) {
+                    log::warn!("nf_conntrack: expectation table full");
                 }
             }
         }

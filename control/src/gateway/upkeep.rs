@@ -23,6 +23,9 @@ const SWEEP_TICKS: u32 = TICKS_PER_SEC / 2;
 /// How often the neighbours' timers are looked at.
 const NEIGHBOUR_TICKS: u32 = TICKS_PER_SEC / 10;
 
+/// How often expectations that have had their time are looked for.
+const EXPECTATION_TICKS: u32 = TICKS_PER_SEC / 5;
+
 /// "Table full" is logged at most this often (the kernel's rate limit: ten lines in five seconds).
 const FULL_LINES: u32 = 10;
 const FULL_TICKS: u32 = 5 * TICKS_PER_SEC;
@@ -36,18 +39,28 @@ pub(super) struct Upkeep {
     swept: u32,
     sweep_at: Tick,
     neighbours_at: Tick,
-    full_since: Tick,
-    full_lines: u32,
+    expectations_at: Tick,
+    /// Lines that the table of conns is full, and that of expectations.
+    pub(super) full: FullLines,
+    pub(super) expectations_full: FullLines,
     reachable: u32,
 }
 
-impl Upkeep {
-    pub(super) fn may_say_full(&mut self, now: Tick) -> bool {
-        if self.full_lines == 0 || now.0.wrapping_sub(self.full_since.0) >= FULL_TICKS {
-            (self.full_since, self.full_lines) = (now, 0);
+/// Lines that a table is full.
+#[derive(Default)]
+pub(super) struct FullLines {
+    since: Tick,
+    lines: u32,
+}
+
+impl FullLines {
+    /// True if the rate limit lets another one through.
+    pub(super) fn may_say(&mut self, now: Tick) -> bool {
+        if self.lines == 0 || now.0.wrapping_sub(self.since.0) >= FULL_TICKS {
+            (self.since, self.lines) = (now, 0);
         }
-        self.full_lines += 1;
-        self.full_lines <= FULL_LINES
+        self.lines += 1;
+        self.lines <= FULL_LINES
     }
 }
 
@@ -56,11 +69,29 @@ impl ControlCore {
     pub(super) fn keep_up(&mut self) {
         let now = self.tick_now();
         self.sweep(now);
+        self.sweep_expectations(now);
         if now.0.wrapping_sub(self.upkeep.neighbours_at.0) >= NEIGHBOUR_TICKS {
             self.upkeep.neighbours_at = now;
             self.neighbour_timers(now);
             if let Err(error) = self.provide_memory() {
                 log::error!("conntrack: {error}");
+            }
+        }
+    }
+
+    /// Removes expectations whose time is up or whose master is gone. Where a worker holds the lock
+    /// the rest waits for the next time.
+    fn sweep_expectations(&mut self, now: Tick) {
+        if now.0.wrapping_sub(self.upkeep.expectations_at.0) < EXPECTATION_TICKS {
+            return;
+        }
+        self.upkeep.expectations_at = now;
+        let mut from = 0;
+        while !self.shared.expectations.is_empty() {
+            let swept = self.shared.expectations.sweep(from, &self.shared.records, self.now());
+            from = swept.unwrap_or(0);
+            if from == 0 {
+                break;
             }
         }
     }

@@ -8,6 +8,7 @@
 
 mod capacity;
 mod chunks;
+mod expect;
 mod index;
 mod neighbours;
 mod records;

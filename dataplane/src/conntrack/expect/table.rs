@@ -200,7 +200,9 @@ impl Table {
         if class_max == 0 || of_class < u32::from(class_max) {
             return Ok(());
         }
-        oldest.map(|at| self.remove(at, now));
+        if let Some(at) = oldest {
+            self.remove(at, now);
+        }
         if of_class > u32::from(class_max) { Err(Refused::ClassFull) } else { Ok(()) }
     }
 
