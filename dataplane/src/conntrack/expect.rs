@@ -16,7 +16,7 @@ mod table;
 
 use super::helper::{Helper, Policy};
 use super::record::{ConnId, Records};
-use super::state::{Direction, Status};
+use super::state::Status;
 use super::tuple::{HashSeed, Tuple};
 use crate::arch::Spin;
 use crate::arch::sync::Ordering::{Acquire, Relaxed, Release};
@@ -382,7 +382,7 @@ pub fn from_peer(
         mask: SourceMask::ANY_PORT,
         master: master.id(),
         master_tuple: master.orig(),
-        zone: master.zone(Direction::Original),
+        zone: master.zones().id(),
         class: 0,
         flags: Flags::default(),
         helper,

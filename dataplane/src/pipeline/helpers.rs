@@ -9,7 +9,7 @@ use crate::conntrack::expect::{self, Expectation, Expected, Follow, Refused};
 use crate::conntrack::helper::Helper;
 use crate::conntrack::helpers::tftp;
 use crate::conntrack::record::{Conn, ConnRef};
-use crate::conntrack::state::{Direction, Status};
+use crate::conntrack::state::Status;
 use crate::conntrack::tuple::Tuple;
 use crate::nat::range::{Manip, Range};
 use crate::pipeline::drops::DropReason;
@@ -54,7 +54,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<Option<Expected>, Exit> {
         let Some(conn) = at.table.records.get(number) else { return Ok(None) };
-        let (lcore, zone) = (self.place.lcore(), conn.zone(Direction::Original));
+        let (lcore, zone) = (self.place.lcore(), conn.zones().id());
         let records = &at.table.records;
         let found = at.table.expectations.find(lcore, (tuple, zone), records, at.now);
         let Ok(found) = found else {
