@@ -391,5 +391,5 @@ pub fn from_peer(
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

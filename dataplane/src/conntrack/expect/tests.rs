@@ -1,3 +1,5 @@
+//! The table by its rules, and against the plainest list that does the same.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
