@@ -248,7 +248,7 @@ impl Expectations {
     ///
     /// # Errors
     /// See [`Refused`]. What went before the refusal, as the oldest of its class, stays away.
-    pub fn expect(
+    pub fn enter(
         &self,
         lcore: u8,
         wanted: &Expectation,

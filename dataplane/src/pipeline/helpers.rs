@@ -139,15 +139,15 @@ impl<P: FramePool> Pipeline<P> {
             let orig = conn.orig();
             Follow { src: orig.dst, dst: orig.src, dst_id: orig.src_id }
         });
-        self.expect(&expect::from_peer(conn, Helper::Tftp, follow), at)
+        self.announce(&expect::from_peer(conn, Helper::Tftp, follow), at)
     }
 
     /// `nf_ct_expect_related`. A packet that announces what cannot be expected is dropped: its
     /// sender tries again, and the child would come to nothing.
-    fn expect(&mut self, wanted: &Expectation, at: At<'_>) -> Result<(), DropReason> {
+    fn announce(&mut self, wanted: &Expectation, at: At<'_>) -> Result<(), DropReason> {
         let policy = at.policy.knobs.helpers.of(wanted.helper);
         let lcore = self.place.lcore();
-        match at.table.expectations.expect(lcore, wanted, policy, false, at.now) {
+        match at.table.expectations.enter(lcore, wanted, policy, false, at.now) {
             Ok(()) => Ok(()),
             Err(refused) => {
                 if refused == Refused::TableFull && self.told_expect_full != Some(at.now.tick) {

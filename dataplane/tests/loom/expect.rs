@@ -59,7 +59,7 @@ fn loom_an_expectation_is_fulfilled_once() {
     model(2, || {
         let (store, id, what) = master();
         let shared = store.shared().clone();
-        shared.expectations.expect(0, &what, POLICY, false, NOW).unwrap();
+        shared.expectations.enter(0, &what, POLICY, false, NOW).unwrap();
         let theirs = thread::spawn({
             let shared = shared.clone();
             move || find(&shared, 1)
@@ -84,7 +84,7 @@ fn loom_a_master_that_ends_takes_its_expectations_along() {
     model(2, || {
         let (mut store, id, what) = master();
         let shared = store.shared().clone();
-        shared.expectations.expect(0, &what, POLICY, false, NOW).unwrap();
+        shared.expectations.enter(0, &what, POLICY, false, NOW).unwrap();
         let theirs = thread::spawn({
             let shared = shared.clone();
             move || find(&shared, 1)
@@ -114,7 +114,7 @@ fn loom_the_counter_is_there_before_the_child_can_be() {
             let (shared, sent) = (shared.clone(), sent.clone());
             move || (sent.load(Acquire) == 1).then(|| find(&shared, 1))
         });
-        shared.expectations.expect(0, &what, POLICY, false, NOW).unwrap();
+        shared.expectations.enter(0, &what, POLICY, false, NOW).unwrap();
         sent.store(1, Release);
         if let Some(found) = theirs.join().unwrap() {
             assert_eq!(found, Ok(Some(id)));

@@ -65,7 +65,7 @@ impl Rig {
     }
 
     fn expect(&self, what: &Expectation, secs: u32) -> Result<(), Refused> {
-        self.table().expect(0, what, POLICY, false, after(secs))
+        self.table().enter(0, what, POLICY, false, after(secs))
     }
 
     fn find(&self, tuple: &Tuple, secs: u32) -> Option<Expected> {
@@ -152,7 +152,7 @@ fn the_same_again_starts_anew_and_anothers_is_a_clash() {
     assert_eq!(rig.table().counted(0), [0, 2, 1]);
     let other = Expectation { master: rig.masters[1], ..what };
     assert_eq!(rig.expect(&other, 5), Err(Refused::Clash));
-    assert_eq!(rig.table().expect(0, &other, POLICY, true, after(5)), Err(Refused::Already));
+    assert_eq!(rig.table().enter(0, &other, POLICY, true, after(5)), Err(Refused::Already));
     let class = Expectation { class: 1, ..what };
     assert_eq!(rig.expect(&class, 5), Err(Refused::Already));
     let one_port = SourceMask { id: u16::MAX, ..SourceMask::ANY_PORT };
@@ -186,10 +186,10 @@ fn a_full_class_loses_its_oldest_and_a_full_table_refuses() {
     rig.table().set_limit(4);
     rig.expect(&rig.expectation(0, 2, 9), 0).unwrap();
     let more = rig.expectation(0, 2, 10);
-    let refused = rig.table().expect(0, &more, lowered, false, after(0));
+    let refused = rig.table().enter(0, &more, lowered, false, after(0));
     assert_eq!(refused, Err(Refused::ClassFull), "one goes, and that is not enough");
     let unlimited = Policy { max_expected: 0, timeout_secs: 1 };
-    assert_eq!(rig.table().expect(0, &more, unlimited, false, after(0)), Ok(()));
+    assert_eq!(rig.table().enter(0, &more, unlimited, false, after(0)), Ok(()));
 }
 
 #[test]
