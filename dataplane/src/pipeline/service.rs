@@ -109,6 +109,7 @@ impl<P: FramePool> Pipeline<P> {
         let same = self.store.get(id).is_some();
         if same {
             self.report_by(EventKind::Destroy, id.conn, by, at);
+            at.table.records.get(id.conn).inspect(|conn| self.end_expectations(*conn, at));
             self.store.delete(id.conn);
         }
         same

@@ -223,7 +223,7 @@ fn expectations_end_with_their_master_however_it_ends() {
     };
     ask(&mut rig);
     let id = id_of_key(rig.conn().key);
-    rig.ask(ToLcore::Delete(1, Box::new(vec![id])));
+    rig.ask(ToLcore::Delete(1, None, Box::new(vec![id])));
     assert_eq!((rig.expectations().len(), rig.expected()), (0, [0, 1, 1]));
     rig.dropped(WAN, data(DATA, CLIENT), DropReason::FilterDrop);
 
