@@ -13,6 +13,13 @@ pub fn differences(ours: &Transcript, theirs: &Transcript, names: [&str; 2]) -> 
     for (at, (our, their)) in ours.events.iter().zip(&theirs.events).enumerate() {
         found.extend(event(our, their, names).map(|text| format!("event {at}: {text}")));
     }
+    if let (Some(our), Some(their)) = (&ours.said, &theirs.said)
+        && our != their
+    {
+        let lines = |said: &[String]| said.join("\n   ");
+        let [a, b] = names;
+        found.push(format!("{a} says\n   {}\n {b}\n   {}", lines(our), lines(their)));
+    }
     if ours.events.len() != theirs.events.len() {
         let lengths = [ours.events.len(), theirs.events.len()];
         found.push(format!(
@@ -50,7 +57,7 @@ mod tests {
             lan: vec![],
             wan: vec!["a packet, ttl 63".into()],
         };
-        Transcript { events: vec![step, Event::Table(vec![line])], violations: vec![] }
+        Transcript { events: vec![step, Event::Table(vec![line])], said: None, violations: vec![] }
     }
 
     fn count(change: impl FnOnce(&mut Transcript)) -> usize {
@@ -89,5 +96,14 @@ mod tests {
         assert_eq!(count(|theirs| line(theirs).clear()), 1);
         assert_eq!(count(|theirs| theirs.violations.push("port 7 of class high".into())), 1);
         assert_eq!(count(|theirs| drop(theirs.events.pop())), 1);
+        let said = |text: &str| {
+            let of = |text: &str| Transcript { said: Some(vec![text.into()]), ..transcript() };
+            differences(&of("nf_ct_proto_6: invalid rst"), &of(text), ["a", "b"]).len()
+        };
+        assert_eq!(
+            (said("nf_ct_proto_6: invalid rst"), said("nf_ct_proto_6: invalid new")),
+            (0, 1)
+        );
+        assert_eq!(count(|theirs| theirs.said = Some(vec!["switched off here".into()])), 0);
     }
 }

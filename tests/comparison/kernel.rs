@@ -5,6 +5,7 @@
 //! packet that is dropped costs a few milliseconds and no guess at a timeout.
 
 use crate::netns::{Netns, PacketSocket};
+use crate::nflog::NfLog;
 use crate::script::{Device, Emitted, Script, Sequence, Setup, Transcript, Wire};
 use crate::topology::Side;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ pub struct Kernel {
     netns: Netns,
     /// By side.
     sockets: [PacketSocket; 2],
+    log: NfLog,
     /// What is loaded at the moment.
     setup: Option<Setup>,
 }
@@ -28,7 +30,8 @@ impl Kernel {
     pub fn new() -> Kernel {
         let netns = Netns::create();
         let sockets = Side::BOTH.map(|side| netns.socket(side));
-        Kernel { netns, sockets, setup: None }
+        let log = netns.log();
+        Kernel { netns, sockets, log, setup: None }
     }
 
     fn prepare(&mut self, setup: &Setup) {
@@ -69,6 +72,7 @@ impl Device for Kernel {
         let before = self.set(sequence.setup.settings);
         let mut wire = LiveWire { kernel: self, steps: Vec::new() };
         wire.collect();
+        wire.said();
         let transcript = Script::play(sequence, &mut wire);
         for (name, value) in before {
             self.netns.gateway(&format!("sysctl -qw {name}={value}"), "");
@@ -104,6 +108,10 @@ impl Wire for LiveWire<'_> {
         let list = |family| format!("conntrack -L -f {family}");
         let netns = &self.kernel.netns;
         netns.gateway(&list("ipv4"), "") + &netns.gateway(&list("ipv6"), "")
+    }
+
+    fn said(&mut self) -> Option<Vec<String>> {
+        Some(self.kernel.log.lines())
     }
 }
 

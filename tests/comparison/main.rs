@@ -1,11 +1,12 @@
 //! The kernel as referee: the same rules and the same packets, once through a network namespace of
 //! this machine and once through `sluicegate replay`; every packet that comes out and every line
 //! of the connection table has to be the same (timers within two seconds), by however many workers
-//! and queues.
+//! and queues; and so has every sentence of `log_invalid`.
 //!
 //! Needs root, iproute2, iptables, conntrack, ethtool and procps, and fails where they are missing.
 //! `COMPARISON_PRINT=1 cargo test --test comparison -- --nocapture kernel` prints what the kernel
-//! did; `COMPARISON_ONLY=name` runs one sequence.
+//! did; `COMPARISON_ONLY=name` runs one sequence; `COMPARISON_SEED=number` draws other segments
+//! where a sequence draws them by lot.
 
 #![forbid(unsafe_code)]
 #![allow(missing_docs, unreachable_pub)]
@@ -15,6 +16,7 @@ mod kernel;
 mod learned;
 mod listing;
 mod netns;
+mod nflog;
 mod packets;
 mod replay;
 mod script;
@@ -107,4 +109,4 @@ macro_rules! groups {
     };
 }
 
-groups!(tcp_states tcp_windows udp icmp nat rules gateway ipv6 template);
+groups!(tcp_states tcp_windows tcp_tracker udp icmp nat rules gateway ipv6 template);

@@ -4,6 +4,7 @@
 //! Both namespaces carry the number of this process in their names and go when [`Netns`] is
 //! dropped, on a panic too; those of processes that were killed are removed by the next run.
 
+use crate::nflog::NfLog;
 use crate::topology::Side;
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -89,6 +90,12 @@ impl Netns {
         run(&argv, input)
     }
 
+    /// What the gateway's kernel says of packets by `log_invalid`.
+    pub fn log(&self) -> NfLog {
+        let path = format!("/run/netns/{}", self.gateway);
+        std::thread::spawn(move || NfLog::open(&path)).join().expect("the log opens")
+    }
+
     /// A socket that sees and sends frames on the outer end of a side.
     pub fn socket(&self, side: Side) -> PacketSocket {
         let path = format!("/run/netns/{}", self.outside);
@@ -109,8 +116,9 @@ impl Drop for Netns {
 }
 
 /// Forwarding on, everything off that talks by itself or limits rates. The ICMP limit is lifted by
-/// its mask: a rate of 0 would empty the bucket that route errors draw from.
-const SYSCTLS: [&str; 18] = [
+/// its mask: a rate of 0 would empty the bucket that route errors draw from. Every INVALID packet
+/// gets a line, and no line leaves the namespace.
+const SYSCTLS: [&str; 21] = [
     "net.ipv4.ip_forward=1",
     "net.ipv4.conf.all.rp_filter=0",
     "net.ipv4.conf.default.rp_filter=0",
@@ -129,6 +137,9 @@ const SYSCTLS: [&str; 18] = [
     "net.ipv6.icmp.ratelimit=0",
     "net.ipv6.auto_flowlabels=0",
     "net.ipv4.conf.all.log_martians=0",
+    "net.netfilter.nf_log.2=nfnetlink_log",
+    "net.netfilter.nf_log.10=nfnetlink_log",
+    "net.netfilter.nf_conntrack_log_invalid=255",
 ];
 
 fn addresses_and_neighbours() -> String {

@@ -57,18 +57,21 @@ pub struct Spread {
     pub name: &'static str,
     pub workers: usize,
     pub queues: u16,
+    /// Whether `log_invalid` is on, which makes what it has to say something about walk.
+    pub logs: bool,
     /// Sequences in which that many workers do otherwise than the kernel, and why.
     pub differs: &'static [(&'static str, &'static str)],
 }
 
 /// What every sequence is replayed with.
 pub const SPREADS: [Spread; 3] = [
-    Spread { name: "sluicegate replay", workers: 1, queues: 1, differs: &[] },
+    Spread { name: "sluicegate replay", workers: 1, queues: 1, logs: true, differs: &[] },
     // Nearly everything is handed over, to its conn's owner and to whoever can send it.
     Spread {
         name: "sluicegate replay, three workers and single queues",
         workers: 3,
         queues: 1,
+        logs: true,
         differs: &[],
     },
     // As a NIC spreads: both directions of a conn at one worker, until NAT makes them two.
@@ -76,6 +79,7 @@ pub const SPREADS: [Spread; 3] = [
         name: "sluicegate replay, two workers and two queues",
         workers: 2,
         queues: 2,
+        logs: false,
         differs: &[],
     },
 ];
@@ -131,6 +135,7 @@ impl Device for Replay {
             sent: Vec::new(),
             steps: Vec::new(),
             emitted: Vec::new(),
+            said: Vec::new(),
             covered: 0,
         };
         Script::play(sequence, &mut wire)
@@ -164,6 +169,9 @@ fn configuration(setup: &Setup, spread: Spread) -> String {
     }
     // A small table, as it is made anew for each of many runs.
     text.push_str("[conntrack]\nhashsize = 1024\n");
+    if spread.logs {
+        text.push_str("log_invalid = 255\n");
+    }
     for (name, value) in setup.settings {
         let _ = writeln!(text, "{name} = {value}");
     }
@@ -179,6 +187,8 @@ struct CaptureWire<'a> {
     steps: Vec<Duration>,
     /// What came out of the last run, and when.
     emitted: Vec<(Duration, Emitted)>,
+    /// What the last run said of INVALID packets.
+    said: Vec<String>,
     /// How many steps the last run had.
     covered: usize,
 }
@@ -212,6 +222,10 @@ impl Wire for CaptureWire<'_> {
         self.now += STEP;
         table
     }
+
+    fn said(&mut self) -> Option<Vec<String>> {
+        self.replay.spread.logs.then(|| self.said.clone())
+    }
 }
 
 impl CaptureWire<'_> {
@@ -234,9 +248,16 @@ impl CaptureWire<'_> {
         let complaint = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "sluicegate replay: {}: {complaint}", done.status);
         self.emitted = read_capture(&output);
+        self.said = complaint.lines().filter_map(sentence).map(str::to_owned).collect();
         self.covered = self.steps.len();
         String::from_utf8(done.stdout).expect("the table is text")
     }
+}
+
+/// The sentence of a line of `log_invalid`, from the protocol to what the packet's header says.
+fn sentence(line: &str) -> Option<&str> {
+    let from = line.get(line.find("nf_ct_proto_")?..)?;
+    from.split_once(" IN=").map(|(sentence, _)| sentence)
 }
 
 fn write_capture(path: &Path, frames: &[(Duration, Side, Vec<u8>)]) {
@@ -349,6 +370,7 @@ mod tests {
             sent: Vec::new(),
             steps: Vec::new(),
             emitted: Vec::new(),
+            said: Vec::new(),
             covered: 0,
         };
         let frames = [1, 2].map(|byte| Side::Lan.framed(&[0x45, byte]));

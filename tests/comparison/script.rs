@@ -53,6 +53,9 @@ pub trait Wire {
     fn emitted(&mut self, step: usize) -> Vec<Emitted>;
     /// `conntrack -L` of both families as of now.
     fn table(&mut self) -> String;
+    /// What `log_invalid` said of all packets so far, without what it says of their headers; `None`
+    /// where it is switched off.
+    fn said(&mut self) -> Option<Vec<String>>;
 }
 
 /// A device that can run sequences, each from an empty table.
@@ -84,6 +87,8 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transcript {
     pub events: Vec<Event>,
+    /// What was said of INVALID packets.
+    pub said: Option<Vec<String>>,
     /// Choices of the device that it was not free to make.
     pub violations: Vec<String>,
 }
@@ -195,7 +200,17 @@ impl<'a> Script<'a> {
                 }
             });
         }
-        Transcript { events, violations: learned.violations }
+        let said = wire.said().map(|lines| lines.into_iter().map(without_ticks).collect());
+        Transcript { events, said, violations: learned.violations }
+    }
+}
+
+/// A sentence that names a time does so in ticks, of which a second has as many as the kernel was
+/// built for.
+fn without_ticks(sentence: String) -> String {
+    match sentence.split_once(" lower timeout to ") {
+        Some((what, _)) => format!("{what} lower timeout"),
+        None => sentence,
     }
 }
 
@@ -211,6 +226,9 @@ impl std::fmt::Display for Transcript {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for event in &self.events {
             writeln!(f, "{event}")?;
+        }
+        for line in self.said.iter().flatten() {
+            writeln!(f, "  said {line}")?;
         }
         self.violations.iter().try_for_each(|violation| writeln!(f, "  VIOLATION {violation}"))
     }

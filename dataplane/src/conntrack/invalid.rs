@@ -142,8 +142,9 @@ pub enum Remark {
     },
 }
 
-/// The kernel counts timeouts in ticks, of which a second has this many (`HZ`).
-const KERNEL_TICKS_PER_SEC: u64 = 1000;
+/// The kernel prints this timeout in ticks, of which a second has this many as Debian builds it
+/// (`HZ`).
+const KERNEL_TICKS_PER_SEC: u64 = 250;
 
 impl Remark {
     /// True if the kernel says something about it.
@@ -295,7 +296,7 @@ mod tests {
         assert_eq!(passed(Unexpected::AckUnder), ack);
         let (class, after, direction) = (Class::Fin, Class::Rst, Direction::Reply);
         let lowered = Remark::Lowered { class, direction, after, secs: 300 };
-        let text = "packet (index 2, dir 1) response for index 4 lower timeout to 300000";
+        let text = "packet (index 2, dir 1) response for index 4 lower timeout to 75000";
         assert_eq!(lowered.to_string(), text);
     }
 

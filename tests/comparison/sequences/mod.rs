@@ -7,6 +7,7 @@ mod nat;
 mod rules;
 mod tcp;
 mod template;
+mod tracker;
 mod udp;
 mod windows;
 
@@ -28,6 +29,7 @@ pub use nat::group as nat;
 pub use rules::group as rules;
 pub use tcp::group as tcp_states;
 pub use template::group as template;
+pub use tracker::group as tcp_tracker;
 pub use udp::group as udp;
 pub use windows::group as tcp_windows;
 

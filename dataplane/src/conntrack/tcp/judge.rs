@@ -165,7 +165,7 @@ impl TcpTrack {
             // Inside the window but not exact: the receiver will challenge it. Keep the state.
             new = old;
         }
-        if self.answers_ignored(seg, status) {
+        if self.answers_ignored(seg, dir, status) {
             return Judgement::Trust { old, new };
         }
         Judgement::Check { old, new }
@@ -178,9 +178,10 @@ impl TcpTrack {
 
     /// True for an RST whose numbers refer to a packet that was let through without being
     /// believed: an ignored SYN or ACK, or the challenge ACK of a half-open end.
-    fn answers_ignored(&self, seg: &Segment<'_>, status: Status) -> bool {
+    fn answers_ignored(&self, seg: &Segment<'_>, dir: Direction, status: Status) -> bool {
         let ignored = match self.last_class {
-            Class::Syn => status.has(Status::SEEN_REPLY),
+            // Nobody resets because of a SYN of its own.
+            Class::Syn => status.has(Status::SEEN_REPLY) && self.last_dir != dir,
             Class::Ack => !status.has(Status::ASSURED),
             _ => false,
         };

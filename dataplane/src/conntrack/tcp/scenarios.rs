@@ -623,6 +623,22 @@ prop_compose! {
     }
 }
 
+#[test]
+fn a_reset_refers_to_the_other_sides_ignored_syn_not_to_its_own() {
+    let ignored_syn = || {
+        let mut conn = Conn::open();
+        assert_eq!(conn.original(seg(SYN, 70_000, 0)), IGNORED);
+        conn
+    };
+    let over = invalid(InvalidReason::TcpAckOver);
+    let own =
+        Segment { ack: ISN[0].wrapping_add(70_001).wrapping_sub(ISN[1]), ..seg(RST | ACK, 1, 0) };
+    assert_eq!(ignored_syn().original(own), over);
+    let mut conn = ignored_syn();
+    assert_eq!(conn.reply(seg(RST | ACK, 1, 70_001)), entered(10));
+    assert_eq!(conn.state(), TcpState::Close);
+}
+
 proptest! {
     #[test]
     fn words_survive_the_record(words: [u64; 7]) {
