@@ -1,6 +1,6 @@
-//! The TCP tracker's corners, one by one, and then by chance: exchanges drawn by lot, in which every
-//! verdict, sentence, timer, state and count has to be the kernel's. Nothing is dropped, so that
-//! all that is judged comes out.
+//! The TCP tracker's corners, one by one, and then by chance: exchanges drawn by lot, in which
+//! every verdict, sentence, timer, state and count has to be the kernel's. Nothing is dropped, so
+//! that all that is judged comes out.
 
 use super::{Ends, OPEN, Sequence, Setup, both, sequence};
 use crate::packets::{Packet, sack, syn_options};
