@@ -109,4 +109,6 @@ macro_rules! groups {
     };
 }
 
-groups!(tcp_states tcp_windows tcp_tracker udp icmp nat rules gateway ipv6 template);
+groups!(
+    tcp_states tcp_windows tcp_tracker udp icmp nat rules gateway ipv6 template sctp gre protocols
+);

@@ -11,7 +11,11 @@ use std::net::IpAddr;
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const GRE: u8 = 47;
+pub const ESP: u8 = 50;
 pub const ICMPV6: u8 = 58;
+pub const SCTP: u8 = 132;
+pub const UDPLITE: u8 = 136;
 
 /// The IPv4 identification of every packet that a script does not say otherwise of. The device's
 /// own packets carry another one, which the comparison then leaves out.
@@ -48,7 +52,8 @@ impl Packet {
     fn new(src: IpAddr, dst: IpAddr, protocol: u8, layer4: Vec<u8>) -> Packet {
         let checksum_at = match protocol {
             TCP => Some(16),
-            UDP => Some(6),
+            UDP | UDPLITE => Some(6),
+            SCTP => Some(8),
             ICMP | ICMPV6 => Some(2),
             _ => None,
         };
@@ -136,6 +141,12 @@ impl Packet {
         self
     }
 
+    /// Writes this where the layer-4 checksum belongs.
+    pub fn checksum(mut self, value: u16) -> Packet {
+        self.checksum_fixed = Some(value);
+        self
+    }
+
     /// Makes the IPv4 header checksum wrong.
     pub fn bad_header_checksum(mut self) -> Packet {
         self.header_error = true;
@@ -151,10 +162,16 @@ impl Packet {
     /// The packet from the IP header on.
     pub fn bytes(&self) -> Vec<u8> {
         let mut layer4 = self.layer4.clone();
-        if let Some(at) = self.checksum_at.filter(|at| layer4.len() >= at + 2) {
-            let value = self.checksum_fixed.unwrap_or_else(|| self.right_checksum(&layer4));
-            let value = value.wrapping_add(self.checksum_error);
-            layer4[at..at + 2].copy_from_slice(&value.to_be_bytes());
+        let size = if self.protocol == SCTP { 4 } else { 2 };
+        if let Some(at) = self.checksum_at.filter(|at| layer4.len() >= at + size) {
+            if self.protocol == SCTP {
+                let value = crc32c(&layer4) ^ u32::from(self.checksum_error);
+                layer4[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            } else {
+                let value = self.checksum_fixed.unwrap_or_else(|| self.right_checksum(&layer4));
+                let value = value.wrapping_add(self.checksum_error);
+                layer4[at..at + 2].copy_from_slice(&value.to_be_bytes());
+            }
         }
         let mut bytes = match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => self.header4(src.octets(), dst.octets(), &layer4),
@@ -168,7 +185,7 @@ impl Packet {
 
     fn right_checksum(&self, layer4: &[u8]) -> u16 {
         let value = layer4_checksum(self.src, self.dst, self.protocol, layer4);
-        if value == 0 && self.protocol == UDP { 0xffff } else { value }
+        if value == 0 && matches!(self.protocol, UDP | UDPLITE) { 0xffff } else { value }
     }
 
     fn header4(&self, src: [u8; 4], dst: [u8; 4], layer4: &[u8]) -> Vec<u8> {
@@ -239,6 +256,51 @@ pub fn udp(from: (IpAddr, u16), to: (IpAddr, u16)) -> Packet {
     header.extend_from_slice(&to.1.to_be_bytes());
     header.extend_from_slice(&[0, 8, 0, 0]);
     Packet::new(from.0, to.0, UDP, header)
+}
+
+/// A UDP-Lite datagram without payload; `coverage` is how many bytes the checksum covers, or 0.
+pub fn udplite(from: (IpAddr, u16), to: (IpAddr, u16), coverage: u16) -> Packet {
+    let mut header = Vec::with_capacity(8);
+    header.extend_from_slice(&from.1.to_be_bytes());
+    header.extend_from_slice(&to.1.to_be_bytes());
+    header.extend_from_slice(&coverage.to_be_bytes());
+    header.extend_from_slice(&[0; 2]);
+    Packet::new(from.0, to.0, UDPLITE, header)
+}
+
+/// An SCTP packet: verification tag, then chunks as [`chunk`] and [`init`] make them.
+pub fn sctp(from: (IpAddr, u16), to: (IpAddr, u16), tag: u32, chunks: &[Vec<u8>]) -> Packet {
+    let mut bytes = from.1.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&to.1.to_be_bytes());
+    bytes.extend_from_slice(&tag.to_be_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&chunks.concat());
+    Packet::new(from.0, to.0, SCTP, bytes)
+}
+
+/// An SCTP chunk with its padding.
+pub fn chunk(kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind, flags];
+    bytes.extend_from_slice(&(4 + value.len() as u16).to_be_bytes());
+    bytes.extend_from_slice(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// INIT (1) or INIT ACK (2): the tag that the other side is to use, window, streams, first TSN.
+pub fn init(kind: u8, tag: u32) -> Vec<u8> {
+    let mut value = tag.to_be_bytes().to_vec();
+    value.extend_from_slice(&[0, 0, 0x80, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    chunk(kind, 0, &value)
+}
+
+/// CRC32c, bit by bit (RFC 9260 appendix A).
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }
+        })
+    })
 }
 
 /// Any ICMP or ICMPv6 message: type, code, the four bytes behind the checksum.
@@ -334,8 +396,18 @@ pub fn layer4_checksum(src: IpAddr, dst: IpAddr, protocol: u8, layer4: &[u8]) ->
         bytes.extend_from_slice(&(layer4.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&[0, 0, 0, protocol]);
     }
-    bytes.extend_from_slice(layer4);
+    bytes.extend_from_slice(layer4.get(..covered(protocol, layer4)).unwrap_or(layer4));
     checksum(&bytes)
+}
+
+/// How many bytes the checksum covers: UDP-Lite says so.
+fn covered(protocol: u8, layer4: &[u8]) -> usize {
+    match (protocol, layer4.get(4..6)) {
+        (UDPLITE, Some(&[high, low])) if [high, low] != [0, 0] => {
+            usize::from(u16::from_be_bytes([high, low]))
+        }
+        _ => layer4.len(),
+    }
 }
 
 /// Letters of TCP flag bits, `.` for none.
@@ -364,6 +436,20 @@ mod tests {
             0, 5, 0, 6, 0, 10, 0x13, 0x62, b'h', b'i',
         ];
         assert_eq!(bytes, golden);
+    }
+
+    #[test]
+    fn a_crc_and_a_partial_checksum() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        let (a, b) = (("10.0.0.1".parse().unwrap(), 1), ("10.0.0.2".parse().unwrap(), 2));
+        let bytes = sctp(a, b, 7, &[init(1, 9), chunk(4, 0, b"abc")]).bytes();
+        assert_eq!(bytes.len(), 20 + 12 + 20 + 8);
+        let mut zeroed = bytes[20..].to_vec();
+        zeroed[8..12].fill(0);
+        assert_eq!(crc32c(&zeroed).to_le_bytes(), bytes[28..32]);
+        let head = |payload: &[u8]| udplite(a, b, 10).payload(payload).bytes()[26..28].to_vec();
+        assert_eq!(head(b"same, but"), head(b"saXX, but"));
+        assert_ne!(head(b"same, but"), head(b"Same, but"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! numbers learned from the device appear under their names. ICMP errors show their quote.
 
 use crate::learned::Learned;
-use crate::packets::{self, ICMP, ICMPV6, TCP, UDP};
+use crate::packets::{self, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -74,7 +74,8 @@ fn packet(bytes: &[u8], learned: &Learned, quoted: bool) -> String {
     line.push(' ');
     line.push_str(&match parts.protocol {
         TCP => tcp(&parts, learned),
-        UDP => udp(&parts, learned),
+        UDP | UDPLITE => udp(&parts, learned),
+        SCTP => sctp(&parts, learned),
         ICMP | ICMPV6 => icmp(&parts, learned, quoted),
         other => format!("protocol {other} {}", payload(parts.layer4)),
     });
@@ -151,10 +152,32 @@ fn udp(parts: &Layers<'_>, learned: &Learned) -> String {
     match (ports(parts, learned), parts.layer4.split_first_chunk::<8>()) {
         (Some((ports, _)), Some((header, rest))) => {
             let length = u16::from_be_bytes([header[4], header[5]]);
-            format!("UDP {ports} length {length} {}", payload(rest))
+            let name = if parts.protocol == UDP { "UDP" } else { "UDP-Lite" };
+            format!("{name} {ports} length {length} {}", payload(rest))
         }
         _ => format!("UDP short {}", hex(parts.layer4)),
     }
+}
+
+fn sctp(parts: &Layers<'_>, learned: &Learned) -> String {
+    match (ports(parts, learned), parts.layer4.split_first_chunk::<12>()) {
+        (Some((ports, _)), Some((header, chunks))) => {
+            format!("SCTP {ports} tag {} {}{}", hex(&header[4..8]), payload(chunks), crc(parts))
+        }
+        (Some((ports, rest)), None) => format!("SCTP {ports} cut {}", hex(rest)),
+        _ => format!("SCTP short {}", hex(parts.layer4)),
+    }
+}
+
+/// The verdict on the CRC, where all that it covers is there.
+fn crc(parts: &Layers<'_>) -> String {
+    let mut bytes = parts.layer4.to_vec();
+    let field: Vec<u8> = bytes.splice(8..12, [0; 4]).collect();
+    if !parts.whole {
+        return " in part".into();
+    }
+    let right = packets::crc32c(&bytes).to_le_bytes() == field[..];
+    if right { String::new() } else { " BAD CRC".into() }
 }
 
 fn ports<'a>(parts: &Layers<'a>, learned: &Learned) -> Option<(String, &'a [u8])> {
@@ -189,7 +212,7 @@ fn icmp(parts: &Layers<'_>, learned: &Learned, quoted: bool) -> String {
 fn layer4_sum(parts: &Layers<'_>, learned: &Learned) -> String {
     let at = match parts.protocol {
         TCP => 16,
-        UDP => 6,
+        UDP | UDPLITE => 6,
         ICMP | ICMPV6 => 2,
         _ => return String::new(),
     };

@@ -233,7 +233,7 @@ fn file_prefix(section: &Section<'_>) -> Result<String, ConfigError> {
 }
 
 /// Keys of `[conntrack]` that later versions know: sysctls and ways of being full.
-const CONNTRACK_LATER: &[&str] = &["expect_max", "frag6_*", "gre_timeout*", "sctp_timeout_*"];
+const CONNTRACK_LATER: &[&str] = &["expect_max", "frag6_*"];
 
 fn conntrack(section: &Section<'_>, ram_bytes: u64) -> Result<Conntrack, ConfigError> {
     let number = |key| section.number(key, sizes::HASHSIZE_MIN, sizes::HASHSIZE_MAX);

@@ -52,9 +52,26 @@ reasons! {
     UdpShort, "udp-short", "short packet";
     UdpLength, "udp-length", "truncated/malformed packet";
     UdpChecksum, "udp-checksum", "bad checksum";
+    UdpliteShort, "udplite-short", "short packet";
     UdpliteCoverage, "udplite-coverage", "invalid checksum coverage";
     UdpliteNoChecksum, "udplite-no-checksum", "checksum missing";
-    L4Short, "l4-short", "fewer bytes than the protocol's header";
+    UdpliteChecksum, "udplite-checksum", "bad checksum";
+    SctpShort, "sctp-short", "nf_ct_sctp: short packet";
+    SctpChecksum, "sctp-checksum", "nf_ct_sctp: bad CRC";
+    SctpChunks, "sctp-chunks", "no chunks, or chunks that may not be together";
+    SctpNew, "sctp-new", "chunks that may not begin a conn";
+    SctpTag, "sctp-tag", "verification tag check failed";
+    SctpState, "sctp-state", "chunk invalid in this state";
+    SctpInit, "sctp-init", "INIT is cut";
+    DccpShort, "dccp-short", "nf_ct_dccp: short packet";
+    DccpLength, "dccp-length", "nf_ct_dccp: truncated/malformed packet";
+    DccpCoverage, "dccp-coverage", "nf_ct_dccp: bad checksum coverage";
+    DccpChecksum, "dccp-checksum", "nf_ct_dccp: bad checksum";
+    DccpType, "dccp-type", "nf_ct_dccp: reserved packet type";
+    DccpNew, "dccp-new", "invalid state transition";
+    DccpPickup, "dccp-pickup", "not picking up existing connection";
+    DccpState, "dccp-state", "invalid state transition";
+    GreProtocol, "gre-protocol", "version 1 with another protocol than PPP";
     IcmpNew, "icmp-new", "cannot create a conn with this type";
     IcmpShort, "icmp-short", "short packet";
     IcmpChecksum, "icmp-checksum", "bad hw icmp checksum";
@@ -77,8 +94,10 @@ impl InvalidReason {
 
     /// True for what the kernel rejects without a word.
     const fn is_silent(self) -> bool {
-        use InvalidReason::{IcmpInner, IcmpNew, IcmpUnrelated, L4Short, TcpPickup, TcpShort};
-        matches!(self, TcpShort | TcpPickup | L4Short | IcmpNew | IcmpInner | IcmpUnrelated)
+        use InvalidReason::{GreProtocol, SctpInit, SctpNew, TcpPickup, TcpShort};
+        use InvalidReason::{IcmpInner, IcmpNew, IcmpUnrelated};
+        matches!(self, TcpShort | TcpPickup | SctpNew | SctpInit | GreProtocol)
+            || matches!(self, IcmpNew | IcmpInner | IcmpUnrelated)
     }
 }
 
@@ -242,7 +261,8 @@ mod tests {
             let name = reason.name();
             assert!(seen.insert(name), "{name} twice");
             assert!(name.chars().all(|c| c.is_ascii_lowercase() || "-46".contains(c)), "{name}");
-            let protocols = ["tcp-", "udp-", "udplite-", "icmp-", "icmpv6-", "l4-"];
+            let protocols =
+                ["tcp-", "udp-", "udplite-", "sctp-", "dccp-", "gre-", "icmp-", "icmpv6-"];
             assert!(protocols.iter().any(|p| name.starts_with(p)), "{name}");
             assert!(!reason.text().is_empty());
         }

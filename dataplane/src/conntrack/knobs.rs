@@ -118,6 +118,7 @@ macro_rules! knobs {
 knobs! {
     acct: bool = 0, max 1, "Count packets and bytes of each conn.";
     checksum: bool = 1, max 1, "A wrong L4 checksum on receipt makes a packet INVALID.";
+    dccp_loose: bool = 1, max 1, "Pick up DCCP conns whose Request was not seen.";
     events: u8 = 2, max 2, "Events: 0 never, 1 always, 2 when somebody listens.";
     log_invalid: u8 = 0, max 255, "IP protocol whose INVALID packets are logged; 255 is all.";
     tcp_be_liberal: bool = 0, max 1, "Only RSTs outside the window are INVALID.";
@@ -188,11 +189,29 @@ mod tests {
         let kernel = [
             ("acct", 0),
             ("checksum", 1),
+            ("dccp_loose", 1),
+            ("dccp_timeout_closereq", 64),
+            ("dccp_timeout_closing", 64),
+            ("dccp_timeout_open", 43_200),
+            ("dccp_timeout_partopen", 480),
+            ("dccp_timeout_request", 240),
+            ("dccp_timeout_respond", 480),
+            ("dccp_timeout_timewait", 240),
             ("events", 2),
             ("generic_timeout", 600),
+            ("gre_timeout", 30),
+            ("gre_timeout_stream", 180),
             ("icmp_timeout", 30),
             ("icmpv6_timeout", 30),
             ("log_invalid", 0),
+            ("sctp_timeout_closed", 10),
+            ("sctp_timeout_cookie_echoed", 3),
+            ("sctp_timeout_cookie_wait", 3),
+            ("sctp_timeout_established", 210),
+            ("sctp_timeout_heartbeat_sent", 30),
+            ("sctp_timeout_shutdown_ack_sent", 3),
+            ("sctp_timeout_shutdown_recd", 3),
+            ("sctp_timeout_shutdown_sent", 3),
             ("tcp_be_liberal", 0),
             ("tcp_ignore_invalid_rst", 0),
             ("tcp_loose", 1),

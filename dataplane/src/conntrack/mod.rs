@@ -6,9 +6,11 @@
 
 pub mod capacity;
 pub mod chunks;
+pub mod dccp;
 pub mod expect;
 pub mod extension;
 pub mod generic;
+pub mod gre;
 pub mod helper;
 pub mod helpers;
 pub mod icmp;
@@ -16,6 +18,7 @@ pub mod index;
 pub mod invalid;
 pub mod knobs;
 pub mod record;
+pub mod sctp;
 pub mod state;
 pub mod store;
 pub mod tcp;

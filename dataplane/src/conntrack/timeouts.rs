@@ -4,6 +4,8 @@
 //! another. It belongs to an immutable snapshot; nobody writes to it while packets read it. Values
 //! lie in `0..=MAX_SECS`. A conn's deadline is absolute, so a changed timeout moves no live timer.
 
+use super::dccp::DccpState;
+use super::sctp::SctpState;
 use super::tcp::TcpState;
 
 /// The largest value a timeout takes, in seconds: what the kernel accepts where `HZ` is 250
@@ -57,6 +59,23 @@ timeouts! {
     UdpStream, "udp_timeout_stream", 120, "UDP both ways for more than two seconds.";
     Icmp, "icmp_timeout", 30, "ICMP queries.";
     Icmpv6, "icmpv6_timeout", 30, "ICMPv6 queries.";
+    SctpClosed, "sctp_timeout_closed", 10, "SCTP: only an INIT was seen, or all is over.";
+    SctpCookieWait, "sctp_timeout_cookie_wait", 3, "INIT and INIT ACK.";
+    SctpCookieEchoed, "sctp_timeout_cookie_echoed", 3, "COOKIE ECHO.";
+    SctpEstablished, "sctp_timeout_established", 210, "COOKIE ACK, or a HEARTBEAT ACK.";
+    SctpShutdownSent, "sctp_timeout_shutdown_sent", 3, "SHUTDOWN from the original side.";
+    SctpShutdownRecd, "sctp_timeout_shutdown_recd", 3, "SHUTDOWN from the reply side.";
+    SctpShutdownAckSent, "sctp_timeout_shutdown_ack_sent", 3, "SHUTDOWN ACK.";
+    SctpHeartbeatSent, "sctp_timeout_heartbeat_sent", 30, "A HEARTBEAT on a new path.";
+    DccpRequest, "dccp_timeout_request", 240, "DCCP: Request.";
+    DccpRespond, "dccp_timeout_respond", 480, "Response.";
+    DccpPartOpen, "dccp_timeout_partopen", 480, "The Response was acknowledged.";
+    DccpOpen, "dccp_timeout_open", 43_200, "The server went on from there.";
+    DccpCloseReq, "dccp_timeout_closereq", 64, "The server asked the client to close.";
+    DccpClosing, "dccp_timeout_closing", 64, "Close.";
+    DccpTimeWait, "dccp_timeout_timewait", 240, "Reset.";
+    Gre, "gre_timeout", 30, "GRE, one way.";
+    GreStream, "gre_timeout_stream", 180, "GRE both ways.";
     Generic, "generic_timeout", 600, "Protocols without a tracker of their own.";
 }
 
@@ -86,6 +105,31 @@ const OF_STATE: [Timeout; TcpState::COUNT] = [
     Timeout::TcpSynSent2,
 ];
 
+/// The timeout of each SCTP state.
+const OF_SCTP: [Timeout; SctpState::COUNT] = [
+    Timeout::SctpClosed,
+    Timeout::SctpClosed,
+    Timeout::SctpCookieWait,
+    Timeout::SctpCookieEchoed,
+    Timeout::SctpEstablished,
+    Timeout::SctpShutdownSent,
+    Timeout::SctpShutdownRecd,
+    Timeout::SctpShutdownAckSent,
+    Timeout::SctpHeartbeatSent,
+];
+
+/// The timeout of each DCCP state.
+const OF_DCCP: [Timeout; DccpState::COUNT] = [
+    Timeout::DccpRequest,
+    Timeout::DccpRequest,
+    Timeout::DccpRespond,
+    Timeout::DccpPartOpen,
+    Timeout::DccpOpen,
+    Timeout::DccpCloseReq,
+    Timeout::DccpClosing,
+    Timeout::DccpTimeWait,
+];
+
 /// One value, in seconds, for each [`Timeout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts([u32; COUNT]);
@@ -113,6 +157,16 @@ impl Timeouts {
     pub const fn of_tcp(&self, state: TcpState) -> u32 {
         self.get(OF_STATE[state as usize])
     }
+
+    /// Seconds for an SCTP state.
+    pub const fn of_sctp(&self, state: SctpState) -> u32 {
+        self.get(OF_SCTP[state as usize])
+    }
+
+    /// Seconds for a DCCP state.
+    pub const fn of_dccp(&self, state: DccpState) -> u32 {
+        self.get(OF_DCCP[state as usize])
+    }
 }
 
 #[cfg(test)]
@@ -128,10 +182,18 @@ mod tests {
     }
 
     #[test]
-    fn each_tcp_state_has_the_timeout_of_its_name() {
+    fn each_state_has_the_timeout_of_its_name() {
         for state in TcpState::ALL.into_iter().skip(1) {
             let name = format!("tcp_timeout_{}", state.name().to_lowercase());
             assert_eq!(OF_STATE[state as usize].name(), name);
+        }
+        for state in SctpState::ALL.into_iter().skip(1) {
+            let name = format!("sctp_timeout_{}", state.name().to_lowercase());
+            assert_eq!(OF_SCTP[state as usize].name(), name);
+        }
+        for state in DccpState::ALL.into_iter().skip(1) {
+            let name = format!("dccp_timeout_{}", state.name().to_lowercase());
+            assert_eq!(OF_DCCP[state as usize].name(), name);
         }
     }
 

@@ -24,10 +24,9 @@ pub mod proto {
     /// UDP-Lite (RFC 3828).
     pub const UDPLITE: u8 = 136;
 
-    /// Whether two first packets may race for one conn (`allow_clash` of the kernel's trackers;
-    /// DCCP has none of its own).
+    /// Whether two first packets may race for one conn (`allow_clash` of the kernel's trackers).
     pub(crate) const fn allows_clash(proto: u8) -> bool {
-        !matches!(proto, TCP | SCTP)
+        !matches!(proto, TCP | SCTP | DCCP)
     }
 }
 

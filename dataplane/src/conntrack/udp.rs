@@ -37,6 +37,14 @@ pub fn packet(status: Status, stream_after: Tick, now: Tick, timeouts: &Timeouts
     Accepted { timeout_secs: timeouts.get(which), assured: stream && !status.has(Status::ASSURED) }
 }
 
+/// Judges a UDP-Lite packet of either direction; `status` as it was before this packet. The first
+/// packet after an answer makes a stream of it, however young it is.
+pub const fn packet_lite(status: Status, timeouts: &Timeouts) -> Accepted {
+    let stream = status.has(Status::SEEN_REPLY);
+    let which = if stream { Timeout::UdpStream } else { Timeout::Udp };
+    Accepted { timeout_secs: timeouts.get(which), assured: stream && !status.has(Status::ASSURED) }
+}
+
 /// Whether the caller has to verify the checksum (if the knob `checksum` asks for it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
@@ -63,9 +71,10 @@ pub fn sanity(l4: &[u8], l4_len: u32) -> Result<Checksum, InvalidReason> {
 /// stands for everything, and the checksum is mandatory.
 ///
 /// # Errors
-/// `UdpShort`, `UdpliteCoverage`, `UdpliteNoChecksum`.
+/// `UdpliteShort`, `UdpliteCoverage`, `UdpliteNoChecksum`.
 pub fn sanity_lite(l4: &[u8], l4_len: u32) -> Result<Checksum, InvalidReason> {
-    let (coverage, check) = length_and_check(l4, l4_len)?;
+    let (coverage, check) =
+        length_and_check(l4, l4_len).map_err(|_| InvalidReason::UdpliteShort)?;
     let coverage = if coverage == 0 { l4_len } else { coverage };
     if coverage < 8 || coverage > l4_len {
         return Err(InvalidReason::UdpliteCoverage);

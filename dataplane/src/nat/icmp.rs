@@ -18,7 +18,7 @@ use super::range::Manip;
 use super::rewrite::{self, Place};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::wire::address::Address;
-use crate::wire::headers::{Fragment, Headers, is_query};
+use crate::wire::headers::{Fragment, Headers, gre_call_id, is_query};
 use crate::wire::{checksum, ipv4, ipv6};
 
 /// Bytes of an ICMP error before the quote, in both families.
@@ -96,7 +96,7 @@ pub fn inner_tuple(frame: &[u8], headers: &Headers) -> Option<Inner> {
 /// The ids of a quoted L4 header: ports need 4 bytes, ICMP needs 8 (`nf_ct_get_tuple`).
 fn ids(proto: u8, l4: &[u8]) -> Option<(u16, u16)> {
     Some(match proto {
-        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => {
             let &[a, b, c, d] = l4.first_chunk()?;
             (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
         }
@@ -105,19 +105,9 @@ fn ids(proto: u8, l4: &[u8]) -> Option<(u16, u16)> {
             let id = if is_query(proto, kind) { u16::from_be_bytes([a, b]) } else { 0 };
             (id, u16::from_be_bytes([kind, code]))
         }
-        proto::GRE => {
-            let &[_, flags, kind_high, kind_low] = l4.first_chunk()?;
-            match (flags & 7, [kind_high, kind_low]) {
-                (1, [0x88, 0x0b]) => (0, l4.get(6..8).map_or(0, read)),
-                _ => (0, 0),
-            }
-        }
+        proto::GRE => (0, gre_call_id(l4)?),
         _ => (0, 0),
     })
-}
-
-fn read(bytes: &[u8]) -> u16 {
-    bytes.first_chunk().map_or(0, |word| u16::from_be_bytes(*word))
 }
 
 /// Translates an error at one NAT hook. `other` is the tuple of the conn's direction opposite to

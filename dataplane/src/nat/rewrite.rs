@@ -6,7 +6,7 @@
 //! ends at once with checksum deltas that were computed when the conn got its translation
 //! ([`Deltas`]): two bounds checks, a few stores, no loop.
 //!
-//! What changes: addresses always; ports of TCP, UDP, UDP-Lite and SCTP; the identifier of ICMP
+//! What changes: addresses always; ports of TCP, UDP, UDP-Lite, SCTP and DCCP; the id of ICMP
 //! queries and ICMPv6 echoes; the call id of enhanced GRE towards its destination. Packets of other
 //! protocols, later fragments and packets that end within their L4 header change their addresses
 //! only. Everything is written in place within the first segment; all checksums are adjusted, so a
@@ -38,7 +38,7 @@ impl Deltas {
         );
         let src_id = checksum::delta16(from.src_id, to.src_id);
         let l4 = match from.proto {
-            proto::TCP | proto::UDP | proto::UDPLITE => {
+            proto::TCP | proto::UDP | proto::UDPLITE | proto::DCCP => {
                 let ports = checksum::combine(src_id, checksum::delta16(from.dst_id, to.dst_id));
                 checksum::combine(addresses, ports)
             }
@@ -54,7 +54,8 @@ impl Deltas {
 }
 
 /// Gives one end of a packet the address and id that `to` has at that end, and notes them in
-/// `headers`. False if the frame does not hold the headers, which parsed headers exclude.
+/// `headers`. False if the frame does not hold the headers, which parsed headers exclude, or holds
+/// a GRE header that cannot be translated: then the packet is to be dropped.
 pub fn apply(frame: &mut [u8], headers: &mut Headers, manip: Manip, to: &Tuple) -> bool {
     let place = Place {
         l3: headers.l3 as usize,
@@ -84,7 +85,7 @@ pub fn apply(frame: &mut [u8], headers: &mut Headers, manip: Manip, to: &Tuple) 
 }
 
 /// Makes a packet that arrived as the tuple which `deltas` start from into `to`, both ends at once.
-/// `headers` are those of the arrival and stay so. False if the frame does not hold the headers.
+/// `headers` are those of the arrival and stay so. False as for [`apply`].
 #[inline]
 pub fn apply_cached(frame: &mut [u8], headers: &Headers, to: &Tuple, deltas: Deltas) -> bool {
     let Some((head, l4)) = frame.split_at_mut_checked(headers.l4 as usize) else { return false };
@@ -166,13 +167,17 @@ fn cached_rarely(l4: &mut [u8], headers: &Headers, to: &Tuple, deltas: Deltas) -
             udp[2..4].copy_from_slice(&to.dst_id.to_be_bytes());
             adjust_udplite(&mut udp[6..8], deltas.l4);
         }
+        proto::DCCP => {
+            let Some(dccp) = l4.first_chunk_mut::<12>() else { return false };
+            dccp[0..2].copy_from_slice(&to.src_id.to_be_bytes());
+            dccp[2..4].copy_from_slice(&to.dst_id.to_be_bytes());
+            adjust(&mut dccp[6..8], deltas.l4);
+        }
         proto::SCTP => {
             let ports = (to.src_id as u32) << 16 | to.dst_id as u32;
             return set_sctp_ports(l4, ports, u32::MAX, headers.l4_len()).is_some();
         }
-        proto::GRE => {
-            set_call_id(l4, to.dst_id);
-        }
+        proto::GRE => return set_call_id(l4, to.dst_id, headers.dst != to.dst).is_some(),
         _ => {}
     }
     true
@@ -221,7 +226,7 @@ pub(super) fn edit(
     let l4 = rest.get_mut(..present)?;
     let addresses = checksum::delta_address(from, address);
     Some(match place.proto {
-        proto::TCP | proto::UDP | proto::UDPLITE => {
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::DCCP => {
             let port = match manip {
                 Manip::Src => l4.get_mut(0..2)?,
                 Manip::Dst => l4.get_mut(2..4)?,
@@ -230,6 +235,7 @@ pub(super) fn edit(
             match place.proto {
                 proto::TCP => l4.get_mut(..20).map(|tcp| adjust(&mut tcp[16..18], delta)),
                 proto::UDP => l4.get_mut(..8).map(|udp| adjust_udp(&mut udp[6..8], delta)),
+                proto::DCCP => l4.get_mut(..8).map(|dccp| adjust(&mut dccp[6..8], delta)),
                 _ => l4.get_mut(..8).map(|udp| adjust_udplite(&mut udp[6..8], delta)),
             };
             true
@@ -255,8 +261,7 @@ pub(super) fn edit(
             }
             None => false,
         },
-        // The packet carries only the call id that its receiver chose.
-        proto::GRE if manip == Manip::Dst => set_call_id(l4, id),
+        proto::GRE => set_call_id(l4, id, manip == Manip::Dst)?,
         _ => false,
     })
 }
@@ -310,14 +315,20 @@ fn adjust_udplite(check: &mut [u8], delta: u16) {
     write(check, if adjusted == 0 { 0xffff } else { adjusted });
 }
 
-/// Sets the call id of an enhanced GRE header (RFC 2637); plain GRE has none.
-fn set_call_id(l4: &mut [u8], id: u16) -> bool {
-    match l4.first_chunk_mut::<8>() {
-        Some(gre) if gre[1] & 7 == 1 => {
+/// Sets the call id of an enhanced GRE header (RFC 2637), if the destination is what changes: the
+/// packet carries only the id that its receiver chose. Plain GRE has none. `None` for what the
+/// kernel cannot translate (`gre_manip_pkt`): less than eight bytes, and, to another destination,
+/// an unknown version.
+fn set_call_id(l4: &mut [u8], id: u16, to_destination: bool) -> Option<bool> {
+    let gre = l4.first_chunk_mut::<8>()?;
+    match gre[1] & 7 {
+        _ if !to_destination => Some(false),
+        0 => Some(false),
+        1 => {
             gre[6..8].copy_from_slice(&id.to_be_bytes());
-            true
+            Some(true)
         }
-        _ => false,
+        _ => None,
     }
 }
 
@@ -412,6 +423,7 @@ pub(super) mod samples {
                 )
             }
             proto::SCTP => ([&ports[..], &[1, 2, 3, 4, 0, 0, 0, 0]].concat(), None),
+            proto::DCCP => ([&ports[..], &[3, 0, 0, 0, 4, 1, 2, 3]].concat(), Some(6)),
             proto::ICMP | proto::ICMPV6 => {
                 ([&dst[..], &[0, 0], &src[..], &[0, 7]].concat(), Some(2))
             }
@@ -487,6 +499,8 @@ pub(super) mod samples {
             Just((proto::UDP, false)),
             Just((proto::UDPLITE, false)),
             Just((proto::SCTP, false)),
+            Just((proto::DCCP, false)),
+            Just((proto::DCCP, true)),
             Just((proto::GRE, false)),
             Just((50, false)),
             Just((proto::ICMP, false)),
@@ -587,6 +601,34 @@ mod tests {
         assert_eq!(one, other);
         assert_eq!(headers_of(&one).src, to.src);
         assert_eq!(one[34..], [0xaa; 32]);
+    }
+
+    #[test]
+    fn gre_that_cannot_be_translated() {
+        let from = Tuple {
+            src: Address::v4(1 << 24),
+            dst: Address::v4(2 << 24),
+            proto: proto::GRE,
+            ..Tuple::default()
+        };
+        let source = Tuple { src: Address::v4(3 << 24), ..from };
+        let destination = Tuple { dst: Address::v4(3 << 24), ..from };
+        for (l4, of_source, of_destination) in [
+            (&[0, 0, 8, 0][..], false, false),
+            (&[0, 0, 8, 0, 1, 2, 3, 4], true, true),
+            (&[0, 1, 0x88, 0x0b, 0, 0, 0, 0], true, true),
+            (&[0, 2, 8, 0, 1, 2, 3, 4], true, false),
+        ] {
+            let whole = frame(&ip(&from, l4, false), false);
+            for (to, manip, done) in
+                [(source, Manip::Src, of_source), (destination, Manip::Dst, of_destination)]
+            {
+                let mut headers = headers_of(&whole);
+                let cached = apply_cached(&mut whole.clone(), &headers, &to, Deltas::default());
+                assert_eq!(cached, done, "{l4:?} {manip:?}");
+                assert_eq!(apply(&mut whole.clone(), &mut headers, manip, &to), done);
+            }
+        }
     }
 
     proptest! {

@@ -254,7 +254,7 @@ impl<C: Claims> Search<'_, C> {
         let (low, high) = match tuple.proto {
             proto::ICMP | proto::ICMPV6 => given.unwrap_or((0, u16::MAX)),
             proto::GRE if gre_child => given.unwrap_or((1, u16::MAX)),
-            proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => match given {
+            proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => match given {
                 Some(given) => given,
                 None if manip == Manip::Dst => return None,
                 // By old convention a low source port shows a privileged sender.
@@ -338,7 +338,8 @@ fn id_in_range(tuple: &Tuple, manip: Manip, low: u16, high: u16) -> bool {
         | proto::TCP
         | proto::UDP
         | proto::UDPLITE
-        | proto::SCTP => (low..=high).contains(&id(tuple, manip)),
+        | proto::SCTP
+        | proto::DCCP => (low..=high).contains(&id(tuple, manip)),
         _ => true,
     }
 }

@@ -298,8 +298,10 @@ impl<P: FramePool> Pipeline<P> {
         }
         self.paths.count(number, h.ip_len());
         self.took_path += 1;
-        if let Way::Out { macs, .. } = &way {
-            edit_cached(frame, h, macs, conn, direction, status);
+        if let Way::Out { macs, .. } = &way
+            && !edit_cached(frame, h, macs, conn, direction, status)
+        {
+            return Short::Dropped(DropReason::NatDrop);
         }
         way.end(frame, h.end)
     }
@@ -453,8 +455,7 @@ impl Scratch {
 /// True for packets that can belong to a conn without a second look.
 #[inline]
 pub(crate) fn is_plain(h: &Headers) -> bool {
-    matches!(h.proto, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6)
-        && h.fragment == Fragment::None
+    h.fragment == Fragment::None
         && !h.l4_truncated
         && h.vlan.is_none()
         && h.options == Options::None
@@ -518,7 +519,7 @@ impl Short {
 }
 
 /// The whole edit of a known conn's packet: MAC addresses, both ends translated at once with the
-/// conn's precomputed sums, and one hop less to live.
+/// conn's precomputed sums, and one hop less to live. False for a packet that cannot be edited.
 #[inline]
 fn edit_cached<F: Frame>(
     frame: &mut F,
@@ -527,16 +528,20 @@ fn edit_cached<F: Frame>(
     conn: Conn<'_>,
     direction: Direction,
     status: Status,
-) {
+) -> bool {
     let head = frame.head_mut();
     let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
     let (l3, l4) = if translated { conn.deltas(direction) } else { (0, 0) };
     let deltas = Deltas { l3, l4 };
-    if translated && let Some(target) = conn.tuple(direction.opposite()).inverted() {
-        rewrite::apply_cached(head, h, &target, deltas);
+    if translated
+        && let Some(target) = conn.tuple(direction.opposite()).inverted()
+        && !rewrite::apply_cached(head, h, &target, deltas)
+    {
+        return false;
     }
     ethernet::rewrite(head, Mac(macs[0]), Mac(macs[1]));
     forward_one_hop(head, h);
+    true
 }
 
 /// Takes one from the TTL or hop limit.

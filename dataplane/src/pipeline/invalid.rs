@@ -182,7 +182,8 @@ fn numbers_of<F: Frame>(reason: InvalidReason, frame: &F, h: &Headers) -> Number
     let be16 = |at: usize| l4.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
     match reason {
         R::TcpShort => Numbers::Lengths { needed: 20, found },
-        R::UdpShort | R::L4Short | R::IcmpShort => Numbers::Lengths { needed: 8, found },
+        R::UdpShort | R::UdpliteShort | R::IcmpShort => Numbers::Lengths { needed: 8, found },
+        R::SctpShort | R::DccpShort => Numbers::Lengths { needed: 12, found },
         R::Icmpv6ShortRedirect => Numbers::Lengths { needed: 40, found },
         R::TcpTruncated => {
             let words = l4.get(12).map_or(0, |byte| byte >> 4);

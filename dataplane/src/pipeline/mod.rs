@@ -17,6 +17,7 @@
 //! | `track` | conntrack at PREROUTING and OUTPUT |
 //! | `invalid` | what was INVALID, and why |
 //! | `by_hand` | conns that a tool makes or changes |
+//! | `rare` | the same for SCTP, DCCP, GRE, UDP-Lite and what has no tracker |
 //! | `confirm` | new conns: room for them, confirm at the end, clashes |
 //! | `translate` | the nat table and the edit of packets |
 //! | `answers` | ICMP errors and resets |
@@ -48,6 +49,7 @@ pub mod neighbour;
 pub mod neighbours;
 pub mod paths;
 pub mod place;
+pub(crate) mod rare;
 pub mod route;
 pub mod service;
 pub mod snapshot;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use crate::arch::sync::Ordering::Relaxed;
+use crate::conntrack::dccp::DccpState;
+use crate::conntrack::gre;
 use crate::conntrack::record::{Conn, ConnId, ConnRef};
+use crate::conntrack::sctp::SctpState;
 use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::tcp::TcpTrack;
 use crate::conntrack::tuple::proto;
@@ -206,9 +209,13 @@ pub(crate) fn view_of(conn: Conn<'_>, at: At<'_>) -> ConnView {
         zone_reply: conn.zone(Direction::Reply),
         status: conn.status(),
         remaining_secs: conn.deadline().remaining_secs(at.now.tick),
-        state: (original.proto == proto::TCP)
-            .then(|| TcpTrack::state_of_word(words[TcpTrack::STATE_WORD]).name()),
-        gre_timeouts_secs: None,
+        state: match original.proto {
+            proto::TCP => Some(TcpTrack::state_of_word(words[TcpTrack::STATE_WORD]).name()),
+            proto::SCTP => Some(SctpState::of_word(words[0]).name()),
+            proto::DCCP => Some(DccpState::of_word(words[0]).name()),
+            _ => None,
+        },
+        gre_timeouts_secs: (original.proto == proto::GRE).then(|| gre::timeouts_of(words[0])),
         mark: conn.mark(),
         counters: extension
             .filter(|e| e.counts())

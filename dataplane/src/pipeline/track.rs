@@ -9,11 +9,11 @@ use crate::conntrack::tcp::{self, Outcome, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::EventKind;
 use crate::conntrack::zones::Zones;
-use crate::conntrack::{generic, icmp, udp};
+use crate::conntrack::{icmp, udp};
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::invalid::{Place, Said};
 use crate::pipeline::transit::{Attached, Attachment, Exit, Extent, Transit};
-use crate::pipeline::{At, Holder, Pipeline, transport_segments};
+use crate::pipeline::{At, Holder, Pipeline, rare, transport_segments};
 use crate::rules::template::Template;
 use crate::time::{TICKS_PER_SEC, Tick};
 use crate::wire::address::Address;
@@ -63,8 +63,9 @@ fn ids(
     (kind, code, id): (u8, u8, u16),
 ) -> Tuple {
     let (src_id, dst_id) = match proto_number {
-        // The two without a tracker of their own too: NAT writes the ports that the tuple names.
-        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => ports,
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => ports,
+        // The call id that the receiver chose, or 0; what the sender's is no packet tells.
+        proto::GRE => ports,
         proto::ICMP | proto::ICMPV6 => (id, u16::from_be_bytes([kind, code])),
         _ => (0, 0),
     };
@@ -109,7 +110,7 @@ pub(crate) fn right_checksum<F: Frame>(frame: &F, h: &Headers, found: u16) -> u1
 }
 
 /// True if the bytes from `start` to `end` and `seed` sum up to a right checksum.
-fn sum_ok<F: Frame>(frame: &F, seed: u32, start: usize, end: usize) -> bool {
+pub(crate) fn sum_ok<F: Frame>(frame: &F, seed: u32, start: usize, end: usize) -> bool {
     let mut sum = Accumulator::new(seed);
     transport_segments(frame, start, end).for_each(|s| sum.add(s));
     sum.finish() == 0
@@ -252,7 +253,13 @@ impl<P: FramePool> Pipeline<P> {
                 let verdict = udp::packet(status, stream_after, at.now.tick, &knobs.timeouts);
                 (Some(verdict.timeout_secs), verdict.assured)
             }
-            proto::TCP => match self.judge_tcp(frame, extent, conn, direction, at) {
+            proto::ICMP => (Some(icmp::packet(&knobs.timeouts)), false),
+            proto::ICMPV6 => (Some(icmp::packet_v6(&knobs.timeouts)), false),
+            number => match if number == proto::TCP {
+                self.judge_tcp(frame, extent, conn, direction, at)
+            } else {
+                self.judge_rarely(frame, extent, conn, direction, at)
+            } {
                 Outcome::Accept { timeout_secs, assured, changed } => {
                     accepted.changed = changed;
                     (timeout_secs, assured)
@@ -271,9 +278,6 @@ impl<P: FramePool> Pipeline<P> {
                     return Judged::Accepted(accepted);
                 }
             },
-            proto::ICMP => (Some(icmp::packet(&knobs.timeouts)), false),
-            proto::ICMPV6 => (Some(icmp::packet_v6(&knobs.timeouts)), false),
-            _ => (Some(generic::packet(&knobs.timeouts)), false),
         };
         // What does not move the deadline is not counted either (`nf_ct_refresh_acct`).
         if let Some(secs) = timeout_secs {
@@ -496,7 +500,7 @@ fn first<F: Frame>(frame: &F, h: &Headers, at: At<'_>) -> Result<(u32, [u64; 7])
         }
         proto::ICMP => (icmp::packet(timeouts), [0; 7]),
         proto::ICMPV6 => (icmp::packet_v6(timeouts), [0; 7]),
-        _ => (generic::packet(timeouts), [0; 7]),
+        _ => return rare::first(frame, h.into(), knobs),
     })
 }
 
@@ -575,13 +579,15 @@ pub(crate) fn sound<F: Frame>(
     h: &Headers,
     check: bool,
 ) -> Result<icmp::Kind, InvalidReason> {
+    if !matches!(h.proto, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6) {
+        return rare::sound(frame, h, check).map(|()| icmp::Kind::Query);
+    }
     let kind = icmp_kind(h);
     let (short, wrong) = match h.proto {
         proto::ICMP => (InvalidReason::IcmpShort, InvalidReason::IcmpChecksum),
         proto::ICMPV6 => (InvalidReason::IcmpShort, InvalidReason::Icmpv6Checksum),
         proto::UDP => (InvalidReason::UdpShort, InvalidReason::UdpChecksum),
-        proto::TCP => (InvalidReason::TcpShort, InvalidReason::TcpChecksum),
-        _ => (InvalidReason::L4Short, InvalidReason::TcpChecksum),
+        _ => (InvalidReason::TcpShort, InvalidReason::TcpChecksum),
     };
     if h.l4_truncated {
         return Err(short);

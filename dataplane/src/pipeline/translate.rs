@@ -97,8 +97,7 @@ impl<P: FramePool> Pipeline<P> {
             t.attached = Attached::Conn(Attachment { delete: true, ..a });
             return Err(DropReason::NatDrop);
         }
-        self.edit(t, &a, manip, at);
-        Ok(())
+        if self.edit(t, &a, manip, at) { Ok(()) } else { Err(DropReason::NatDrop) }
     }
 
     /// Asks the nat table and writes its answer into the conn.
@@ -234,14 +233,15 @@ impl<P: FramePool> Pipeline<P> {
         })
     }
 
-    /// `nf_nat_packet`: edits one end, if the conn translates it in this direction.
-    fn edit(&self, t: &mut Transit<P::Frame>, a: &Attachment, manip: Manip, at: At<'_>) {
+    /// `nf_nat_packet`: edits one end, if the conn translates it in this direction. False for a
+    /// packet that cannot be edited.
+    fn edit(&self, t: &mut Transit<P::Frame>, a: &Attachment, manip: Manip, at: At<'_>) -> bool {
         if let Some(other) = translated_by(a, manip, at)
             && let Some(target) = other.inverted()
         {
-            let target = with_call_id(target, t.headers.dst_port);
-            rewrite::apply(t.frame.head_mut(), &mut t.headers, manip, &target);
+            return rewrite::apply(t.frame.head_mut(), &mut t.headers, manip, &target);
         }
+        true
     }
 
     /// `nf_nat_icmp_reply_translation`: the quote by the inverse edit, the error by the direct one.
@@ -261,18 +261,12 @@ impl<P: FramePool> Pipeline<P> {
         let Some(inner) = icmp::inner_tuple(t.frame.head(), &t.headers) else {
             return Err(DropReason::BadIcmpError);
         };
-        let other = with_call_id(other, inner.tuple.dst_id);
         if icmp::rewrite_error(t.frame.head_mut(), &mut t.headers, &inner, manip, &other) {
             Ok(())
         } else {
             Err(DropReason::BadIcmpError)
         }
     }
-}
-
-/// GRE is tracked by addresses alone: the call id that an enhanced header has stays as it is.
-fn with_call_id(to: Tuple, present: u16) -> Tuple {
-    if to.proto == proto::GRE { Tuple { dst_id: present, ..to } } else { to }
 }
 
 /// True for a packet that leaves by another port than the one whose address its conn was lent: the

@@ -38,6 +38,8 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// DCCP.
+    pub const DCCP: u8 = 33;
     /// GRE.
     pub const GRE: u8 = 47;
     /// ESP.
@@ -160,7 +162,7 @@ pub struct Headers {
     pub tos: u8,
     /// What part of a datagram this is.
     pub fragment: Fragment,
-    /// Source port of TCP, UDP, UDP-Lite, SCTP; else 0.
+    /// Source port of TCP, UDP, UDP-Lite, SCTP, DCCP; else 0.
     pub src_port: u16,
     /// Destination port of these, or the call id of a PPTP GRE packet; else 0.
     pub dst_port: u16,
@@ -421,7 +423,7 @@ const fn smallest(proto: u8) -> usize {
     match proto {
         protocol::TCP => 20,
         protocol::UDP | protocol::UDPLITE | protocol::ICMP | protocol::ICMPV6 => 8,
-        protocol::SCTP => 12,
+        protocol::SCTP | protocol::DCCP => 12,
         protocol::GRE => 4,
         _ => 0,
     }
@@ -450,7 +452,7 @@ fn ids(headers: &mut Headers, frame: &[u8]) -> Result<(), Malformed> {
                 headers.tcp_flags = tcp[13];
             }
         }
-        protocol::UDP | protocol::UDPLITE | protocol::SCTP => {
+        protocol::UDP | protocol::UDPLITE | protocol::SCTP | protocol::DCCP => {
             if let Some(&[a, b, c, d]) = l4.first_chunk() {
                 (headers.src_port, headers.dst_port) = ports(a, b, c, d);
             }
@@ -466,7 +468,7 @@ fn ids(headers: &mut Headers, frame: &[u8]) -> Result<(), Malformed> {
         }
         // The call id lies beyond the four bytes that every GRE header has.
         protocol::GRE if l4.len() < 8 && headers.l4_len() >= 8 => return Err(Malformed::Scattered),
-        protocol::GRE => headers.dst_port = pptp_call_id(l4),
+        protocol::GRE => headers.dst_port = gre_call_id(l4).unwrap_or(0),
         _ => {}
     }
     Ok(())
@@ -487,13 +489,16 @@ pub const fn is_query(proto: u8, kind: u8) -> bool {
     }
 }
 
-/// The call id of an enhanced GRE header (RFC 2637: version 1, protocol PPP), else 0.
-pub(super) fn pptp_call_id(l4: &[u8]) -> u16 {
+/// The call id of an enhanced GRE header (RFC 2637: version 1, protocol PPP), 0 of another version
+/// or of a packet too short to tell; `None` for version 1 with another protocol, whose packets the
+/// kernel does not track (`gre_pkt_to_tuple`).
+pub fn gre_call_id(l4: &[u8]) -> Option<u16> {
     match l4.first_chunk::<8>() {
-        Some(gre) if gre[1] & 7 == 1 && gre[2..4] == [0x88, 0x0b] => {
-            u16::from_be_bytes([gre[6], gre[7]])
+        Some(&[_, flags, 0x88, 0x0b, _, _, a, b]) if flags & 7 == 1 => {
+            Some(u16::from_be_bytes([a, b]))
         }
-        _ => 0,
+        Some(gre) if gre[1] & 7 == 1 => None,
+        _ => Some(0),
     }
 }
 
@@ -640,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn pptp_call_id_of_enhanced_gre_only() {
+    fn call_id_of_enhanced_gre_only() {
         let gre = |bytes: [u8; 8]| {
             udp4(|f| {
                 f[23] = 47;

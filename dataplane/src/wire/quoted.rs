@@ -4,7 +4,7 @@
 //! counts is which conn it belongs to (`nf_ct_get_tuplepr` in `nf_conntrack_inet_error`).
 
 use super::address::Address;
-use super::headers::{is_query, protocol};
+use super::headers::{gre_call_id, is_query, protocol};
 use super::{ipv4, ipv6};
 
 /// The ids of a quoted packet. Offsets are from the start of the quote.
@@ -36,7 +36,7 @@ pub fn parse(quote: &[u8], v6: bool) -> Option<Quoted> {
     let mut quoted = if v6 { header_v6(quote)? } else { header_v4(quote)? };
     let l4 = quote.get(quoted.l4 as usize..)?;
     match quoted.proto {
-        protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP => {
+        protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP | protocol::DCCP => {
             let &[a, b, c, d] = l4.first_chunk()?;
             quoted.src_port = u16::from_be_bytes([a, b]);
             quoted.dst_port = u16::from_be_bytes([c, d]);
@@ -48,10 +48,7 @@ pub fn parse(quote: &[u8], v6: bool) -> Option<Quoted> {
                 quoted.icmp_id = u16::from_be_bytes([a, b]);
             }
         }
-        protocol::GRE => {
-            l4.first_chunk::<4>()?;
-            quoted.dst_port = super::headers::pptp_call_id(l4);
-        }
+        protocol::GRE => quoted.dst_port = gre_call_id(l4)?,
         _ => {}
     }
     Some(quoted)

@@ -13,6 +13,7 @@ mod links;
 mod messages;
 mod nat;
 mod paths;
+mod protocols;
 mod reasons;
 mod rig;
 mod robustness;

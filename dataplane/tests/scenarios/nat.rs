@@ -64,18 +64,17 @@ fn a_masqueraded_conn_ends_when_it_would_leave_by_another_port() {
 }
 
 #[test]
-fn protocols_without_a_tracker_keep_what_names_them_through_masquerade() {
+fn protocols_without_ports_keep_what_names_them_through_masquerade() {
     let mut rig = masquerading().start();
     let l4 = |sent: &Sent| {
         let h = sent.headers();
         sent.bytes[h.l4 as usize..h.end as usize].to_vec()
     };
     let (client, server, wan) = ("192.168.1.2", "198.51.100.7", "203.0.113.1");
-    // SCTP from port 4000 to 5000 and back, with its checksum; enhanced GRE with call id 7.
-    let there: [u8; 16] = [15, 160, 19, 136, 0, 0, 0, 1, 0xaa, 0xbb, 0xcc, 0xdd, 1, 0, 0, 4];
-    let back: [u8; 16] = [19, 136, 15, 160, 0, 0, 0, 1, 0xaa, 0xbb, 0xcc, 0xdd, 2, 0, 0, 4];
-    let call: [u8; 12] = [0x30, 1, 0x88, 0x0b, 0, 0, 0, 7, 0, 0, 0, 1];
-    for (number, there, back) in [(132, &there[..], &back[..]), (47, &call[..], &call[..])] {
+    // ESP with its index, GRE with a key.
+    let esp: [u8; 12] = [0, 0, 0, 9, 0, 0, 0, 1, 0xaa, 0xbb, 0xcc, 0xdd];
+    let keyed: [u8; 12] = [0x20, 0, 8, 0, 0, 0, 0, 7, 0, 0, 0, 1];
+    for (number, there, back) in [(50, &esp[..], &esp[..]), (47, &keyed[..], &keyed[..])] {
         let sent = rig.pass(LAN, Packet::raw(ip(client), ip(server), number).payload(there));
         assert_eq!((sent.headers().src, &l4(&sent)[..]), (address(wan), there));
         let sent = rig.pass(WAN, Packet::raw(ip(server), ip(wan), number).payload(back));

@@ -1,10 +1,13 @@
 //! The sequences, in groups that share most of their rules.
 
 mod gateway;
+mod gre;
 mod icmp;
 mod ipv6;
 mod nat;
+mod protocols;
 mod rules;
+mod sctp;
 mod tcp;
 mod template;
 mod tracker;
@@ -23,10 +26,13 @@ pub const HIGH: RangeInclusive<u16> = 1024..=65535;
 pub type Group = fn() -> Vec<Sequence>;
 
 pub use gateway::group as gateway;
+pub use gre::group as gre;
 pub use icmp::group as icmp;
 pub use ipv6::group as ipv6;
 pub use nat::group as nat;
+pub use protocols::group as protocols;
 pub use rules::group as rules;
+pub use sctp::group as sctp;
 pub use tcp::group as tcp_states;
 pub use template::group as template;
 pub use tracker::group as tcp_tracker;

@@ -1,9 +1,11 @@
 //! UDP, protocols without a tracker, ICMP errors.
 
+use dataplane::conntrack::invalid::InvalidReason;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::rules::hook::Table::Nat;
 use dataplane::wire::build::packet::Packet;
 
+use super::super::protocols::{sctp, sctp_packet};
 use super::super::rig::*;
 use super::super::rules::*;
 use super::{CLIENT, CLIENT6, SERVER, SERVER6, counting, seen, state, udp};
@@ -23,6 +25,50 @@ fn s40_udp_lasts_half_a_minute_and_a_stream_two() {
     rig.pass(LAN, udp(CLIENT, SERVER).l4_len(300));
     rig.pass(LAN, udp(CLIENT, SERVER).l4_check(1));
     assert_eq!(seen(&mut rig, V4)[3], 2);
+}
+
+#[test]
+fn s41_gre_is_assured_by_the_packet_after_an_answer() {
+    let mut rig = Setup::default().knob("gre_timeout_stream", 90).start();
+    let packet = |a: &str, b: &str, head: &'static [u8]| {
+        Packet::raw(at(a).ip(), at(b).ip(), 47).payload(head)
+    };
+    let plain = b"\x00\x00\x08\x00packet";
+    rig.pass(LAN, packet(CLIENT, SERVER, plain));
+    rig.pass(WAN, packet(SERVER, CLIENT, plain));
+    assert_eq!(state(&mut rig), ("", 30, false));
+    rig.setup = rig.setup_with(|setup| setup.knob("gre_timeout_stream", 120));
+    rig.publish();
+    rig.pass(LAN, packet(CLIENT, SERVER, plain));
+    assert_eq!(state(&mut rig), ("", 90, true));
+    assert_eq!(rig.conn().gre_timeouts_secs, Some([30, 90]));
+    let call = b"\x30\x01\x88\x0b\x00\x04\x00\x07data";
+    rig.pass(LAN, packet(CLIENT, SERVER, call));
+    let ids: Vec<_> = rig.list().iter().map(|c| (c.original.src_id, c.original.dst_id)).collect();
+    assert!(ids.contains(&(0, 0)) && ids.contains(&(0, 7)), "{ids:?}");
+}
+
+#[test]
+fn s42_sctp_states_tags_and_crc() {
+    let mut rig = counting(Setup::default());
+    let mut go = |port, bytes: Vec<u8>, expected: (&str, u32, bool)| {
+        rig.send_bytes(port, framed(port, &sctp_packet(port, &bytes)));
+        assert_eq!(state(&mut rig), expected, "{bytes:?}");
+    };
+    go(LAN, sctp(0, &[(1, 7)]), ("CLOSED", 10, false));
+    go(WAN, sctp(7, &[(2, 9)]), ("COOKIE_WAIT", 3, false));
+    go(LAN, sctp(9, &[(10, 0)]), ("COOKIE_ECHOED", 3, false));
+    go(WAN, sctp(7, &[(11, 0)]), ("ESTABLISHED", 210, true));
+    go(LAN, sctp(8, &[(7, 0)]), ("ESTABLISHED", 210, true));
+    let mut wrong = sctp(9, &[(7, 0)]);
+    wrong[8] ^= 1;
+    go(LAN, wrong, ("ESTABLISHED", 210, true));
+    go(LAN, sctp(9, &[(7, 0)]), ("SHUTDOWN_SENT", 3, true));
+    go(WAN, sctp(7, &[(8, 0)]), ("SHUTDOWN_ACK_SENT", 3, true));
+    go(LAN, sctp(9, &[(14, 0)]), ("CLOSED", 10, true));
+    assert_eq!(seen(&mut rig, V4)[3], 2);
+    assert_eq!(rig.counters.invalid[InvalidReason::SctpTag as usize].get(), 1);
+    assert_eq!(rig.counters.invalid[InvalidReason::SctpChecksum as usize].get(), 1);
 }
 
 #[test]
