@@ -4,8 +4,12 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
+use dataplane::conntrack::invalid::{InvalidReason, Numbers};
+use dataplane::conntrack::tuple::Tuple;
+use dataplane::pipeline::invalid::Finding;
 use dataplane::pipeline::messages::FromLcore;
 use dataplane::rules::compiled::CounterId;
+use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
 
@@ -29,6 +33,8 @@ struct Fake {
     stops: Stops,
     /// Read and not obeyed.
     held: Option<ToLcore>,
+    /// Its INVALID packets.
+    found: Vec<Finding>,
 }
 
 impl Fake {
@@ -50,6 +56,10 @@ impl Fake {
                     slice.end = true;
                     FromLcore::Listed(question, slice)
                 }
+                ToLcore::Find(question, mut found) => {
+                    found.extend(std::mem::take(&mut self.found));
+                    FromLcore::Found(question, found)
+                }
                 _ => continue,
             };
             assert!(self.mailbox.send(answer).is_ok());
@@ -70,7 +80,7 @@ fn bench() -> (ControlCore, Rc<RefCell<Vec<Fake>>>) {
         let parts = core.worker_parts(number).unwrap();
         let stalls = core.worker_stalls(number);
         let (mailbox, snapshot) = (parts.mailbox, parts.snapshot);
-        Fake { mailbox, snapshot, stalls, stops: Stops::Never, held: None }
+        Fake { mailbox, snapshot, stalls, stops: Stops::Never, held: None, found: Vec::new() }
     });
     let fakes = Rc::new(RefCell::new(fakes.collect::<Vec<_>>()));
     let polled = Rc::clone(&fakes);
@@ -79,6 +89,33 @@ fn bench() -> (ControlCore, Rc<RefCell<Vec<Fake>>>) {
         true
     }));
     (core, fakes)
+}
+
+#[test]
+fn invalid_packets_come_from_every_worker_with_their_ports() {
+    let (mut core, fakes) = bench();
+    for (number, fake) in fakes.borrow_mut().iter_mut().enumerate() {
+        let (reason, numbers) = (InvalidReason::TcpFlags, Numbers::Flags(0));
+        let in_port = (number == 0).then_some(PortId(0));
+        let unix_ns = 9 - number as u64;
+        let finding = Finding { unix_ns, in_port, tuple: Tuple::default(), reason, numbers };
+        fake.found.push(finding);
+    }
+    let argv = ["conntrack", "--invalid"].map(str::to_owned);
+    let answer = |core: &mut ControlCore| match core.serve(&argv, "") {
+        Served::Done(answer) => answer,
+        Served::Events(_) => panic!("no events were asked for"),
+    };
+    let out = answer(&mut core).out;
+    let lines: Vec<&str> = out.lines().map(|line| line.split_once('\t').unwrap().1).collect();
+    assert!(
+        lines[0].starts_with("lcore=2 IN= ") && lines[1].starts_with("lcore=1 IN=lan "),
+        "{out}"
+    );
+    assert_eq!(lines.len(), 2);
+    fakes.borrow_mut()[1].stops = Stops::AtOnce;
+    fakes.borrow_mut()[1].stalls.note(1, Some(Duration::from_secs(1)));
+    assert!(answer(&mut core).err.contains("worker lcore 2 (CPU 3) does not answer"));
 }
 
 fn saved(core: &mut ControlCore) -> String {

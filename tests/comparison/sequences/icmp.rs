@@ -1,7 +1,7 @@
 //! ICMP queries and errors, and the errors the gateway itself sends.
 
 use super::{HIGH, MASQUERADE, STATEFUL, Sequence, Setup, both, only4, sequence};
-use crate::packets::{Packet, echo, echo_reply, error, icmp, query, tcp, too_big, udp};
+use crate::packets::{Packet, echo, echo_reply, error, icmp, other, query, tcp, too_big, udp};
 use crate::script::Script;
 use crate::topology::{C1, C2, GATEWAY_WAN, S1, S2, S3};
 
@@ -12,6 +12,7 @@ pub fn group() -> Vec<Sequence> {
         reply_alone(),
         other_queries(),
         damaged(),
+        short_messages(),
         related(),
         unrelated(),
         from_a_router(),
@@ -88,6 +89,17 @@ fn damaged() -> Sequence {
         s.lan(echo(C1, S1, 79, 1).cut(24));
         s.lan(icmp(C1, S1, 8, 3, [0, 80, 0, 1]));
         s.wan(icmp(S1, C1, 0, 0, [0, 80, 0, 1]));
+        s.table();
+    })
+}
+
+fn short_messages() -> Sequence {
+    messages("short-messages", "datagrams, segments and messages below their headers", |s| {
+        for length in [0, 1, 3, 4, 7, 8, 12, 19] {
+            for protocol in [1, 6, 17] {
+                s.lan(other(C1, S1, protocol, &vec![0; length]));
+            }
+        }
         s.table();
     })
 }

@@ -1,7 +1,7 @@
 //! The same over IPv6.
 
 use super::{Ends, HIGH, MASQUERADE, NOT_INVALID, STATEFUL, Sequence, Setup, sequence, tables};
-use crate::packets::{echo, echo_reply, error, icmp, tcp, too_big, udp};
+use crate::packets::{Packet, echo, echo_reply, error, icmp, other, tcp, too_big, udp};
 use crate::script::Script;
 use crate::topology::{C1_6, C2_6, GATEWAY_LAN_6, GATEWAY_WAN_6, S1_6, S2_6};
 use std::net::IpAddr;
@@ -25,6 +25,8 @@ pub fn group() -> Vec<Sequence> {
         notrack(),
         damaged(),
         marks_of_the_header(),
+        redirects(),
+        short_messages(),
     ]
 }
 
@@ -250,6 +252,49 @@ fn damaged() -> Sequence {
         s.lan(tcp(CLIENT, (S1_6, 80), "S", 1, 0).bad_checksum());
         for length in [59, 50, 44, 40, 39, 8] {
             s.lan(tcp(CLIENT, (S1_6, 80), "S", 1, 0).cut(length));
+        }
+        s.table();
+    })
+}
+
+/// A redirect from a neighbour on the link, about hosts inside; `options` follow.
+fn redirect(src: IpAddr, options: &[u8]) -> Packet {
+    let address = |of: IpAddr| match of {
+        IpAddr::V6(of) => of.octets(),
+        IpAddr::V4(_) => [0; 16],
+    };
+    let message = [&address(C2_6)[..], &address(C1_6), options].concat();
+    icmp(src, C1_6, 137, 0, [0; 4]).payload(&message)
+}
+
+fn redirects() -> Sequence {
+    // Nobody forwards what a link-local address sends, nor answers it here.
+    let setup = only6(&[("mangle", "-A PREROUTING -p icmpv6 -j DROP\n"), ("filter", STATEFUL)]);
+    sequence("ipv6-redirects", "redirects are checked before what they quote", setup, |s| {
+        let link_local = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0x51]);
+        s.lan(udp(CLIENT, SERVER).payload(b"question"));
+        let quote = udp(CLIENT, SERVER).payload(b"question").bytes();
+        let length = (8 + quote.len()).div_ceil(8) as u8;
+        let quoted = [&[4, length, 0, 0, 0, 0, 0, 0][..], &quote].concat();
+        s.wan(redirect(link_local, &quoted).ttl(255));
+        s.wan(redirect(link_local, &quoted).ttl(64));
+        s.wan(redirect(S1_6, &quoted).ttl(255));
+        s.wan(redirect(link_local, &[]).ttl(255));
+        s.wan(redirect(link_local, &[4]).ttl(255));
+        s.wan(redirect(link_local, &[4, 0, 0, 0, 0, 0, 0, 0]).ttl(255));
+        s.wan(redirect(link_local, &[2, 1, 0, 0, 0, 0, 0, 0]).ttl(255));
+        s.wan(icmp(link_local, C1_6, 137, 1, [0; 4]).payload(&[0; 40]).ttl(255));
+        s.wan(icmp(link_local, C1_6, 137, 0, [0; 4]).payload(&[0; 31]).ttl(255));
+        s.table();
+    })
+}
+
+fn short_messages() -> Sequence {
+    stateful("ipv6-short", "datagrams, segments and messages below their headers", |s| {
+        for length in [0, 1, 3, 4, 7, 8, 12, 19] {
+            for protocol in [6, 17, 58] {
+                s.lan(other(C1_6, S1_6, protocol, &vec![0; length]));
+            }
         }
         s.table();
     })
