@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use dataplane::conntrack::helpers::tftp;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
 use dataplane::wire::{arp, headers, ndp, quoted, tcp};
@@ -23,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("quoted", quoted),
     ("tcp_options", tcp_options),
     ("neighbours", neighbours),
+    ("tftp", tftp),
     ("iptables", iptables),
     ("config", config),
     ("conntrack_arguments", conntrack_arguments),
@@ -74,6 +76,13 @@ pub fn neighbours(bytes: &[u8]) {
     }
     let h = headers::Headers { proto: 58, ttl: 255, ..headers::Headers::default() };
     ndp::parse(&h, bytes);
+}
+
+/// What follows a UDP header to a TFTP server: nothing behind the opcode matters.
+pub fn tftp(message: &[u8]) {
+    let head = message.get(..tftp::BYTES).unwrap_or(message);
+    assert_eq!(tftp::is_request(message), tftp::is_request(head));
+    assert!(!tftp::is_request(message) || matches!(head, [0, 1 | 2]));
 }
 
 /// Rule text of both families: what is accepted is printed, read again and printed alike.

@@ -12,8 +12,11 @@ mod vlan;
 
 use std::path::{Path, PathBuf};
 
+use dataplane::conntrack::expect::EXPECT_MAX_LIMIT;
+use dataplane::conntrack::helper::{Helper, Policy};
 use dataplane::conntrack::knobs::Knobs;
-use dataplane::conntrack::store::MAX_LIMIT;
+use dataplane::conntrack::store::{MAX_LIMIT, default_expect_max};
+use dataplane::time::MAX_TIMEOUT_SECS;
 use toml::de::DeTable;
 
 pub use network::{
@@ -97,7 +100,11 @@ pub struct Conntrack {
     pub hashsize: u32,
     /// The most conns.
     pub max: u32,
-    /// The kernel's defaults with what the file changes.
+    /// The most expectations.
+    pub expect_max: u32,
+    /// Whether the file names it.
+    pub names_expect_max: bool,
+    /// The kernel's defaults with what the file changes, `[helper.*]` included.
     pub knobs: Knobs,
     /// The knobs that the file names (without `nf_conntrack_`): a reload sets these, others keep
     /// their live value.
@@ -148,13 +155,17 @@ impl Config {
             eal: eal(&root.table("eal")?)?,
             routes: network::routes(&root.tables("route")?, &ports)?,
             neighbours: network::neighbours(&root.tables("neighbour")?, &ports)?,
-            conntrack: conntrack(&root.table("conntrack")?, ram_bytes)?,
+            conntrack: {
+                let mut table = conntrack(&root.table("conntrack")?, ram_bytes)?;
+                helpers(&root.table("helper")?, &mut table.knobs)?;
+                table
+            },
             rules: rules(&root.table("rules")?)?,
             socket: control(&root.table("control")?)?,
             log_level: log_level(&root.table("log")?)?,
             ports,
         };
-        root.finish(&["timeout_policy", "helper", "ipfrag"])?;
+        root.finish(&["timeout_policy", "ipfrag"])?;
         if config.ports.is_empty() {
             return Err(source.error(0..0, "there is no [[port]]"));
         }
@@ -233,7 +244,7 @@ fn file_prefix(section: &Section<'_>) -> Result<String, ConfigError> {
 }
 
 /// Keys of `[conntrack]` that later versions know: sysctls and ways of being full.
-const CONNTRACK_LATER: &[&str] = &["expect_max", "frag6_*"];
+const CONNTRACK_LATER: &[&str] = &["frag6_*"];
 
 fn conntrack(section: &Section<'_>, ram_bytes: u64) -> Result<Conntrack, ConfigError> {
     let number = |key| section.number(key, sizes::HASHSIZE_MIN, sizes::HASHSIZE_MAX);
@@ -263,14 +274,39 @@ fn conntrack(section: &Section<'_>, ram_bytes: u64) -> Result<Conntrack, ConfigE
         };
         return Err(section.wrong("full", value, what));
     }
+    let expect_max = section.number("expect_max", 1, u64::from(EXPECT_MAX_LIMIT))?;
     section.finish(CONNTRACK_LATER)?;
     Ok(Conntrack {
         hashsize,
         max: named_max.unwrap_or_else(|| sizes::default_max(hashsize)),
+        expect_max: expect_max.map_or(default_expect_max(hashsize), |(n, _)| n as u32),
+        names_expect_max: expect_max.is_some(),
         knobs,
         named,
         names_sizes: (named_size.is_some(), named_max.is_some()),
     })
+}
+
+/// Helpers of the kernel that later versions have.
+const HELPERS_LATER: &[&str] =
+    &["ftp", "irc", "amanda", "pptp", "sip", "RAS", "Q.931", "sane", "netbios-ns", "snmp"];
+
+/// `[helper.NAME]`: what a helper may expect.
+fn helpers(section: &Section<'_>, knobs: &mut Knobs) -> Result<(), ConfigError> {
+    for helper in Helper::ALL {
+        let mut own = section.table(helper.name())?;
+        own.name = format!("[helper.{}]", helper.name());
+        let Policy { max_expected, timeout_secs } = helper.policy();
+        let most = own.number("max_expected", 1, u64::from(u8::MAX))?;
+        let timeout = own.number("timeout", 1, u64::from(MAX_TIMEOUT_SECS))?;
+        own.finish(&[])?;
+        let policy = Policy {
+            max_expected: most.map_or(max_expected, |(n, _)| n as u8),
+            timeout_secs: timeout.map_or(timeout_secs, |(n, _)| n as u32),
+        };
+        knobs.helpers.set(helper, policy);
+    }
+    section.finish(HELPERS_LATER)
 }
 
 fn rules(section: &Section<'_>) -> Result<Rules, ConfigError> {

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
+use dataplane::conntrack::expect::EXPECT_MAX_LIMIT;
 use dataplane::conntrack::knobs::Knobs;
 use dataplane::conntrack::record::Family;
 use dataplane::conntrack::store::{SetupError, Shared, Sizes, Store};
@@ -60,6 +61,10 @@ pub use policy::{ReloadError, RulesError, load_rules};
 
 /// Neighbours of all ports together.
 const NEIGHBOURS: usize = 4096;
+
+/// Places that the table of expectations has at least: `expect_max` can be raised so far without a
+/// restart, or to four times what it was at the start.
+const EXPECTATIONS_MIN: u32 = 4096;
 
 /// How long an answer of an lcore is waited for, unless the watchdog gives it up before. Other
 /// commands, expiry and reloads stand still meanwhile; packets do not.
@@ -147,6 +152,8 @@ pub struct ControlCore {
     /// The process whose command is being served.
     asker: Option<u32>,
     subscriptions: Vec<(Box<Subscription>, Reply)>,
+    /// The table of expectations keeps its events for somebody.
+    hears_expectations: bool,
     upkeep: upkeep::Upkeep,
     host: Option<host::HostSide>,
     /// By port number, as the drivers last told.
@@ -181,7 +188,13 @@ impl ControlCore {
         let max = config.conntrack.max;
         let cpus = config.eal.worker_cores.clone();
         let sizes = Sizes { max, lcores: cpus.len() as u8, extensions: max };
-        let shared = Arc::new(Shared::new(sizes, hash_seed)?);
+        let expect_max = config.conntrack.expect_max;
+        let shared = Shared::new(sizes, hash_seed)?.with_expectations(
+            expect_max,
+            expect_max.saturating_mul(4).clamp(EXPECTATIONS_MIN, EXPECT_MAX_LIMIT),
+            sizes.lcores,
+        );
+        let shared = Arc::new(shared);
         let knobs = config.conntrack.knobs;
         let learnt = Learnt::default();
         let snapshot = publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, 1, cpus.len())
@@ -218,6 +231,7 @@ impl ControlCore {
             inbox: mail::Inbox::default(),
             asker: None,
             subscriptions: Vec::new(),
+            hears_expectations: false,
             upkeep: upkeep::Upkeep::default(),
             host: None,
             wires: Vec::new(),
@@ -337,6 +351,7 @@ impl ControlCore {
     /// One round of everything that is not asked for: messages, expiry, timers. Call it often.
     pub fn round(&mut self) {
         self.read_mail();
+        self.tell_expectations();
         self.keep_up();
         self.follow_host();
         self.end_subscriptions();

@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dataplane::conntrack::knobs::Knobs;
 use dataplane::conntrack::record::Family as Records;
 use dataplane::pipeline::messages::ToLcore;
 use dataplane::pipeline::snapshot::{FamilyRules, Snapshot};
@@ -328,10 +329,19 @@ impl ControlCore {
         let snapshot = self
             .build_with(&config, &self.macs, &learnt, &rulesets)
             .map_err(ReloadError::Publish)?;
+        let (expectations, expect_max) = (&self.shared.expectations, config.conntrack.expect_max);
+        if config.conntrack.names_expect_max && expect_max > expectations.largest() {
+            let largest = expectations.largest();
+            let text = format!("expect_max {expect_max} is above {largest} without a restart");
+            return Err(ReloadError::Max(text));
+        }
         if config.conntrack.names_sizes.1 {
             self.set_max(config.conntrack.max).map_err(ReloadError::Max)?;
         }
-        let mut knobs = self.knobs;
+        if config.conntrack.names_expect_max {
+            self.shared.expectations.set_limit(expect_max);
+        }
+        let mut knobs = Knobs { helpers: config.conntrack.knobs.helpers, ..self.knobs };
         for name in &config.conntrack.named {
             if let Some(value) = config.conntrack.knobs.get(name) {
                 // The configuration has checked the bounds.

@@ -1,7 +1,9 @@
 //! What the tools need of the running gateway.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
+use dataplane::conntrack::expect::{Busy, ExpectationView, Expectations};
 use dataplane::conntrack::invalid::InvalidReason;
 use dataplane::conntrack::record::{ConnId, Family as Records};
 use dataplane::conntrack::tuple::Tuple;
@@ -11,8 +13,9 @@ use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::invalid::TRAIL_LEN;
 use dataplane::pipeline::messages::{BATCH_MAX, Slice, ToLcore};
 use dataplane::pipeline::service::id_of_key;
+use dataplane::time::Now;
 
-use super::ControlCore;
+use super::{ControlCore, PATIENCE};
 use crate::tools::conntrack_args::Family;
 use crate::tools::conntrack_invalid::Seen;
 use crate::tools::stats::{ControlCoreStats, LcoreStats, PortStats, Stats, TableStats, Totals};
@@ -103,6 +106,50 @@ impl ControlCore {
         self.subscriptions = wanted;
         self.listeners.store(!self.subscriptions.is_empty(), Relaxed);
     }
+
+    /// Does something with the expectations once no worker has their lock.
+    fn with_expectations<T>(
+        &mut self,
+        ask: impl Fn(&Expectations, Now) -> Result<T, Busy>,
+    ) -> Result<T, Silent> {
+        let start = Instant::now();
+        loop {
+            if let Ok(done) = ask(&self.shared.expectations, self.now()) {
+                return Ok(done);
+            }
+            let stalled = self.lcores.iter().position(|lcore| lcore.stalls.is_stalled());
+            if !(self.pause)() || stalled.is_some() || start.elapsed() >= PATIENCE {
+                return Err(self.silent(stalled.unwrap_or(0)));
+            }
+        }
+    }
+
+    /// Passes on what has happened to expectations, while anybody listens.
+    pub(super) fn tell_expectations(&mut self) {
+        let wanted = self.knobs.events != 0
+            && self.subscriptions.iter().any(|(s, _)| s.is_of_expectations());
+        if wanted != self.hears_expectations {
+            if self.shared.expectations.listen(wanted).is_ok() {
+                self.hears_expectations = wanted;
+            }
+            return;
+        }
+        if !wanted {
+            return;
+        }
+        let mut news = Vec::new();
+        match self.shared.expectations.take_news(&mut news) {
+            Ok(0) | Err(Busy) => {}
+            Ok(lost) => log::warn!("conntrack: {lost} expectation events are lost"),
+        }
+        for event in &news {
+            for (subscription, reply) in &mut self.subscriptions {
+                if let Some(text) = subscription.expectation_text(event) {
+                    reply.stream(&text);
+                }
+            }
+        }
+    }
 }
 
 /// The number spaces of a family, or of both.
@@ -166,9 +213,35 @@ impl Gateway for ControlCore {
         self.shared.capacity.count()
     }
 
+    fn expectations(&mut self) -> Result<Vec<ExpectationView>, Silent> {
+        let (mut all, mut from) = (Vec::new(), 0);
+        loop {
+            let (slice, next) = self.with_expectations(|expectations, now| {
+                let mut slice = Vec::new();
+                let next = expectations.list(from, now, &mut slice)?;
+                Ok((slice, next))
+            })?;
+            all.extend(slice);
+            from = next;
+            if from == 0 {
+                return Ok(all);
+            }
+        }
+    }
+
+    fn delete_expectation(&mut self, key: u64) -> Result<bool, Silent> {
+        self.with_expectations(|expectations, now| expectations.remove(key, now))
+    }
+
+    fn expect_count(&mut self) -> u32 {
+        self.shared.expectations.count()
+    }
+
     fn cpu_statistics(&mut self) -> Vec<CpuStatistics> {
-        let of = |lcore: &super::Lcore| {
+        let of = |(number, lcore): (usize, &super::Lcore)| {
             let c = &lcore.counters.conntrack;
+            let counted = self.shared.expectations.counted(number as u8);
+            let [expect_new, expect_create, expect_delete] = counted;
             CpuStatistics {
                 found: c.found.get(),
                 invalid: c.invalid.get(),
@@ -178,10 +251,13 @@ impl Gateway for ControlCore {
                 early_drop: c.early_drop.get(),
                 icmp_error: c.error.get(),
                 clash_resolve: c.clash_resolve.get(),
+                expect_new,
+                expect_create,
+                expect_delete,
                 ..CpuStatistics::default()
             }
         };
-        self.lcores.iter().map(of).collect()
+        self.lcores.iter().enumerate().map(of).collect()
     }
 
     fn unix_ns(&self) -> u64 {
@@ -193,6 +269,7 @@ impl Gateway for ControlCore {
             "nf_conntrack_max" => Some(self.max.into()),
             "nf_conntrack_buckets" => Some(self.config.conntrack.hashsize.into()),
             "nf_conntrack_count" => Some(self.count().into()),
+            "nf_conntrack_expect_max" => Some(self.shared.expectations.limit().into()),
             _ => self.knobs.get(key.strip_prefix("nf_conntrack_")?),
         }
     }
@@ -202,6 +279,11 @@ impl Gateway for ControlCore {
             "nf_conntrack_max" => {
                 let max = u32::try_from(value).map_err(|_| SysctlError::Invalid)?;
                 self.set_max(max).map_err(|_| SysctlError::Invalid)
+            }
+            "nf_conntrack_expect_max" => {
+                let limit = u32::try_from(value).map_err(|_| SysctlError::Invalid)?;
+                let taken = self.shared.expectations.set_limit(limit);
+                taken.then_some(()).ok_or(SysctlError::Invalid)
             }
             "nf_conntrack_buckets" | "nf_conntrack_count" => Err(SysctlError::ReadOnly),
             _ => {
@@ -280,7 +362,7 @@ impl Gateway for ControlCore {
             count: self.shared.capacity.count(),
             max: self.max,
             buckets: self.config.conntrack.hashsize,
-            expect_count: 0,
+            expect_count: self.shared.expectations.count(),
         };
         let control_core =
             ControlCoreStats { cpu: self.config.eal.control_core, stalls: self.stalls.stats() };

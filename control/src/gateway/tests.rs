@@ -4,7 +4,10 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
+use dataplane::conntrack::expect::{Expectation, Flags, SourceMask};
+use dataplane::conntrack::helper::Helper;
 use dataplane::conntrack::invalid::{InvalidReason, Numbers};
+use dataplane::conntrack::record::{ConnId, ConnRef};
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::pipeline::invalid::Finding;
 use dataplane::pipeline::messages::FromLcore;
@@ -15,7 +18,7 @@ use dataplane::rules::model::Ruleset;
 
 use super::policy::RestoreError;
 use super::*;
-use crate::tools::Gateway;
+use crate::tools::{Gateway, SysctlError};
 
 /// Where a worker stops answering.
 #[derive(Clone, Copy, PartialEq)]
@@ -213,4 +216,55 @@ fn a_silent_worker_is_given_up_with_the_watchdog_and_changes_nothing() {
     fakes.borrow()[1].stalls.note(1, None);
     assert_eq!(core.conns().map(|conns| conns.len()), Ok(0), "old answers are not mistaken");
     assert_eq!(core.set_sysctl("nf_conntrack_udp_timeout", 5), Ok(()));
+}
+
+/// Of no master that is there.
+fn expectation() -> Expectation {
+    let address = |bits| dataplane::wire::address::Address::v4(bits);
+    let (src, dst) = (address(0x0a02_0002), address(0x0a01_0002));
+    let tuple = Tuple { src, dst, src_id: 0, dst_id: 5000, proto: 17 };
+    Expectation {
+        tuple,
+        mask: SourceMask::ANY_PORT,
+        master: ConnId { conn: ConnRef::from_bits(0), incarnation: 1 },
+        master_tuple: tuple,
+        zone: 0,
+        class: 0,
+        flags: Flags::default(),
+        helper: Helper::Tftp,
+        assigns: None,
+        follow: None,
+    }
+}
+
+#[test]
+fn expectations_are_listed_counted_deleted_and_swept() {
+    let (mut core, _fakes) = bench();
+    let policy = Helper::Tftp.policy();
+    let enter = |core: &ControlCore| {
+        let table = &core.shared.expectations;
+        table.enter(1, &expectation(), policy, false, Now::default()).unwrap();
+    };
+    enter(&core);
+    let [view] = core.expectations().unwrap()[..] else { panic!("one") };
+    assert_eq!((view.what, view.remaining_secs), (expectation(), 300));
+    assert_eq!((core.expect_count(), core.stats().conntrack.expect_count), (1, 1));
+    assert_eq!(core.delete_expectation(view.key), Ok(true));
+    assert_eq!(core.delete_expectation(view.key), Ok(false));
+    let counted = core.cpu_statistics();
+    let of = |i: usize| (counted[i].expect_create, counted[i].expect_delete);
+    assert_eq!([of(0), of(1)], [(0, 1), (1, 0)]);
+    enter(&core);
+    core.sweep_expectations(Tick(1000));
+    assert_eq!(core.expect_count(), 0, "its master is nobody");
+}
+
+#[test]
+fn the_limit_on_expectations_is_a_sysctl_with_the_kernels_default() {
+    let (mut core, _fakes) = bench();
+    assert_eq!(core.sysctl("nf_conntrack_expect_max"), Some(4));
+    assert_eq!(core.set_sysctl("nf_conntrack_expect_max", 4096), Ok(()));
+    assert_eq!(core.sysctl("nf_conntrack_expect_max"), Some(4096));
+    let above = core.set_sysctl("nf_conntrack_expect_max", 4097);
+    assert_eq!(above, Err(SysctlError::Invalid));
 }

@@ -81,7 +81,7 @@ impl ControlCore {
 
     /// Removes expectations whose time is up or whose master is gone. Where a worker holds the lock
     /// the rest waits for the next time.
-    fn sweep_expectations(&mut self, now: Tick) {
+    pub(super) fn sweep_expectations(&mut self, now: Tick) {
         if now.0.wrapping_sub(self.upkeep.expectations_at.0) < EXPECTATION_TICKS {
             return;
         }

@@ -3,12 +3,15 @@
 //! Everything but `-E` is answered at once. `-E` becomes a [`Subscription`], which the daemon feeds
 //! with events until the client goes away.
 
+use dataplane::conntrack::expect::ExpectationEvent;
 use dataplane::conntrack::view::{ConnView, EventView};
 use dataplane::pipeline::by_hand::Refusal;
 
 use super::conntrack_args::{Command, Request, Table, parse, refused};
 use super::conntrack_format::{self as format, NAME, Shape};
-use super::{Answer, Gateway, Silent, conntrack_change, conntrack_invalid, conntrack_xml};
+use super::{
+    Answer, Gateway, Silent, conntrack_change, conntrack_expect, conntrack_invalid, conntrack_xml,
+};
 
 /// How a command goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,9 +82,10 @@ impl Done {
 fn obey(request: &Request, gateway: &mut dyn Gateway) -> Done {
     let plain = |answer| Done::with(answer, 0);
     match (request.command, request.table) {
-        (Command::Events, _) | (Command::List, Table::Hidden | Table::Expect) => {
-            plain(Answer::default())
-        }
+        (Command::Events, _) | (Command::List, Table::Hidden) => plain(Answer::default()),
+        (Command::List, Table::Expect) => Done::of(conntrack_expect::list(request, gateway)),
+        (Command::Get, Table::Expect) => Done::of(conntrack_expect::get(request, gateway)),
+        (Command::Delete, Table::Expect) => Done::of(conntrack_expect::delete(request, gateway)),
         (Command::Help, _) => plain(Answer::text(HELP)),
         (Command::Version, _) => plain(Answer::text(format!("{NAME}\n"))),
         (Command::List, Table::Conntrack) => list(request, gateway),
@@ -89,12 +93,14 @@ fn obey(request: &Request, gateway: &mut dyn Gateway) -> Done {
         (Command::Update, _) => update(request, gateway),
         (Command::Get, _) => get(request, gateway),
         (Command::Delete, _) => delete(request, gateway),
-        (Command::Flush, Table::Expect) => plain(footer("expectation table has been emptied.")),
+        (Command::Flush, Table::Expect) => Done::of(conntrack_expect::flush(gateway)),
         (Command::Flush, _) => {
             let emptied = |()| footer("connection tracking table has been emptied.");
             Done::of(gateway.flush(request.filter.family).map(emptied))
         }
-        (Command::Count, Table::Expect) => plain(Answer::text("0\n")),
+        (Command::Count, Table::Expect) => {
+            plain(Answer::text(format!("{}\n", gateway.expect_count())))
+        }
         (Command::Count, _) => plain(Answer::text(format!("{}\n", gateway.count()))),
         (Command::Statistics, table) => plain(statistics(table, gateway)),
     }
@@ -103,7 +109,7 @@ fn obey(request: &Request, gateway: &mut dyn Gateway) -> Done {
 /// What the tool says at the end of a command that stands alone.
 fn with_footer(request: &Request, done: Done) -> Answer {
     let what = match (request.command, request.table) {
-        (Command::List, Table::Expect) => "expectations have been shown",
+        (_, Table::Expect) => return done.answer,
         (Command::List | Command::Get, _) => "flow entries have been shown",
         (Command::Create, _) => "flow entries have been created",
         (Command::Add, _) => "flow entries have been added",
@@ -383,12 +389,28 @@ impl Subscription {
         Some(text)
     }
 
+    /// True if it is the table of expectations that is listened to.
+    pub fn is_of_expectations(&self) -> bool {
+        self.request.table == Table::Expect
+    }
+
+    /// The text for an event of an expectation with its newline; `None` if it is not wanted.
+    pub fn expectation_text(&mut self, event: &ExpectationEvent) -> Option<String> {
+        if !self.is_of_expectations() {
+            return None;
+        }
+        self.shown += 1;
+        Some(conntrack_expect::event_text(event, &self.request.output, self.shown == 1))
+    }
+
     /// The end: what the tool prints when it is interrupted.
     pub fn finish(self) -> Answer {
-        let kind = if self.request.table == Table::Expect { "expectation" } else { "flow" };
+        let expect = self.is_of_expectations();
+        let kind = if expect { "expectation" } else { "flow" };
         let mut answer = footer(&format!("{} {kind} events have been shown.", self.shown));
         if self.request.output.xml && self.shown != 0 {
-            answer.out.push_str(conntrack_xml::FOOTER);
+            let footer = if expect { conntrack_expect::XML_FOOTER } else { conntrack_xml::FOOTER };
+            answer.out.push_str(footer);
         }
         answer
     }
@@ -643,14 +665,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        for line in [
-            "-D expect -s 1.1.1.1",
-            "-G expect",
-            "-E -b 9",
-            "-L -c 5",
-            "-I expect",
-            "-U -p sctp --state CLOSED",
-        ] {
+        for line in ["-E -b 9", "-L -c 5", "-I expect", "-U -p sctp --state CLOSED"] {
             let answer = done(line, &mut gateway());
             assert!(answer.err.ends_with("is not supported in this version\n"), "{line}");
             assert_eq!((answer.exit, answer.out.as_str()), (2, ""), "{line}");

@@ -5,7 +5,7 @@
 //! first character that is no digit. Wrong arguments exit with 2 and two lines on standard error.
 //!
 //! Where the tool would take them, these are refused: security marks (`-c`), the size of a netlink
-//! socket (`-b`), labels by name, commands that make or delete expectations, and states of SCTP.
+//! socket (`-b`), labels by name, the command that makes expectations, and states of SCTP.
 
 use std::net::IpAddr;
 
@@ -436,15 +436,12 @@ impl Reading {
                 "cannot specify `--src-nat' or `--dst-nat' with `--any-nat'"
             )));
         }
-        if table == Table::Expect && matches!(command, Command::Delete | Command::Create) {
-            return Err(not_yet("making and deleting expectations"));
-        }
-        if table == Table::Expect && command == Command::Get {
-            return Err(not_yet("-G expect"));
+        if table == Table::Expect && command == Command::Create {
+            return Err(not_yet("-I expect"));
         }
         self.check_options(command, shown)?;
         if command != Command::Help {
-            self.check_proto_options(command)?;
+            self.check_proto_options(command, shown)?;
         }
         let sctp = self.filter.proto == Some(proto::SCTP) && command != Command::List;
         let state = sctp && self.proto_seen.contains(&Key::State);
@@ -519,13 +516,13 @@ impl Reading {
     }
 
     /// The same for those of the protocol.
-    fn check_proto_options(&self, command: Command) -> Result<(), Answer> {
+    fn check_proto_options(&self, command: Command, table: Table) -> Result<(), Answer> {
         let Some(number) = self.filter.proto else { return Ok(()) };
         let known = options::proto_options(number);
         let saw = |key: Key| self.proto_seen.contains(&key);
         let coupled = check(known.iter().map(|option| {
             let name = option.long.first().copied().unwrap_or_default();
-            (name, options::proto_need(command, option.key), saw(option.key))
+            (name, options::proto_need(command, table, option.key), saw(option.key))
         }))?;
         let (words, keys) = options::pairs(number);
         let [a, b, c, d] = keys.map(saw);

@@ -428,6 +428,10 @@ pub fn need(command: Command, table: Table, key: Key) -> Need {
         (Command::Flush, Table::Conntrack) => key == Family,
         (Command::Help, _) => key == Protocol,
         (Command::List, Table::Expect) => matches!(key, Family | Output),
+        (Command::Get | Command::Delete, Table::Expect) => match key {
+            Key::Src | Key::Dst | Protocol => return Need::Compulsory,
+            _ => ends,
+        },
         (Command::Events, Table::Expect) => key == Output,
         _ => false,
     };
@@ -436,8 +440,13 @@ pub fn need(command: Command, table: Table, key: Key) -> Need {
 
 /// How a command takes the options of a protocol, which are known by their place in
 /// [`proto_options`], and what it says where one of two pairs is missing.
-pub fn proto_need(command: Command, key: Key) -> Need {
+pub fn proto_need(command: Command, table: Table, key: Key) -> Need {
     let makes = matches!(command, Command::Create | Command::Add);
+    if table == Table::Expect && matches!(command, Command::Get | Command::Delete) {
+        let port =
+            matches!(key, Key::PortSrc | Key::PortDst | Key::ReplyPortSrc | Key::ReplyPortDst);
+        return if port { Need::Compulsory } else { Need::Illegal };
+    }
     match key {
         Key::PortSrc
         | Key::PortDst

@@ -8,6 +8,7 @@
 pub mod conntrack;
 pub mod conntrack_args;
 pub mod conntrack_change;
+mod conntrack_expect;
 pub mod conntrack_filter;
 pub mod conntrack_format;
 pub mod conntrack_invalid;
@@ -22,6 +23,7 @@ pub mod sysctl;
 
 use std::fmt;
 
+use dataplane::conntrack::expect::ExpectationView;
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
@@ -126,6 +128,18 @@ pub trait Gateway {
     fn flush(&mut self, family: Option<conntrack_args::Family>) -> Result<(), Silent>;
     /// The number of conns.
     fn count(&mut self) -> u32;
+    /// All expectations, in no particular order. Expired ones are left out.
+    ///
+    /// # Errors
+    /// A worker that stands still and keeps the others from them.
+    fn expectations(&mut self) -> Result<Vec<ExpectationView>, Silent>;
+    /// Deletes the expectation of [`ExpectationView::key`]; false if it is gone already.
+    ///
+    /// # Errors
+    /// As [`Gateway::expectations`].
+    fn delete_expectation(&mut self, key: u64) -> Result<bool, Silent>;
+    /// The number of expectations.
+    fn expect_count(&mut self) -> u32;
     /// The last INVALID packets of every lcore.
     ///
     /// # Errors

@@ -3,11 +3,13 @@
 //! Unlike conntrack(8) they write IPv6 addresses in full, always name the family and, where both
 //! directions share it, the zone, and count the reader among a conn's users.
 
+use dataplane::conntrack::expect::ExpectationView;
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 use dataplane::wire::address::Address;
 
+use super::conntrack_expect::flags;
 use super::conntrack_format::{age_secs, proto_name, put, put_ids};
 use super::{Answer, Gateway};
 
@@ -26,7 +28,10 @@ pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Answer {
             let now = gateway.unix_ns();
             Answer::text(conns.iter().map(|c| conn_line(c, now) + "\n").collect::<String>())
         }
-        "net/nf_conntrack_expect" => Answer::default(),
+        "net/nf_conntrack_expect" => match gateway.expectations() {
+            Ok(all) => Answer::text(all.iter().map(|e| expect_line(e) + "\n").collect::<String>()),
+            Err(silent) => Answer::failure(1, format_args!("proc: {path}: {silent}")),
+        },
         "net/stat/nf_conntrack" => {
             let entries = gateway.count();
             Answer::text(statistics(entries, &gateway.cpu_statistics()))
@@ -73,6 +78,20 @@ pub fn conn_line(conn: &ConnView, unix_ns: u64) -> String {
         put(&mut line, format_args!("delta-time={} ", age_secs(conn, start, unix_ns)));
     }
     line.push_str("use=2");
+    line
+}
+
+/// One line of `/proc/net/nf_conntrack_expect`, without newline (`exp_seq_show`).
+pub fn expect_line(view: &ExpectationView) -> String {
+    let (what, tuple) = (&view.what, &view.what.tuple);
+    let (family, proto) = (if tuple.dst.is_v4() { 2 } else { 10 }, tuple.proto);
+    let mut line = format!("{} l3proto = {family} proto={proto} ", view.remaining_secs);
+    put_tuple(&mut line, tuple);
+    for (i, word) in flags(what.flags).iter().enumerate() {
+        put(&mut line, format_args!("{}{word}", if i == 0 { "" } else { "," }));
+    }
+    let gap = if what.flags.0 == 0 { "" } else { " " };
+    put(&mut line, format_args!("{gap}{}", what.helper.name()));
     line
 }
 
@@ -137,9 +156,11 @@ pub fn statistics(entries: u32, cpus: &[CpuStatistics]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::Silent;
+    use super::super::conntrack_expect::tests as expect;
     use super::super::conntrack_format::tests as sample;
     use super::super::stand_in::StandIn;
     use super::*;
+    use dataplane::conntrack::expect::Flags;
 
     #[test]
     fn lines_as_the_kernel_writes_them() {
@@ -174,6 +195,24 @@ mod tests {
              srckey=0x0 dstkey=0x0 zone-orig=6 [UNREPLIED] src=10.2.0.2 dst=10.1.0.2 srckey=0x0 \
              dstkey=0x0 mark=0 use=2"
         );
+    }
+
+    #[test]
+    fn expectations_as_the_kernel_writes_them() {
+        let mut view = expect::tftp(1, "10.1.0.2", "10.2.0.2");
+        let start = "299 l3proto = 2 proto=17 src=10.2.0.2 dst=10.1.0.2 sport=0 dport=5000 ";
+        assert_eq!(expect_line(&view), format!("{start}tftp"));
+        view.what.flags = Flags(Flags::PERMANENT.0 | Flags::INACTIVE.0);
+        assert_eq!(expect_line(&view), format!("{start}PERMANENT,INACTIVE tftp"));
+        assert_eq!(
+            expect_line(&expect::tftp(1, "fd01::2", "fd02::2")),
+            "299 l3proto = 10 proto=17 src=fd02:0000:0000:0000:0000:0000:0000:0002 \
+             dst=fd01:0000:0000:0000:0000:0000:0000:0002 sport=0 dport=5000 tftp"
+        );
+        let mut g = StandIn::with([]);
+        g.expectations = vec![expect::tftp(1, "10.1.0.2", "10.2.0.2")];
+        let read = run(&["net/nf_conntrack_expect".to_owned()], &mut g);
+        assert_eq!(read, Answer::text(format!("{start}tftp\n")));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dataplane::conntrack::expect::ExpectationView;
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
@@ -14,6 +15,7 @@ use super::{Changed, Gateway, Silent, SysctlError, sysctl};
 
 pub(super) struct StandIn {
     pub(super) conns: Vec<ConnView>,
+    pub(super) expectations: Vec<ExpectationView>,
     pub(super) invalid: Vec<Seen>,
     pub(super) stats: Stats,
     pub(super) values: BTreeMap<String, u64>,
@@ -30,7 +32,8 @@ impl StandIn {
         }
         let values = sysctl::keys().map(|k| (k.name, 30)).collect();
         let (invalid, stats) = (Vec::new(), Stats::default());
-        StandIn { conns, invalid, stats, values, silent: None, deletions_left: 0 }
+        let expectations = Vec::new();
+        StandIn { expectations, conns, invalid, stats, values, silent: None, deletions_left: 0 }
     }
 }
 
@@ -126,6 +129,20 @@ impl Gateway for StandIn {
 
     fn invalid(&mut self) -> Result<Vec<Seen>, Silent> {
         self.silent.map_or_else(|| Ok(self.invalid.clone()), Err)
+    }
+
+    fn expectations(&mut self) -> Result<Vec<ExpectationView>, Silent> {
+        self.silent.map_or(Ok(self.expectations.clone()), Err)
+    }
+
+    fn delete_expectation(&mut self, key: u64) -> Result<bool, Silent> {
+        let before = self.expectations.len();
+        self.expectations.retain(|e| e.key != key);
+        Ok(self.expectations.len() != before)
+    }
+
+    fn expect_count(&mut self) -> u32 {
+        self.expectations.len() as u32
     }
 
     fn cpu_statistics(&mut self) -> Vec<CpuStatistics> {

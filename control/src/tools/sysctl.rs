@@ -5,6 +5,7 @@
 //! table. Bounds are checked here; whether a good value can be taken is the gateway's to say.
 //! Unlike procps, a value that is not a number is refused whole, and every refusal exits with 1.
 
+use dataplane::conntrack::expect::EXPECT_MAX_LIMIT;
 use dataplane::conntrack::knobs::Knobs;
 use dataplane::conntrack::store::MAX_LIMIT;
 
@@ -27,9 +28,10 @@ pub struct SysctlKey {
 }
 
 /// Keys of the table: name, writable, bounds. The limits are those of the configuration.
-const TABLE: [(&str, bool, u64, u64); 3] = [
+const TABLE: [(&str, bool, u64, u64); 4] = [
     ("nf_conntrack_buckets", true, HASHSIZE_MIN, HASHSIZE_MAX),
     ("nf_conntrack_count", false, 0, 0),
+    ("nf_conntrack_expect_max", true, 1, EXPECT_MAX_LIMIT as u64),
     ("nf_conntrack_max", true, 1, MAX_LIMIT as u64),
 ];
 

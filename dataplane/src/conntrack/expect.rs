@@ -111,6 +111,13 @@ pub struct Expectation {
     pub follow: Option<Follow>,
 }
 
+impl Expectation {
+    /// True if a packet with `tuple` would fulfil it, were it in force.
+    pub fn is_for(&self, tuple: &Tuple) -> bool {
+        self.mask.same(tuple, &self.tuple)
+    }
+}
+
 /// What a child has from its expectation and its master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {

@@ -146,10 +146,10 @@ pub fn index_lines(max: u32) -> u64 {
     Index::buckets_for(2 * max as u64, 50).into()
 }
 
-/// The limit on expectations for a limit of `max` conns: four for each bucket of the kernel's
+/// The limit on expectations for a table of so many buckets: four for each bucket of the kernel's
 /// table of them, which has one for 256 buckets of conns (`nf_conntrack_expect_init`).
-pub fn default_expect_max(max: u32) -> u32 {
-    (max / 4 / 256).max(1).saturating_mul(4).min(EXPECT_MAX_LIMIT)
+pub fn default_expect_max(buckets: u32) -> u32 {
+    (buckets / 256).max(1).saturating_mul(4).min(EXPECT_MAX_LIMIT)
 }
 
 impl Shared {
@@ -174,7 +174,7 @@ impl Shared {
             capacity: Capacity::new(sizes.max, sizes.lcores),
             extensions: Extensions::new(extensions),
             expectations: {
-                let limit = default_expect_max(sizes.max);
+                let limit = default_expect_max(sizes.max / 4);
                 Expectations::new(limit, limit, sizes.lcores, seed)
             },
             seed,
