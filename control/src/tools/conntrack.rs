@@ -422,6 +422,7 @@ Usage: conntrack COMMAND [TABLE] [OPTIONS]     (as conntrack-tools 1.4.7)
 Commands:  -L list   -G get one   -I create   -A create unless it exists   -U update
            -D delete   -F flush   -C count   -S statistics   -E events   -V version
            -R FILE  obey the lines of a file (-I -A -U -D -F); - is standard input
+           --invalid  the last INVALID packets and why (alone, and not in conntrack-tools)
 Tables:    conntrack (default), expect, dying, unconfirmed
 
 Which conns:
