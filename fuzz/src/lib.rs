@@ -6,10 +6,15 @@
 
 use std::path::Path;
 
+use dataplane::conntrack::dccp::{self, DccpTrack};
 use dataplane::conntrack::helpers::tftp;
+use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::sctp::SctpTrack;
+use dataplane::conntrack::state::{Direction, Status};
+use dataplane::conntrack::timeouts::Timeouts;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
-use dataplane::wire::{arp, headers, ndp, quoted, tcp};
+use dataplane::wire::{arp, headers, ndp, quoted, sctp, tcp};
 use sluicegate::config::Config;
 use sluicegate::iptables::{self, Look};
 use sluicegate::socket;
@@ -23,6 +28,8 @@ pub const TARGETS: &[Target] = &[
     ("headers", headers),
     ("quoted", quoted),
     ("tcp_options", tcp_options),
+    ("sctp", sctp),
+    ("dccp", dccp),
     ("neighbours", neighbours),
     ("tftp", tftp),
     ("iptables", iptables),
@@ -66,6 +73,52 @@ pub fn tcp_options(bytes: &[u8]) {
     assert!(tcp::options(bytes).count() <= bytes.len());
     let summary = tcp::summary(bytes);
     assert!(summary.sack_blocks().len() <= 4, "{summary:?}");
+}
+
+/// Packets of one SCTP conn, as [`dialogue`] cuts them: what the tracker makes of each, and that its
+/// words lead back to what it knows.
+pub fn sctp(bytes: &[u8]) {
+    let timeouts = Timeouts::default();
+    let mut track = None;
+    for (direction, packet) in dialogue(bytes) {
+        let chunks = sctp::chunks(packet).count();
+        assert!(chunks <= packet.len() / 4, "{chunks} chunks in {} bytes", packet.len());
+        match &mut track {
+            None => track = SctpTrack::first(packet, &timeouts).ok().map(|(track, _)| track),
+            Some(track) => {
+                track.packet(packet, direction, &timeouts);
+                assert_eq!(SctpTrack::from_words(track.to_words()), *track);
+            }
+        }
+    }
+}
+
+/// The same for DCCP.
+pub fn dccp(bytes: &[u8]) {
+    let knobs = Knobs::default();
+    let mut track = None;
+    for (direction, packet) in dialogue(bytes) {
+        let Ok((header, covered)) = dccp::sanity(packet) else { continue };
+        assert!(covered <= packet.len() && header.sequence < 1 << 48, "{header:?}");
+        match &mut track {
+            None => track = DccpTrack::first(&header, &knobs).ok().map(|(track, _)| track),
+            Some(track) => {
+                track.packet(&header, direction, Status::SEEN_REPLY, &knobs.timeouts);
+                assert_eq!(DccpTrack::from_words(track.to_words()), *track);
+            }
+        }
+    }
+}
+
+/// Packets out of bytes: one byte for direction and, in its lower seven bits, length, then as many.
+fn dialogue(mut bytes: &[u8]) -> impl Iterator<Item = (Direction, &[u8])> {
+    std::iter::from_fn(move || {
+        let (first, rest) = bytes.split_first()?;
+        let direction = if first & 0x80 == 0 { Direction::Original } else { Direction::Reply };
+        let (packet, rest) = rest.split_at(rest.len().min(usize::from(first & 0x7f)));
+        bytes = rest;
+        Some((direction, packet))
+    })
 }
 
 /// An ARP packet, and the same bytes as a neighbour discovery message.
