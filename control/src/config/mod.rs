@@ -109,6 +109,8 @@ pub struct Conntrack {
     /// The knobs that the file names (without `nf_conntrack_`): a reload sets these, others keep
     /// their live value.
     pub named: Vec<&'static str>,
+    /// At `max`, no conn goes for a new one (`full`).
+    pub refuses_when_full: bool,
     /// Whether the file names `hashsize` and `max`.
     pub names_sizes: (bool, bool),
 }
@@ -243,7 +245,7 @@ fn file_prefix(section: &Section<'_>) -> Result<String, ConfigError> {
     Ok(text.to_owned())
 }
 
-/// Keys of `[conntrack]` that later versions know: sysctls and ways of being full.
+/// Keys of `[conntrack]` that later versions know.
 const CONNTRACK_LATER: &[&str] = &["frag6_*"];
 
 fn conntrack(section: &Section<'_>, ram_bytes: u64) -> Result<Conntrack, ConfigError> {
@@ -265,15 +267,13 @@ fn conntrack(section: &Section<'_>, ram_bytes: u64) -> Result<Conntrack, ConfigE
         knobs.set(knob.name, number).map_err(|e| section.wrong(knob.name, value, e))?;
         named.push(knob.name);
     }
-    if let Some((text, value)) = section.text("full")?
-        && text != "early-drop"
-    {
-        let what = match text {
-            "refuse" => "is not supported in this version",
-            _ => "must be \"early-drop\"",
-        };
-        return Err(section.wrong("full", value, what));
-    }
+    let refuses_when_full = match section.text("full")? {
+        None | Some(("early-drop", _)) => false,
+        Some(("refuse", _)) => true,
+        Some((_, value)) => {
+            return Err(section.wrong("full", value, "must be \"early-drop\" or \"refuse\""));
+        }
+    };
     let expect_max = section.number("expect_max", 1, u64::from(EXPECT_MAX_LIMIT))?;
     section.finish(CONNTRACK_LATER)?;
     Ok(Conntrack {
@@ -283,6 +283,7 @@ fn conntrack(section: &Section<'_>, ram_bytes: u64) -> Result<Conntrack, ConfigE
         names_expect_max: expect_max.is_some(),
         knobs,
         named,
+        refuses_when_full,
         names_sizes: (named_size.is_some(), named_max.is_some()),
     })
 }

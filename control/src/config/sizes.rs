@@ -1,10 +1,12 @@
 //! How large the table becomes, and what that costs.
 
+use dataplane::conntrack::store::MAX_LIMIT;
+
 /// The smallest number of buckets that can be asked for.
 pub const HASHSIZE_MIN: u64 = 1;
 
-/// The largest number of buckets: with `max` at four conns each, the store's own limit.
-pub const HASHSIZE_MAX: u64 = 1 << 26;
+/// The largest number of buckets, as in the kernel, where an array of pointers has below 4 GiB.
+pub const HASHSIZE_MAX: u64 = u32::MAX as u64 / 8;
 
 /// The reported number of buckets where the configuration names none: 65 536 with 4 GiB of RAM or
 /// more, else one for each 16 KiB, at least 1024.
@@ -18,7 +20,7 @@ pub fn default_hashsize(ram_bytes: u64) -> u32 {
 
 /// The limit where the configuration names none.
 pub fn default_max(hashsize: u32) -> u32 {
-    hashsize.saturating_mul(4)
+    hashsize.saturating_mul(4).min(MAX_LIMIT)
 }
 
 /// The machine's RAM in bytes as `/proc/meminfo` tells it; 0 if it does not.
@@ -26,8 +28,19 @@ pub fn ram_bytes() -> u64 {
     std::fs::read_to_string("/proc/meminfo").map_or(0, |text| parse_meminfo(&text))
 }
 
+/// Bytes that a program may still ask for without others being swapped out, as `/proc/meminfo`
+/// tells it; no bound if it does not.
+pub fn available_bytes() -> u64 {
+    let bytes = std::fs::read_to_string("/proc/meminfo").map(|text| field(&text, "MemAvailable:"));
+    bytes.ok().filter(|&bytes| bytes > 0).unwrap_or(u64::MAX)
+}
+
 fn parse_meminfo(text: &str) -> u64 {
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    field(text, "MemTotal:")
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|l| l.strip_prefix(name));
     let kib = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
@@ -75,7 +88,8 @@ mod tests {
         assert_eq!(default_max(65_536), 262_144);
         assert_eq!(parse_meminfo("MemFree: 1 kB\nMemTotal:  24000 kB\n"), 24_576_000);
         assert_eq!(parse_meminfo(""), 0);
-        assert!(ram_bytes() > 0);
+        assert!(ram_bytes() > 0 && available_bytes() < ram_bytes());
+        assert_eq!(default_max(HASHSIZE_MAX as u32), MAX_LIMIT);
     }
 
     #[test]

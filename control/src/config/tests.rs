@@ -73,6 +73,9 @@ fn a_port_may_have_a_kernel_interface_of_its_own_name() {
 
 #[test]
 fn knobs_take_booleans_and_numbers() {
+    let full = |text| parse(&format!("{GOOD}[conntrack]\n{text}\n")).unwrap().conntrack;
+    assert!(full("full = \"refuse\"").refuses_when_full);
+    assert!(!full("full = \"early-drop\"").refuses_when_full && !full("").refuses_when_full);
     let more = "[conntrack]\nbuckets = 1000\nacct = true\ntcp_loose = 0\nudp_timeout = 7\n";
     let table = parse(&format!("{GOOD}{more}")).unwrap().conntrack;
     assert_eq!((table.hashsize, table.max, table.names_sizes), (1000, 4000, (true, false)));
@@ -343,8 +346,9 @@ fn mistakes_elsewhere() {
         ("[helper.tftp]\nports = 69", "[helper.tftp] has no key \"ports\""),
         ("[helper.foo]\ntimeout = 1", "[helper] has no key \"foo\"; it takes tftp"),
         ("[conntrack]\nfrag6_timeout = 1", "frag6_timeout is not supported in this version"),
-        ("[conntrack]\nfull = \"refuse\"", "is not supported in this version"),
-        ("[conntrack]\nfull = \"maybe\"", "must be \"early-drop\""),
+        ("[conntrack]\nfull = \"maybe\"", "must be \"early-drop\" or \"refuse\""),
+        ("[conntrack]\nhashsize = 0", "must be"),
+        ("[conntrack]\nhashsize = 536870912", "must be"),
         ("[rules]\nsets = \"x\"", "sets is not supported in this version"),
         ("[rules]\non_reload = \"keep\"", "is not supported in this version"),
         ("[rules]\non_reload = \"x\"", "must be \"reevaluate\""),

@@ -81,6 +81,10 @@ impl ControlCore {
                     self.inbox.found = Some(*findings);
                 }
             }
+            FromLcore::Viewed(_) => self.note_resize(|resize| resize.viewed(from)),
+            FromLcore::Moved(which, moved) => {
+                self.note_resize(|resize| resize.moved(from, which, moved));
+            }
             FromLcore::Folded => self.lcores[from].folding -= 1,
             FromLcore::Event(event) => {
                 for (subscription, reply) in &mut self.subscriptions {
@@ -99,6 +103,7 @@ impl ControlCore {
             }
             FromLcore::TableFull => {
                 let now = self.tick_now();
+                self.upkeep.make_room(!self.shared.capacity.refuses());
                 if self.upkeep.full.may_say(now) {
                     log::warn!("nf_conntrack: table full, dropping packet");
                 }

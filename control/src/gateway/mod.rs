@@ -10,6 +10,7 @@
 //! | `mod` | the parts and how they are made |
 //! | `mail` | messages from the lcores; questions to them |
 //! | `policy` | publishing rules, routes and knobs; rule counters across snapshots |
+//! | `resize` | the sizes of the table, changed live |
 //! | `wires` | links that go down and come up |
 //! | `host` | what the kernel learns on the host taps |
 //! | `upkeep` | expiry sweep, neighbour timers, memory ahead of demand |
@@ -22,6 +23,7 @@ mod commands;
 mod host;
 mod mail;
 mod policy;
+mod resize;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ use dataplane::pipeline::counters::LcoreCounters;
 use dataplane::pipeline::messages::ToLcore;
 use dataplane::pipeline::neighbour::NeighbourTable;
 use dataplane::pipeline::place::{Layout, Place};
+use dataplane::pipeline::resize::Resize;
 use dataplane::pipeline::snapshot::Snapshot;
 use dataplane::time::{Now, Tick};
 
@@ -155,6 +158,8 @@ pub struct ControlCore {
     /// The table of expectations keeps its events for somebody.
     hears_expectations: bool,
     upkeep: upkeep::Upkeep,
+    /// The table is changing its size.
+    resize: Option<Resize>,
     host: Option<host::HostSide>,
     /// By port number, as the drivers last told.
     wires: Vec<Wire>,
@@ -188,13 +193,14 @@ impl ControlCore {
         let max = config.conntrack.max;
         let cpus = config.eal.worker_cores.clone();
         let sizes = Sizes { max, lcores: cpus.len() as u8, extensions: max };
-        let expect_max = config.conntrack.expect_max;
-        let shared = Shared::new(sizes, hash_seed)?.with_expectations(
+        let (hashsize, expect_max) = (config.conntrack.hashsize, config.conntrack.expect_max);
+        let shared = Shared::with_hashsize(sizes, hashsize, hash_seed)?.with_expectations(
             expect_max,
             expect_max.saturating_mul(4).clamp(EXPECTATIONS_MIN, EXPECT_MAX_LIMIT),
             sizes.lcores,
         );
         let shared = Arc::new(shared);
+        shared.capacity.set_refuses(config.conntrack.refuses_when_full);
         let knobs = config.conntrack.knobs;
         let learnt = Learnt::default();
         let snapshot = publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, 1, cpus.len())
@@ -233,6 +239,7 @@ impl ControlCore {
             subscriptions: Vec::new(),
             hears_expectations: false,
             upkeep: upkeep::Upkeep::default(),
+            resize: None,
             host: None,
             wires: Vec::new(),
             learnt,
@@ -352,6 +359,7 @@ impl ControlCore {
     pub fn round(&mut self) {
         self.read_mail();
         self.tell_expectations();
+        self.go_on_resizing();
         self.keep_up();
         self.follow_host();
         self.end_subscriptions();

@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataplane::conntrack::knobs::Knobs;
-use dataplane::conntrack::record::Family as Records;
 use dataplane::pipeline::messages::ToLcore;
 use dataplane::pipeline::snapshot::{FamilyRules, Snapshot};
 use dataplane::rules::compiled::CounterId;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::{Counters, Ruleset, TableRules};
 
+use super::resize::SizeError;
 use super::{ControlCore, Lcore};
 use crate::config::{Config, ConfigError, Rules};
 use crate::iptables::{self, ParseError};
@@ -59,6 +59,8 @@ pub enum ReloadError {
     NeedsRestart(&'static str),
     /// A size that the table cannot take.
     Max(String),
+    /// The size of the table.
+    Size(SizeError),
     /// Rules or routes that do not fit together.
     Publish(PublishError),
     /// A worker that does not answer: what it would do is not known, so all stays as it is.
@@ -74,6 +76,7 @@ impl fmt::Display for ReloadError {
             ReloadError::Rules(e) => e.fmt(f),
             ReloadError::NeedsRestart(what) => write!(f, "{what} cannot change while running"),
             ReloadError::Max(e) => f.write_str(e),
+            ReloadError::Size(e) => e.fmt(f),
             ReloadError::Publish(e) => e.fmt(f),
             ReloadError::Silent(e) => e.fmt(f),
             ReloadError::NotAdopted(e) => e.fmt(f),
@@ -319,7 +322,7 @@ impl ControlCore {
     /// # Errors
     /// See [`ReloadError`].
     pub fn reload(&mut self, path: &Path) -> Result<(), ReloadError> {
-        let config = Config::load(path).map_err(ReloadError::Config)?;
+        let mut config = Config::load(path).map_err(ReloadError::Config)?;
         let rulesets = load_rules(&config.rules).map_err(ReloadError::Rules)?;
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(ReloadError::NeedsRestart(what));
@@ -335,9 +338,7 @@ impl ControlCore {
             let text = format!("expect_max {expect_max} is above {largest} without a restart");
             return Err(ReloadError::Max(text));
         }
-        if config.conntrack.names_sizes.1 {
-            self.set_max(config.conntrack.max).map_err(ReloadError::Max)?;
-        }
+        self.reload_sizes(&mut config).map_err(ReloadError::Size)?;
         if config.conntrack.names_expect_max {
             self.shared.expectations.set_limit(expect_max);
         }
@@ -349,33 +350,20 @@ impl ControlCore {
             }
         }
         self.knobs = knobs;
-        self.provide_memory().map_err(|e| ReloadError::Max(e.to_string()))?;
+        self.provide_memory()
+            .map_err(|e| ReloadError::Size(SizeError::Memory { bytes: e.bytes as u64 }))?;
         let now = self.tick_now();
         for old in &self.config.neighbours {
             if !config.neighbours.contains(old) {
                 self.neighbours.forget(old.port as u8, old.address, now);
             }
         }
+        self.shared.capacity.set_refuses(config.conntrack.refuses_when_full);
         (self.config, self.learnt) = (config, learnt);
         self.set_neighbours();
         let adopted = self.adopt(Snapshot { knobs, ..snapshot }, rulesets);
         self.address_taps();
         adopted.map_err(ReloadError::NotAdopted)
-    }
-
-    /// Changes the limit on conns; nothing is deleted when it shrinks.
-    pub(super) fn set_max(&mut self, max: u32) -> Result<(), String> {
-        let largest = self.shared.largest_max();
-        let most = if max == 0 { largest } else { max };
-        // Memory first: a limit that cannot be served changes nothing.
-        if most <= largest {
-            self.shared
-                .ensure_conns(Records::V4, most)
-                .map_err(|e| format!("no memory for {max} conns: {e}"))?;
-        }
-        self.shared.set_max(max).map_err(|e| e.to_string())?;
-        self.max = max;
-        Ok(())
     }
 }
 
@@ -411,8 +399,5 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
     if old.socket != new.socket {
         return Some("the control socket");
     }
-    if old.log_level != new.log_level {
-        return Some("[log] level");
-    }
-    (old.conntrack.hashsize != new.conntrack.hashsize).then_some("hashsize")
+    (old.log_level != new.log_level).then_some("[log] level")
 }

@@ -15,6 +15,7 @@ use dataplane::pipeline::messages::{BATCH_MAX, Slice, ToLcore};
 use dataplane::pipeline::service::id_of_key;
 use dataplane::time::Now;
 
+use super::resize::SizeError;
 use super::{ControlCore, PATIENCE};
 use crate::tools::conntrack_args::Family;
 use crate::tools::conntrack_invalid::Seen;
@@ -158,6 +159,17 @@ fn records_of(family: Option<Family>) -> impl Iterator<Item = Records> {
     [Family::V4, Family::V6].into_iter().filter(move |f| family.is_none_or(|w| w == *f)).map(space)
 }
 
+impl From<SizeError> for SysctlError {
+    fn from(error: SizeError) -> SysctlError {
+        match error {
+            SizeError::Memory { .. } => SysctlError::Memory,
+            SizeError::TooLarge => SysctlError::Invalid,
+            SizeError::Silent(silent) => SysctlError::Silent(silent),
+            SizeError::Crowded => SysctlError::Busy,
+        }
+    }
+}
+
 impl Gateway for ControlCore {
     fn conns(&mut self) -> Result<Vec<ConnView>, Silent> {
         self.all_conns(None, false)
@@ -254,6 +266,7 @@ impl Gateway for ControlCore {
                 expect_new,
                 expect_create,
                 expect_delete,
+                chain_too_long: c.chain_too_long.get(),
                 ..CpuStatistics::default()
             }
         };
@@ -278,14 +291,18 @@ impl Gateway for ControlCore {
         match key {
             "nf_conntrack_max" => {
                 let max = u32::try_from(value).map_err(|_| SysctlError::Invalid)?;
-                self.set_max(max).map_err(|_| SysctlError::Invalid)
+                self.set_max(max).map_err(SysctlError::from)
             }
             "nf_conntrack_expect_max" => {
                 let limit = u32::try_from(value).map_err(|_| SysctlError::Invalid)?;
                 let taken = self.shared.expectations.set_limit(limit);
                 taken.then_some(()).ok_or(SysctlError::Invalid)
             }
-            "nf_conntrack_buckets" | "nf_conntrack_count" => Err(SysctlError::ReadOnly),
+            "nf_conntrack_buckets" => {
+                let buckets = u32::try_from(value).map_err(|_| SysctlError::Invalid)?;
+                self.set_hashsize(buckets).map_err(SysctlError::from)
+            }
+            "nf_conntrack_count" => Err(SysctlError::ReadOnly),
             _ => {
                 let name = key.strip_prefix("nf_conntrack_").ok_or(SysctlError::Unknown)?;
                 let before = self.knobs;

@@ -6,15 +6,18 @@ use std::rc::Rc;
 
 use dataplane::conntrack::expect::{Expectation, Flags, SourceMask};
 use dataplane::conntrack::helper::Helper;
+use dataplane::conntrack::index::Refused;
 use dataplane::conntrack::invalid::{InvalidReason, Numbers};
 use dataplane::conntrack::record::{ConnId, ConnRef};
-use dataplane::conntrack::tuple::Tuple;
+use dataplane::conntrack::state::Status;
+use dataplane::conntrack::tuple::{Tuple, proto};
 use dataplane::pipeline::invalid::Finding;
 use dataplane::pipeline::messages::FromLcore;
 use dataplane::rules::compiled::CounterId;
 use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
+use dataplane::wire::address::Address;
 
 use super::policy::RestoreError;
 use super::*;
@@ -31,6 +34,7 @@ enum Stops {
 
 struct Fake {
     mailbox: LcoreEnd,
+    store: Store,
     snapshot: Arc<Snapshot>,
     stalls: Arc<Stalls>,
     stops: Stops,
@@ -55,6 +59,10 @@ impl Fake {
                 ToLcore::Adopt(new) => {
                     FromLcore::Retired(std::mem::replace(&mut self.snapshot, new))
                 }
+                ToLcore::View(view) => FromLcore::Viewed(self.store.take_view(view)),
+                ToLcore::Move(which, from, buckets) => {
+                    FromLcore::Moved(which, self.store.move_own(which, from, buckets))
+                }
                 ToLcore::List(question, mut slice) => {
                     slice.end = true;
                     FromLcore::Listed(question, slice)
@@ -70,6 +78,15 @@ impl Fake {
     }
 }
 
+const SEED: [u64; 6] = [
+    0x9e37_79b9_7f4a_7c15,
+    0xbf58_476d_1ce4_e5b9,
+    0x94d0_49bb_1331_11eb,
+    0x2545_f491_4f6c_dd1d,
+    0xd6e8_feb8_6659_fd93,
+    7,
+];
+
 /// A control core with two such workers.
 fn bench() -> (ControlCore, Rc<RefCell<Vec<Fake>>>) {
     let text = "[eal]\nworker_cores = [1, 3]\n[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n\
@@ -78,12 +95,14 @@ fn bench() -> (ControlCore, Rc<RefCell<Vec<Fake>>>) {
     let rulesets = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
     let wires = (vec![[2, 0, 0, 0, 0, 1]], Layout::even(2, 1, 1));
     let clock = Box::new(Now::default);
-    let mut core = ControlCore::new(config, wires, rulesets, [7; 6], clock).unwrap();
+    let mut core = ControlCore::new(config, wires, rulesets, SEED, clock).unwrap();
     let fakes = (0..2).map(|number| {
         let parts = core.worker_parts(number).unwrap();
         let stalls = core.worker_stalls(number);
         let (mailbox, snapshot) = (parts.mailbox, parts.snapshot);
-        Fake { mailbox, snapshot, stalls, stops: Stops::Never, held: None, found: Vec::new() }
+        let store = parts.store;
+        let (stops, found) = (Stops::Never, Vec::new());
+        Fake { mailbox, store, snapshot, stalls, stops, held: None, found }
     });
     let fakes = Rc::new(RefCell::new(fakes.collect::<Vec<_>>()));
     let polled = Rc::clone(&fakes);
@@ -267,4 +286,173 @@ fn the_limit_on_expectations_is_a_sysctl_with_the_kernels_default() {
     assert_eq!(core.sysctl("nf_conntrack_expect_max"), Some(4096));
     let above = core.set_sysctl("nf_conntrack_expect_max", 4097);
     assert_eq!(above, Err(SysctlError::Invalid));
+}
+
+fn tuple(n: u32) -> Tuple {
+    let src = Address::v4(0x0a00_0000 + n);
+    Tuple { src, dst: Address::v4(0xc633_6401), src_id: 1000, dst_id: 53, proto: proto::UDP }
+}
+
+/// Confirms a conn of a worker, with a translated source.
+fn enter(store: &mut Store, n: u32) -> Result<(), Refused> {
+    let orig = tuple(n);
+    let reply = Tuple { dst: Address::v4(0xcb00_0000 + n), ..orig.inverted().unwrap() };
+    let number = store.allocate(&orig, &reply, [0, 0]).unwrap();
+    store.conn(number).unwrap().add_status(Status::SRC_NAT);
+    let now = Tick(0);
+    store.confirm(number, now.plus_secs(600), now)
+}
+
+/// How many of the first conns are found by both tuples, and how many by their source.
+fn there(store: &Store, conns: u32) -> (usize, usize) {
+    let found = |n: &u32| {
+        let found = store.find(&tuple(*n), 0, Tick(0))?;
+        store.find(&found.conn.reply(), 0, Tick(0))
+    };
+    let listed = |n: &u32| store.shared().same_source(&tuple(*n), 0, |_| Some(()));
+    let (found, listed) = (|n: &u32| found(n).is_some(), |n: &u32| listed(n).is_some());
+    ((0..conns).filter(found).count(), (0..conns).filter(listed).count())
+}
+
+fn all_there(store: &Store, conns: u32) -> bool {
+    there(store, conns) == (conns as usize, conns as usize)
+}
+
+#[test]
+fn buckets_and_max_change_live_and_every_conn_stays() {
+    let (mut core, fakes) = bench();
+    for n in 0..256 {
+        enter(&mut fakes.borrow_mut()[n as usize % 2].store, n).unwrap();
+    }
+    let lines = |core: &ControlCore| core.table().index.buckets();
+    assert_eq!(lines(&core), 148, "256 conns, two entries each, at load 1/2");
+    let before = Arc::downgrade(core.table());
+    for (buckets, expected) in [(5000, 716), (5001, 716), (100_000, 14286), (64, 148)] {
+        assert_eq!(core.set_sysctl("nf_conntrack_buckets", buckets), Ok(()));
+        assert_eq!(core.sysctl("nf_conntrack_buckets"), Some(buckets));
+        assert_eq!((core.sysctl("nf_conntrack_max"), core.count()), (Some(256), 256));
+        assert_eq!(lines(&core), expected, "as many slots as {buckets}");
+        assert!(fakes.borrow().iter().all(|fake| all_there(&fake.store, 256)));
+    }
+    assert!(before.upgrade().is_none(), "the old arrays are gone");
+    // Far beyond what the index and the record numbers were made for.
+    assert_eq!(core.set_sysctl("nf_conntrack_max", 40_000), Ok(()));
+    assert_eq!((core.sysctl("nf_conntrack_max"), core.count()), (Some(40_000), 256));
+    assert_eq!(core.sysctl("nf_conntrack_buckets"), Some(64));
+    assert_eq!(lines(&core), 22_858);
+    for n in 256..30_000 {
+        enter(&mut fakes.borrow_mut()[n as usize % 2].store, n).unwrap();
+    }
+    assert!(fakes.borrow().iter().all(|fake| all_there(&fake.store, 30_000)));
+    // Less deletes nothing and moves nothing; buckets then fit those that there are.
+    assert_eq!(core.set_sysctl("nf_conntrack_max", 10), Ok(()));
+    assert_eq!((lines(&core), core.count()), (22_858, 30_000));
+    assert_eq!(core.set_sysctl("nf_conntrack_buckets", 512), Ok(()));
+    assert_eq!((lines(&core), core.count()), (17_144, 30_000));
+    // At their load some may find no room in the list of sources, which may be incomplete.
+    let (found, listed) = there(&fakes.borrow()[1].store, 30_000);
+    assert!(found == 30_000 && listed > 29_950, "{found} {listed}");
+    assert_eq!(core.set_sysctl("nf_conntrack_max", 1 << 29), Err(SysctlError::Invalid));
+}
+
+#[test]
+fn a_resize_waits_for_a_worker_that_stands_still_and_the_next_one_for_both() {
+    let (mut core, fakes) = bench();
+    for n in 0..200 {
+        enter(&mut fakes.borrow_mut()[n as usize % 2].store, n).unwrap();
+    }
+    fakes.borrow_mut()[1].stops = Stops::AtOnce;
+    let stalls = Arc::clone(&fakes.borrow()[1].stalls);
+    let start = Instant::now();
+    let polled = Rc::clone(&fakes);
+    core.set_pause(Box::new(move || {
+        polled.borrow_mut().iter_mut().for_each(Fake::poll);
+        if start.elapsed() > Duration::from_millis(30) {
+            stalls.note(1, Some(Duration::from_secs(1)));
+        }
+        true
+    }));
+    let silent = SysctlError::Silent(Silent { lcore: 2, cpu: 3 });
+    assert_eq!(core.set_sysctl("nf_conntrack_buckets", 9000), Err(silent));
+    assert_eq!(core.sysctl("nf_conntrack_buckets"), Some(64));
+    assert_eq!(core.set_sysctl("nf_conntrack_buckets", 700), Err(silent), "one at a time");
+    assert!(fakes.borrow().iter().all(|fake| all_there(&fake.store, 200)));
+
+    fakes.borrow_mut()[1].stops = Stops::Never;
+    fakes.borrow()[1].stalls.note(1, None);
+    let polled = Rc::clone(&fakes);
+    core.set_pause(Box::new(move || {
+        polled.borrow_mut().iter_mut().for_each(Fake::poll);
+        true
+    }));
+    assert_eq!(core.set_sysctl("nf_conntrack_buckets", 7000), Ok(()));
+    assert_eq!(core.table().index.buckets(), 1000);
+    assert!(core.resize.is_none());
+    assert!(fakes.borrow().iter().all(|fake| all_there(&fake.store, 200)));
+}
+
+#[test]
+fn a_reload_changes_the_sizes_that_the_file_names() {
+    let (mut core, fakes) = bench();
+    for n in 0..100 {
+        enter(&mut fakes.borrow_mut()[0].store, n).unwrap();
+    }
+    assert!(fakes.borrow().iter().all(|fake| all_there(&fake.store, 100)));
+    let file = std::env::temp_dir().join(format!("sg-sizes-{}.toml", std::process::id()));
+    let reload = |core: &mut ControlCore, table: &str| {
+        let text = "[eal]\nworker_cores = [1, 3]\n[[port]]\nname = \"lan\"\n\
+                    device = \"net_null0\"\n[conntrack]\n";
+        std::fs::write(&file, format!("{text}{table}")).unwrap();
+        let done = core.reload(&file).map_err(|e| e.to_string());
+        std::fs::remove_file(&file).unwrap();
+        let sizes = ["nf_conntrack_buckets", "nf_conntrack_max"].map(|key| core.sysctl(key));
+        (done, sizes.map(Option::unwrap), core.table().capacity.refuses())
+    };
+    let both = reload(&mut core, "hashsize = 7000\nmax = 3000\nfull = \"refuse\"\n");
+    assert_eq!(both, (Ok(()), [7000, 3000], true));
+    assert_eq!(core.table().index.buckets(), 1716);
+    assert_eq!(reload(&mut core, "hashsize = 64\n"), (Ok(()), [64, 3000], false));
+    core.set_sysctl("nf_conntrack_buckets", 777).unwrap();
+    assert_eq!(reload(&mut core, "udp_timeout = 5\n"), (Ok(()), [777, 3000], false));
+    assert_eq!(reload(&mut core, "max = 50\n"), (Ok(()), [777, 50], false));
+    assert!(fakes.borrow().iter().all(|fake| all_there(&fake.store, 100)));
+}
+
+/// Once a new conn found the table full, one pass deletes what may go until 5 % are free.
+#[test]
+fn a_full_table_is_relieved_down_to_95_percent() {
+    for refuses in [false, true] {
+        let (mut core, fakes) = bench();
+        let ticks = Rc::new(std::cell::Cell::new(0));
+        let clock = Rc::clone(&ticks);
+        core.clock = Box::new(move || Now { tick: Tick(clock.get()), unix_ns: 0 });
+        core.table().capacity.set_refuses(refuses);
+        core.set_sysctl("nf_conntrack_max", 200).unwrap();
+        for n in 0..200 {
+            let store = &mut fakes.borrow_mut()[0].store;
+            enter(store, n).unwrap();
+            // An ASSURED conn of UDP stays whatever happens.
+            let found = store.find(&tuple(n), 0, Tick(0)).unwrap().conn;
+            if n >= 50 {
+                found.add_status(Status::ASSURED);
+            }
+        }
+        let mut named: Vec<ConnId> = Vec::new();
+        let mut round = |core: &mut ControlCore, said: bool| {
+            if said {
+                assert!(fakes.borrow_mut()[0].mailbox.send(FromLcore::TableFull).is_ok());
+            }
+            ticks.set(ticks.get() + 100);
+            core.round();
+            while let Some(message) = fakes.borrow_mut()[0].mailbox.receive() {
+                if let ToLcore::Relieve(batch) = message {
+                    named.extend(batch.iter());
+                }
+            }
+            std::mem::take(&mut named).len()
+        };
+        assert_eq!(round(&mut core, false), 0, "nobody has found it full");
+        assert_eq!(round(&mut core, true), if refuses { 0 } else { 50 });
+        assert_eq!(round(&mut core, false), 0, "one pass");
+    }
 }

@@ -1,4 +1,7 @@
-//! What happens without being asked: expiry, neighbour timers, memory ahead of demand.
+//! What happens without being asked: expiry, room in a full table, neighbour timers, memory ahead
+//! of demand.
+
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
@@ -30,6 +33,9 @@ const EXPECTATION_TICKS: u32 = TICKS_PER_SEC / 5;
 const FULL_LINES: u32 = 10;
 const FULL_TICKS: u32 = 5 * TICKS_PER_SEC;
 
+/// Buckets that are looked at before anything is sent.
+const SLICE: u32 = 4096;
+
 /// Batches of expired conns under way at once.
 const BATCHES: usize = 64;
 
@@ -38,6 +44,8 @@ const BATCHES: usize = 64;
 pub(super) struct Upkeep {
     swept: u32,
     sweep_at: Tick,
+    /// Where the search for conns that may go early stands; `None` while nobody is in need of it.
+    relieved: Option<u32>,
     neighbours_at: Tick,
     expectations_at: Tick,
     /// Lines that the table of conns is full, and that of expectations.
@@ -61,6 +69,48 @@ impl FullLines {
         }
         self.lines += 1;
         self.lines <= FULL_LINES
+    }
+}
+
+impl Upkeep {
+    /// A new conn found the table full: the next pass over the table makes room, if it `may`
+    /// (`conntrack_gc_work.early_drop`).
+    pub(super) fn make_room(&mut self, may: bool) {
+        if may {
+            self.relieved.get_or_insert(0);
+        }
+    }
+}
+
+/// Buffers by owner.
+#[allow(clippy::vec_box)]
+type ByOwner = Vec<Vec<Box<Vec<ConnId>>>>;
+
+/// Conns by owner, in buffers that travel to the owners and back.
+struct Batches<'a> {
+    by_owner: ByOwner,
+    /// Buffers that may be filled.
+    room: usize,
+    #[allow(clippy::vec_box)]
+    spare: &'a mut Vec<Box<Vec<ConnId>>>,
+}
+
+impl Batches<'_> {
+    /// False if it was not taken.
+    fn add(&mut self, id: ConnId, owner: u8) -> bool {
+        let Some(batches) = self.by_owner.get_mut(usize::from(owner)) else { return false };
+        if batches.last().is_none_or(|b| b.len() == BATCH_MAX) {
+            if self.room == 0 {
+                return false;
+            }
+            self.room -= 1;
+            let fresh = || Box::new(Vec::with_capacity(BATCH_MAX));
+            batches.push(self.spare.pop().unwrap_or_else(fresh));
+        }
+        if let Some(batch) = batches.last_mut() {
+            batch.push(id);
+        }
+        true
     }
 }
 
@@ -108,39 +158,64 @@ impl ControlCore {
         let share = (buckets as u64 * passed as u64).div_ceil(SWEEP_TICKS as u64) as u32;
         let mut left = share.min(buckets);
         while left > 0 {
-            let slice = left.min(4096);
+            let slice = left.min(SLICE);
             left -= slice;
             self.sweep_slice(slice, now);
         }
+        self.relieve(share.min(buckets), now);
     }
 
     fn sweep_slice(&mut self, buckets: u32, now: Tick) {
-        let lcores = self.lcores.len();
-        let mut batches: Vec<Vec<Box<Vec<ConnId>>>> = (0..lcores).map(|_| Vec::new()).collect();
-        let mut room = BATCHES.saturating_sub(self.inbox.expiring);
-        let spare = &mut self.inbox.spare;
         let from = self.upkeep.swept;
-        self.upkeep.swept = self.shared.sweep(from, buckets, now, |id, owner| {
-            let Some(batches) = batches.get_mut(owner as usize) else { return false };
-            if batches.last().is_none_or(|b| b.len() == BATCH_MAX) {
-                if room == 0 {
-                    return false;
-                }
-                room -= 1;
-                let fresh = || Box::new(Vec::with_capacity(BATCH_MAX));
-                batches.push(spare.pop().unwrap_or_else(fresh));
-            }
-            if let Some(batch) = batches.last_mut() {
-                batch.push(id);
-            }
-            true
-        });
-        for (lcore, batches) in batches.into_iter().enumerate() {
+        let shared = Arc::clone(&self.shared);
+        let (by_owner, swept) = self
+            .gather(|batches| shared.sweep(from, buckets, now, |id, owner| batches.add(id, owner)));
+        self.upkeep.swept = swept;
+        self.send_batches(by_owner, ToLcore::Expire);
+    }
+
+    /// Once the table was full: one pass over it that names, as long as there is less room than 5
+    /// %, conns that may go early (`gc_worker`). It goes at the pace of the sweep, and no faster
+    /// than the owners delete.
+    fn relieve(&mut self, share: u32, now: Tick) {
+        let mut left = share;
+        while left > 0
+            && let Some(from) = self.upkeep.relieved
+            && self.inbox.expiring < BATCHES / 2
+        {
+            let slice = left.min(SLICE / 4);
+            left -= slice;
+            let shared = Arc::clone(&self.shared);
+            let pressed = shared.capacity.is_pressed() && !shared.capacity.refuses();
+            let (by_owner, next) = self.gather(|batches| match pressed {
+                true => shared.spendable(from, slice, now, |id, owner| {
+                    batches.add(id, owner);
+                }),
+                false => 0,
+            });
+            self.upkeep.relieved = Some(next).filter(|&next| next > 0);
+            self.send_batches(by_owner, ToLcore::Relieve);
+        }
+    }
+
+    /// Fills batches; gives them with what `fill` said.
+    fn gather<T>(&mut self, fill: impl FnOnce(&mut Batches<'_>) -> T) -> (ByOwner, T) {
+        let mut batches = Batches {
+            by_owner: (0..self.lcores.len()).map(|_| Vec::new()).collect(),
+            room: BATCHES.saturating_sub(self.inbox.expiring),
+            spare: &mut self.inbox.spare,
+        };
+        let said = fill(&mut batches);
+        (batches.by_owner, said)
+    }
+
+    fn send_batches(&mut self, by_owner: ByOwner, message: fn(Box<Vec<ConnId>>) -> ToLcore) {
+        for (lcore, batches) in by_owner.into_iter().enumerate() {
             for batch in batches {
-                match self.try_send(lcore, ToLcore::Expire(batch)) {
+                match self.try_send(lcore, message(batch)) {
                     Ok(()) => self.inbox.expiring += 1,
                     // A worker that does not read its mail gets them from the next sweep.
-                    Err(ToLcore::Expire(mut batch)) => {
+                    Err(ToLcore::Expire(mut batch) | ToLcore::Relieve(mut batch)) => {
                         batch.clear();
                         self.inbox.spare.push(batch);
                     }

@@ -60,6 +60,10 @@ pub enum SysctlError {
     ReadOnly,
     /// The value is not a number this key takes.
     Invalid,
+    /// There is not so much memory.
+    Memory,
+    /// What an earlier one began is still going on.
+    Busy,
     /// A worker does not answer, so that it could not follow.
     Silent(Silent),
 }

@@ -211,6 +211,12 @@ impl Call<'_> {
             Err(SysctlError::Invalid) => {
                 self.fail(format_args!("setting key \"{name}\": Invalid argument"));
             }
+            Err(SysctlError::Memory) => {
+                self.fail(format_args!("setting key \"{name}\": Cannot allocate memory"));
+            }
+            Err(SysctlError::Busy) => {
+                self.fail(format_args!("setting key \"{name}\": Device or resource busy"));
+            }
             Err(SysctlError::Silent(silent)) => {
                 self.fail(format_args!("setting key \"{name}\": {silent}"));
             }

@@ -2,13 +2,16 @@
 //!
 //! Random access to a table of a million conns on 4 KiB pages loses about a third to TLB misses.
 //! Memory is asked for once, by the control core, and every element is written there, so no page
-//! fault is left for the packet path. A slice never grows and never moves.
+//! fault is left for the packet path. A slice never grows and never moves. Clones share it; the
+//! last one to go frees it, so whoever must not free memory sees to it that somebody else holds
+//! one.
 
 use core::alloc::Layout;
 use core::fmt;
 use core::mem::needs_drop;
 use core::ops::Deref;
 use core::ptr::NonNull;
+use std::sync::Arc;
 
 /// The size and alignment of a huge page.
 const HUGE: usize = 2 << 20;
@@ -28,8 +31,16 @@ impl fmt::Display for OutOfMemory {
 
 impl core::error::Error for OutOfMemory {}
 
-/// An owned slice of fixed length; 2 MiB aligned from 2 MiB on. `T` must not need dropping.
+/// A shared slice of fixed length; 2 MiB aligned from 2 MiB on. `T` must not need dropping.
 pub struct HugeSlice<T> {
+    /// Where `memory` begins, kept here so that an access is one load less.
+    start: NonNull<T>,
+    len: usize,
+    memory: Arc<Memory<T>>,
+}
+
+/// The allocation, freed when the last slice goes.
+struct Memory<T> {
     start: NonNull<T>,
     len: usize,
 }
@@ -41,20 +52,20 @@ impl<T> HugeSlice<T> {
         const { assert!(size_of::<T>() > 0) }
         let bytes = len.saturating_mul(size_of::<T>());
         if len == 0 {
-            return Ok(HugeSlice { start: NonNull::dangling(), len });
+            return Ok(Memory { start: NonNull::dangling(), len }.into());
         }
         let layout = Self::layout(len).ok_or(OutOfMemory { bytes })?;
         // SAFETY: the layout's size is not zero, since neither `len` nor the size of `T` is.
         let raw = unsafe { std::alloc::alloc(layout) };
         let start = NonNull::new(raw.cast::<T>()).ok_or(OutOfMemory { bytes })?;
         advise(raw, bytes);
-        let slice = HugeSlice { start, len };
+        let memory = Memory { start, len };
         for i in 0..len {
             // SAFETY: `start` is aligned for `T` and valid for `len` elements (the layout), and
             // `i < len`. A panic in `fill` frees the memory without dropping any element.
             unsafe { start.add(i).write(fill()) }
         }
-        Ok(slice)
+        Ok(memory.into())
     }
 
     fn layout(len: usize) -> Option<Layout> {
@@ -68,25 +79,42 @@ impl<T> Deref for HugeSlice<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: `start` is valid for `len` elements that `new` has written, and nobody holds
-        // a mutable reference: none is ever handed out.
+        // SAFETY: `start` is valid for `len` elements that `new` has written, as long as `memory`
+        // lives, and nobody holds a mutable reference: none is ever handed out.
         unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
-impl<T> Drop for HugeSlice<T> {
+impl<T> From<Memory<T>> for HugeSlice<T> {
+    fn from(memory: Memory<T>) -> Self {
+        HugeSlice { start: memory.start, len: memory.len, memory: Arc::new(memory) }
+    }
+}
+
+impl<T> Clone for HugeSlice<T> {
+    fn clone(&self) -> Self {
+        HugeSlice { start: self.start, len: self.len, memory: Arc::clone(&self.memory) }
+    }
+}
+
+impl<T> Drop for Memory<T> {
     fn drop(&mut self) {
-        if let (true, Some(layout)) = (self.len > 0, Self::layout(self.len)) {
+        if let (true, Some(layout)) = (self.len > 0, HugeSlice::<T>::layout(self.len)) {
             // SAFETY: allocated in `new` with this same layout; elements need no drop.
             unsafe { std::alloc::dealloc(self.start.as_ptr().cast(), layout) }
         }
     }
 }
 
-// SAFETY: the slice owns its elements and hands out shared references only, as a `Box<[T]>` does.
-unsafe impl<T: Send> Send for HugeSlice<T> {}
+// SAFETY: slices hand out shared references only, from any thread, and the last one may free the
+// memory on any: as an `Arc<[T]>` does.
+unsafe impl<T: Send + Sync> Send for HugeSlice<T> {}
 // SAFETY: as above.
-unsafe impl<T: Sync> Sync for HugeSlice<T> {}
+unsafe impl<T: Send + Sync> Sync for HugeSlice<T> {}
+// SAFETY: the memory is reached through slices alone, which promise the same.
+unsafe impl<T: Send + Sync> Send for Memory<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Memory<T> {}
 
 impl<T> fmt::Debug for HugeSlice<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,6 +152,15 @@ mod tests {
                 assert_eq!(slice.as_ptr() as usize % HUGE, 0);
             }
         }
+    }
+
+    #[test]
+    fn a_clone_is_the_same_memory_and_outlives_the_first() {
+        let first = HugeSlice::new(300_000, || 7u64).unwrap();
+        let second = first.clone();
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        drop(first);
+        assert!(second.iter().all(|&x| x == 7));
     }
 
     #[test]

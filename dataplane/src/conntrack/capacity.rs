@@ -7,9 +7,12 @@
 //! its own; its owner's update is an atomic operation that nobody else contends for.
 //!
 //! Lowering the limit deletes nothing. Until enough conns have gone, new ones find it full.
+//!
+//! What happens then is told here too: others make room, as in the kernel, or the new conn is
+//! refused (RFC 6888, REQ-11). The control core alone sets both.
 
-use crate::arch::sync::AtomicU32;
 use crate::arch::sync::Ordering::Relaxed;
+use crate::arch::sync::{AtomicBool, AtomicU32};
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -23,6 +26,7 @@ pub struct Capacity {
     /// Credits outside the pool: conns plus spares.
     taken: AtomicU32,
     spares: Box<[Spare]>,
+    refuses: AtomicBool,
 }
 
 impl Capacity {
@@ -30,7 +34,13 @@ impl Capacity {
     pub fn new(max: u32, lcores: u8) -> Capacity {
         let spares: Box<[Spare]> = (0..lcores.max(1)).map(|_| Spare::default()).collect();
         let block = AtomicU32::new(block(max, spares.len()));
-        Capacity { max: AtomicU32::new(max), block, taken: AtomicU32::new(0), spares }
+        Capacity {
+            max: AtomicU32::new(max),
+            block,
+            taken: AtomicU32::new(0),
+            spares,
+            refuses: AtomicBool::new(false),
+        }
     }
 
     /// The limit.
@@ -44,11 +54,32 @@ impl Capacity {
         self.max.store(max, Relaxed);
     }
 
+    /// True if no conn has to go for a new one.
+    pub fn refuses(&self) -> bool {
+        self.refuses.load(Relaxed)
+    }
+
+    /// Says what happens at the limit, live.
+    pub fn set_refuses(&self, refuses: bool) {
+        self.refuses.store(refuses, Relaxed);
+    }
+
     /// Conns now, unconfirmed ones included (`nf_conntrack_count`). Off by a block for an
     /// instant while credits move.
     pub fn count(&self) -> u32 {
         let spares: u32 = self.spares.iter().map(|s| s.0.load(Relaxed)).sum();
         self.taken.load(Relaxed).saturating_sub(spares)
+    }
+
+    /// True from 95 % of the limit on: where the sweep, once the table was full, stops making room
+    /// (`nf_conntrack_max95`).
+    pub fn is_pressed(&self) -> bool {
+        self.count() >= self.relief()
+    }
+
+    /// Conns at which there is room enough.
+    pub fn relief(&self) -> u32 {
+        self.max() / 100 * 95
     }
 
     /// Takes one credit; false when the table is full.
@@ -169,6 +200,19 @@ mod tests {
         assert!(capacity.take(0));
         capacity.set_max(2000);
         assert_eq!((0..3000).filter(|_| capacity.take(0)).count(), 1980);
+    }
+
+    /// `nf_conntrack_max / 100u * 95u`.
+    #[test]
+    fn it_is_pressed_from_95_percent_on() {
+        for (max, from) in [(1000, 950), (199, 95), (99, 0)] {
+            let capacity = Capacity::new(max, 1);
+            assert_eq!(capacity.relief(), from);
+            for n in 0..max {
+                assert_eq!(capacity.is_pressed(), n >= from, "{n} of {max}");
+                assert!(capacity.take(0));
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Numbered pieces of memory: chunks made by the control core, numbers handed out to lcores.
 //!
-//! A piece is `LINES` cache lines. Pieces are numbered from 0 to a fixed limit; memory for them
-//! comes in chunks of [`CHUNK`], which the control core makes ahead of demand
-//! ([`Chunks::ensure`]) and which live until the end. A worker only ever finds a chunk or not.
+//! A piece is `LINES` cache lines. Pieces are numbered from 0 to a limit; memory for them comes in
+//! chunks of [`CHUNK`], which the control core makes ahead of demand ([`Chunks::ensure`]) and which
+//! live until the end. A worker only ever finds a chunk or not. The limit can be raised
+//! ([`Chunks::raise`]). Where it ended within a chunk, the rest of that chunk never gets memory,
+//! and its numbers are passed over. Clones are the same pieces.
 //!
 //! ```text
 //!   fresh ──► [0 … handed out │ … ready │ … limit]     numbers never used before
@@ -16,7 +18,7 @@
 //! A free piece holds the links in its own words 0 (next of the batch) and 1 (next batch). So at
 //! most [`FreeList::HOARD`] free pieces per lcore are out of everybody else's reach.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::arch::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::arch::sync::{AtomicU32, AtomicU64};
@@ -34,11 +36,21 @@ const SHELF_TRIES: u32 = 64;
 /// "No piece" in a link.
 const NONE: u32 = u32::MAX;
 
+/// The most pieces of one kind, whatever the limit is raised to; a model never raises it.
+pub const PIECES_MAX: u32 = if cfg!(loom) { CHUNK } else { (1 << 28) + (1 << 15) };
+
 /// All pieces of one kind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Chunks<const LINES: usize> {
-    table: Box<[OnceLock<HugeSlice<[Line; LINES]>>]>,
-    limit: u32,
+    table: Arc<[OnceLock<HugeSlice<[Line; LINES]>>]>,
+    state: Arc<State>,
+    /// The limit it was made with.
+    first: u32,
+}
+
+#[derive(Debug)]
+struct State {
+    limit: AtomicU32,
     /// Numbers below this have memory.
     ready: AtomicU32,
     /// Numbers below this have been handed out at least once.
@@ -50,28 +62,52 @@ pub struct Chunks<const LINES: usize> {
 impl<const LINES: usize> Chunks<LINES> {
     /// Room for the numbers below `limit`, without memory yet.
     pub fn new(limit: u32) -> Self {
-        Chunks {
-            table: (0..limit.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
-            limit,
+        let state = State {
+            limit: AtomicU32::new(limit),
             ready: AtomicU32::new(0),
             fresh: AtomicU32::new(0),
             shelf: AtomicU64::new(0),
+        };
+        let chunks = limit.max(PIECES_MAX).div_ceil(CHUNK);
+        Chunks {
+            table: (0..chunks).map(|_| OnceLock::new()).collect(),
+            state: Arc::new(state),
+            first: limit,
         }
+    }
+
+    /// Raises the limit so that there are at least `pieces`, at most [`PIECES_MAX`]. Control core
+    /// only.
+    pub fn raise(&self, pieces: u32) {
+        if pieces > self.limit() {
+            let most = self.table.len() as u32 * CHUNK;
+            let limit = pieces.saturating_add(self.hole().len() as u32);
+            let limit = limit.checked_next_multiple_of(CHUNK).map_or(most, |limit| limit.min(most));
+            self.state.limit.store(limit, Relaxed);
+        }
+    }
+
+    /// The numbers without memory behind the first limit, once it was raised.
+    fn hole(&self) -> core::ops::Range<u32> {
+        self.first..self.first.next_multiple_of(CHUNK)
     }
 
     /// Makes sure that the numbers below `upto` (at most the limit) have memory. Control core
     /// only; allocates.
     pub fn ensure(&self, upto: u32) -> Result<(), OutOfMemory> {
-        let chunks = upto.min(self.limit).div_ceil(CHUNK);
-        for (i, cell) in (0..chunks).zip(&self.table) {
-            let pieces = CHUNK.min(self.limit - i * CHUNK);
+        let hole = if upto > self.first { self.hole().len() as u32 } else { 0 };
+        let chunks = upto.saturating_add(hole).min(self.limit()).div_ceil(CHUNK);
+        let hole = self.hole();
+        for (i, cell) in (0..chunks).zip(&*self.table) {
+            let rest = hole.start.saturating_sub(i * CHUNK);
+            let pieces = if (1..CHUNK).contains(&rest) { rest } else { CHUNK };
             if cell.get().is_none() {
                 let memory =
                     HugeSlice::new(pieces as usize, || [(); LINES].map(|()| Line::default()))?;
                 // A second caller at the same time loses its copy, which is no harm.
                 let _ = cell.set(memory);
             }
-            self.ready.fetch_max(i * CHUNK + pieces, Release);
+            self.state.ready.fetch_max(i * CHUNK + pieces, Release);
         }
         Ok(())
     }
@@ -84,17 +120,19 @@ impl<const LINES: usize> Chunks<LINES> {
 
     /// Numbers below this one may be in use.
     pub fn handed_out(&self) -> u32 {
-        self.fresh.load(Relaxed)
+        self.state.fresh.load(Relaxed)
     }
 
     /// The first number that can never be used.
     pub fn limit(&self) -> u32 {
-        self.limit
+        self.state.limit.load(Relaxed)
     }
 
     /// Bytes of memory made so far.
     pub fn bytes(&self) -> usize {
-        self.ready.load(Relaxed) as usize * LINES * size_of::<Line>()
+        let ready = self.state.ready.load(Relaxed);
+        let hole = if ready > self.first { self.hole().len() as u32 } else { 0 };
+        (ready - hole) as usize * LINES * size_of::<Line>()
     }
 
     /// The lines of piece `number`; `None` while its chunk has no memory.
@@ -106,12 +144,15 @@ impl<const LINES: usize> Chunks<LINES> {
 
     /// The next never-used numbers, at most [`BATCH`] of them.
     fn take_fresh(&self) -> core::ops::Range<u32> {
-        let ready = self.ready.load(Acquire);
-        let step = |from: u32| (from < ready).then(|| ready.min(from + BATCH));
-        match self.fresh.fetch_update(Relaxed, Relaxed, step) {
-            Ok(from) => from..ready.min(from + BATCH),
-            Err(_) => 0..0,
-        }
+        let ready = self.state.ready.load(Acquire);
+        let hole = self.hole();
+        let batch = |from: u32| {
+            let from = if hole.contains(&from) { hole.end } else { from };
+            let end = if from < hole.start { ready.min(hole.start) } else { ready };
+            from..end.min(from.saturating_add(BATCH))
+        };
+        let step = |from: u32| Some(batch(from)).filter(|b| !b.is_empty()).map(|b| b.end);
+        self.state.fresh.fetch_update(Relaxed, Relaxed, step).map_or(0..0, batch)
     }
 
     #[inline]
@@ -126,10 +167,10 @@ impl<const LINES: usize> Chunks<LINES> {
     fn put_batch(&self, head: u32) {
         let Some(next) = self.link(head, 1) else { return };
         loop {
-            let top = self.shelf.load(Relaxed);
+            let top = self.state.shelf.load(Relaxed);
             next.store(top & 0xffff_ffff, Relaxed);
             let new = (top >> 32).wrapping_add(1) << 32 | (head as u64 + 1);
-            if self.shelf.compare_exchange(top, new, Release, Relaxed).is_ok() {
+            if self.state.shelf.compare_exchange(top, new, Release, Relaxed).is_ok() {
                 return;
             }
         }
@@ -138,13 +179,13 @@ impl<const LINES: usize> Chunks<LINES> {
     /// Takes a full batch from the shelf; returns its head.
     fn take_batch(&self) -> Option<u32> {
         for _ in 0..SHELF_TRIES {
-            let top = self.shelf.load(Acquire);
+            let top = self.state.shelf.load(Acquire);
             let head = (top as u32).checked_sub(1)?;
             // If another lcore took this batch meanwhile the link may be anything; the count of
             // changes then differs and the swap fails.
             let next = self.link(head, 1)?.load(Relaxed) & 0xffff_ffff;
             let new = (top >> 32).wrapping_add(1) << 32 | next;
-            if self.shelf.compare_exchange(top, new, AcqRel, Relaxed).is_ok() {
+            if self.state.shelf.compare_exchange(top, new, AcqRel, Relaxed).is_ok() {
                 return Some(head);
             }
         }

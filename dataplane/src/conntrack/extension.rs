@@ -18,14 +18,19 @@ use super::state::Direction;
 use crate::arch::sync::Ordering::Relaxed;
 use crate::arch::{Line, OutOfMemory};
 
-/// The pool.
-#[derive(Debug)]
+/// The pool; clones are the same one.
+#[derive(Clone, Debug)]
 pub struct Extensions(Chunks<1>);
 
 impl Extensions {
     /// At most `limit` blocks, without memory yet.
     pub(super) fn new(limit: u32) -> Extensions {
         Extensions(Chunks::new(limit))
+    }
+
+    /// Room for that many blocks. Control core only.
+    pub(super) fn raise(&self, limit: u32) {
+        self.0.raise(limit);
     }
 
     /// Makes memory for the blocks below `upto`. Control core only.

@@ -14,26 +14,43 @@
 //! 1.2 % of the entries are away from home and none of a million is refused; at load 3/4 it is
 //! 7 % and 1 in 14 000. (Four buckets in a row refuse 24 of a million at load 1/2.)
 //!
-//! *Reading* takes no lock: a slot is one word and never half written, entries never move, and
-//! what the number leads to is compared by the caller. *Inserting* takes the lock of the tuple's
-//! home, so two lcores cannot enter the same tuple; slots are claimed by compare-and-swap, because
-//! another home's entries may spill into the bucket under another lock. *Removing* takes no lock:
-//! only the owner of a conn empties its slots. Nobody calls out, allocates or waits for anything
-//! else while holding a lock, and waiting for one is bounded by [`LOCK_TRIES`].
+//! *Reading* takes no lock: a slot is one word and never half written, entries stay where they are
+//! (but see below), and what the number leads to is compared by the caller. *Inserting* takes the
+//! lock of the tuple's home, so two lcores cannot enter the same tuple; slots are claimed by
+//! compare-and-swap, because another home's entries may spill into the bucket under another lock.
+//! *Removing* takes no lock: only the owner of a conn empties its slots. Nobody calls out,
+//! allocates or waits for anything else while holding a lock, and waiting for one is bounded by
+//! [`LOCK_TRIES`].
 //!
 //! *Due* is a coarse moment before which nobody needs to look at the record: the control core
 //! sweeps the buckets in order and visits only records whose due has passed.
 //!
 //! The same structure, with duplicates allowed, finds the conns of one source ([`Index::list`]).
+//!
+//! *Another size.* An [`Index`] is a view: of one array, or of an old one and the new one beside
+//! it. The control core sends views to the lcores, the next one when all have the last:
+//!
+//! ```text
+//!   view      looks in   enters in  locks homes of   entries
+//!   old       old        old        old              all in the old array
+//!   looking   old, new   old        old              all in the old array
+//!   moving    old, new   new        old, new         owners move theirs, a piece at a time
+//!   new       new        new        new              all in the new array
+//! ```
+//!
+//! Two lcores whose views are one step apart see each other's entries and share a lock for each
+//! tuple, so no tuple can be entered twice. A moving entry is in the new array before it leaves the
+//! old one, and a lookup that did not find it in the old one looks into the new one after that: it
+//! is found at every moment. Only its owner moves it, so a removal meets it in one of them.
 
 use arrayvec::ArrayVec;
 
+use super::array::{Array, REPLY, empty, entry, slot, tag, undated};
 use super::record::ConnRef;
 use super::state::Direction;
-use crate::arch;
-use crate::arch::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::arch::sync::{AtomicU32, AtomicU64, fence, spin_loop};
-use crate::arch::{HugeSlice, OutOfMemory, prefetch_read};
+use crate::arch::OutOfMemory;
+use crate::arch::sync::Ordering::{Acquire, Relaxed};
+use crate::arch::sync::{AtomicU64, fence};
 use crate::time::{TICKS_PER_SEC, Tick};
 
 /// Slots of a bucket.
@@ -43,11 +60,13 @@ pub const PROBES: u32 = 8;
 /// How often a held lock is tried again. A holder needs well below a microsecond; this bound
 /// (some milliseconds) is reached only if its lcore was stopped in the middle.
 pub const LOCK_TRIES: u32 = 1 << 16;
+/// Conns that [`Index::neighbours`] names at most: a bucket of each array.
+pub const NEIGHBOURS: usize = 2 * SLOTS;
 
 /// A coarse moment: [`Tick`]s in units of 128, modulo 2^16. The unit divides the wrap of `Tick`,
 /// so both wrap together; moments compare correctly within 11 hours of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due(u16);
+pub struct Due(pub(super) u16);
 
 impl Due {
     const SHIFT: u32 = 7;
@@ -95,124 +114,38 @@ pub enum Refused {
     Busy,
 }
 
-#[repr(C, align(64))]
-#[derive(Debug, Default)]
-struct Bucket {
-    slots: [AtomicU64; SLOTS],
-    /// 1 while somebody inserts an entry whose home this is.
-    lock: AtomicU32,
-    /// Entries whose home this is and that live elsewhere.
-    overflow: AtomicU32,
-}
-
-#[cfg(not(loom))]
-const _: () = assert!(size_of::<Bucket>() == 64);
-
-const REPLY: u32 = 1 << 30;
-
-#[inline(always)]
-fn tag(hash: u64) -> u64 {
-    let tag = hash & 0xffff;
-    // 0 marks an empty slot.
-    tag | (tag == 0) as u64
-}
-
-#[inline(always)]
-fn slot(hash: u64, due: Due, conn: ConnRef, side: Direction) -> u64 {
-    let side = if side == Direction::Reply { REPLY } else { 0 };
-    tag(hash) << 48 | (due.0 as u64) << 32 | (conn.bits() | side) as u64
-}
-
-#[inline(always)]
-fn entry(slot: u64) -> (ConnRef, Direction) {
-    let side = if slot as u32 & REPLY == 0 { Direction::Original } else { Direction::Reply };
-    (ConnRef::from_bits(slot as u32), side)
-}
-
-/// A slot without its due time, which the control core may change at any moment.
-#[inline(always)]
-const fn undated(slot: u64) -> u64 {
-    slot & 0xffff_0000_ffff_ffff
-}
-
-/// Empties a slot of the caller's conn. Nobody but the control core's arming writes to it, and that
-/// compares: it comes before or fails.
-#[inline]
-fn empty(slot: &AtomicU64) {
-    // Loom 0.7 may order a plain store before a compare-and-swap of the value it replaced.
-    if cfg!(loom) {
-        slot.swap(0, Release);
-    } else {
-        slot.store(0, Release);
-    }
-}
-
-impl Bucket {
-    /// A bit for each slot that has this tag now.
-    #[inline(always)]
-    fn tagged(&self, tag: u64) -> u32 {
-        arch::tagged(&self.slots, tag)
-    }
-
-    #[inline(always)]
-    fn visit<T>(
-        &self,
-        tag: u64,
-        accept: &mut impl FnMut(&AtomicU64, u64) -> Option<T>,
-    ) -> Option<T> {
-        let mut mask = self.tagged(tag);
-        while mask != 0 {
-            let slot = self.slots.get(mask.trailing_zeros() as usize)?;
-            mask &= mask - 1;
-            // Read again, as the first reading was only good for the tag.
-            let word = slot.load(Acquire);
-            if word >> 48 != tag {
-                continue;
-            }
-            if let Some(found) = accept(slot, word) {
-                return Some(found);
-            }
-        }
-        None
-    }
-
-    fn lock(&self) -> bool {
-        for _ in 0..LOCK_TRIES {
-            if self.lock.load(Relaxed) == 0
-                && self.lock.compare_exchange(0, 1, Acquire, Relaxed).is_ok()
-            {
-                return true;
-            }
-            spin_loop();
-        }
-        false
-    }
-
-    fn unlock(&self) {
-        self.lock.store(0, Release);
-    }
-
-    /// Claims an empty slot.
-    fn claim(&self, value: u64) -> bool {
-        self.slots.iter().any(|slot| {
-            slot.load(Relaxed) == 0 && slot.compare_exchange(0, value, Release, Relaxed).is_ok()
-        })
-    }
-}
-
-/// The table.
-#[derive(Debug)]
+/// The table; clones are the same one.
+#[derive(Clone, Debug)]
 pub struct Index {
-    buckets: HugeSlice<Bucket>,
-    count: u32,
+    array: Array,
+    /// While the table gets another size.
+    beside: Option<Box<Beside>>,
+}
+
+#[derive(Clone, Debug)]
+struct Beside {
+    array: Array,
+    moving: bool,
+}
+
+/// What a piece of moving has done ([`Index::move_own`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The bucket to go on with; `None` after the last.
+    pub next: Option<u32>,
+    /// Entries of this lcore that found no room in the new array and stay in the old one.
+    pub stuck: u32,
 }
 
 impl Index {
     /// An index for `entries` entries at a load of `percent` %. Memory is made here and touched.
     pub fn new(entries: u64, percent: u64) -> Result<Index, OutOfMemory> {
-        let count = Self::buckets_for(entries, percent);
-        let buckets = HugeSlice::new(count as usize, Bucket::default)?;
-        Ok(Index { buckets, count })
+        Index::with_buckets(Self::buckets_for(entries, percent))
+    }
+
+    /// An index of that many buckets, which must be what [`Index::buckets_for`] says of something.
+    pub fn with_buckets(buckets: u32) -> Result<Index, OutOfMemory> {
+        Ok(Index { array: Array::new(buckets)?, beside: None })
     }
 
     /// How many buckets that takes: an even number, at least 16.
@@ -221,46 +154,55 @@ impl Index {
         (buckets.clamp(16, 1 << 30) as u32).next_multiple_of(2)
     }
 
-    /// Buckets, each of one cache line.
+    /// The first view of a change to `next`'s array: who has it looks into both.
+    pub fn looking(&self, next: &Index) -> Index {
+        self.with(next, false)
+    }
+
+    /// The second: who has it enters into the new array and moves its own entries there. For
+    /// lcores that all have the first.
+    pub fn moving(&self, next: &Index) -> Index {
+        self.with(next, true)
+    }
+
+    fn with(&self, next: &Index, moving: bool) -> Index {
+        let beside = Beside { array: next.array.clone(), moving };
+        Index { array: self.array.clone(), beside: Some(Box::new(beside)) }
+    }
+
+    /// Buckets of all arrays, each of one cache line.
     pub fn buckets(&self) -> u32 {
-        self.count
+        self.array.count() + self.beside.as_ref().map_or(0, |beside| beside.array.count())
+    }
+
+    /// Buckets of the array that a change of size starts from.
+    pub fn old_buckets(&self) -> u32 {
+        self.array.count()
     }
 
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
-        self.buckets.len() * size_of::<Bucket>()
+        self.arrays().map(|array| size_of_val(array.all())).sum()
     }
 
-    #[inline(always)]
-    fn home(&self, hash: u64) -> u32 {
-        (((hash >> 32) * self.count as u64) >> 32) as u32
+    fn arrays(&self) -> impl Iterator<Item = &Array> {
+        core::iter::once(&self.array).chain(self.beside.as_ref().map(|beside| &beside.array))
     }
 
-    #[inline(always)]
-    fn bucket(&self, at: u32) -> Option<&Bucket> {
-        self.buckets.get(at as usize)
-    }
-
-    /// The bucket of the `i`th probe: home, buddy, then the pairs from a second place on. They
-    /// are all different, so that an entry is at home exactly if the first probe finds it.
-    fn probe(&self, hash: u64, i: u32) -> Option<&Bucket> {
-        let home = self.home(hash);
-        if i < 2 {
-            return self.bucket(home ^ i);
+    /// Where new entries go.
+    fn target(&self) -> &Array {
+        match &self.beside {
+            Some(beside) if beside.moving => &beside.array,
+            _ => &self.array,
         }
-        let wrap = |at: u32| if at >= self.count { at - self.count } else { at };
-        let away = (((hash & 0xffff_ffff) * self.count as u64) >> 32) as u32 & !1;
-        let from = home & !1;
-        let meets = wrap(from + self.count - away) < PROBES - 2;
-        let away = if meets { wrap(from + 2) } else { away };
-        self.bucket(wrap(away + i - 2))
     }
 
     /// Brings in the home bucket.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        if let Some(bucket) = self.bucket(self.home(hash)) {
-            prefetch_read(bucket);
+        self.array.prefetch(hash);
+        if let Some(beside) = &self.beside {
+            beside.array.prefetch(hash);
         }
     }
 
@@ -268,8 +210,14 @@ impl Index {
     /// so that a burst can prefetch its records.
     #[inline]
     pub fn candidate(&self, hash: u64) -> Option<ConnRef> {
-        let bucket = self.bucket(self.home(hash))?;
-        bucket.visit(tag(hash), &mut |_, word| Some(entry(word).0))
+        let first = |array: &Array| {
+            let bucket = array.bucket(array.home(hash))?;
+            bucket.visit(tag(hash), &mut |_, word| Some(entry(word).0))
+        };
+        match (first(&self.array), &self.beside) {
+            (None, Some(beside)) => first(&beside.array),
+            (found, _) => found,
+        }
     }
 
     /// As [`Index::lookup`], but at home only; and whether there may be more elsewhere.
@@ -279,19 +227,20 @@ impl Index {
         hash: u64,
         mut accept: impl FnMut(ConnRef) -> Option<T>,
     ) -> (Option<T>, bool) {
-        let Some(bucket) = self.bucket(self.home(hash)) else { return (None, false) };
+        let Some(bucket) = self.array.bucket(self.array.home(hash)) else { return (None, false) };
         let found = bucket.visit(tag(hash), &mut |_, word| accept(entry(word).0));
-        (found, bucket.overflow.load(Acquire) != 0)
+        (found, bucket.overflow.load(Acquire) != 0 || self.beside.is_some())
     }
 
     /// Offers the entries whose tag fits to `accept` until it takes one. The direction is that
-    /// of the entry: a conn that has only one entry shows it as the original one.
+    /// of the entry: a conn that has only one entry shows it as the original one. While the table
+    /// changes its size a conn may be offered twice.
     pub fn lookup<T>(
         &self,
         hash: u64,
         mut accept: impl FnMut(ConnRef, Direction) -> Option<T>,
     ) -> Option<T> {
-        self.visit(hash, &mut |_, _, word| {
+        self.visit(hash, &mut |_, word| {
             let (conn, side) = entry(word);
             accept(conn, side)
         })
@@ -300,29 +249,17 @@ impl Index {
     fn visit<T>(
         &self,
         hash: u64,
-        accept: &mut impl FnMut(u32, &AtomicU64, u64) -> Option<T>,
+        accept: &mut impl FnMut(&AtomicU64, u64) -> Option<T>,
     ) -> Option<T> {
-        let bucket = self.bucket(self.home(hash))?;
-        if let Some(found) = bucket.visit(tag(hash), &mut |slot, word| accept(0, slot, word)) {
-            return Some(found);
+        let found = self.array.visit(hash, &mut |_, slot, word| accept(slot, word));
+        match &self.beside {
+            Some(beside) if found.is_none() => {
+                // Who found the old slot empty must see what had been entered before it was.
+                fence(Acquire);
+                beside.array.visit(hash, &mut |_, slot, word| accept(slot, word))
+            }
+            _ => found,
         }
-        if bucket.overflow.load(Acquire) == 0 {
-            return None;
-        }
-        self.visit_spilled(hash, accept)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn visit_spilled<T>(
-        &self,
-        hash: u64,
-        accept: &mut impl FnMut(u32, &AtomicU64, u64) -> Option<T>,
-    ) -> Option<T> {
-        (1..PROBES).find_map(|i| {
-            let bucket = self.probe(hash, i)?;
-            bucket.visit(tag(hash), &mut |slot, word| accept(i, slot, word))
-        })
     }
 
     /// Inserts a conn under the hashes of both tuples, or under one if they are equal (a conn
@@ -339,22 +276,24 @@ impl Index {
         due: Due,
         mut taken: impl FnMut(Direction, ConnRef) -> bool,
     ) -> Result<(), Refused> {
-        let (a, b) = (self.home(orig), self.home(reply));
-        let (Some(low), Some(high)) = (self.bucket(a.min(b)), self.bucket(a.max(b))) else {
-            return Err(Refused::NoRoom);
+        if !self.array.lock_pair(orig, reply) {
+            return Err(Refused::Busy);
+        }
+        let done = match &self.beside {
+            // Some lcores may have left the old array already, others have not heard of it: each
+            // shares the lock of one array with either.
+            Some(beside) if beside.moving => {
+                if beside.array.lock_pair(orig, reply) {
+                    let done = self.insert_pair(orig, reply, conn, due, &mut taken);
+                    beside.array.unlock_pair(orig, reply);
+                    done
+                } else {
+                    Err(Refused::Busy)
+                }
+            }
+            _ => self.insert_pair(orig, reply, conn, due, &mut taken),
         };
-        if !low.lock() {
-            return Err(Refused::Busy);
-        }
-        if a != b && !high.lock() {
-            low.unlock();
-            return Err(Refused::Busy);
-        }
-        let done = self.insert_pair(orig, reply, conn, due, &mut taken);
-        if a != b {
-            high.unlock();
-        }
-        low.unlock();
+        self.array.unlock_pair(orig, reply);
         done
     }
 
@@ -371,10 +310,11 @@ impl Index {
                 return Err(Refused::Clash { with, side });
             }
         }
-        if !self.place(orig, slot(orig, due, conn, Direction::Original)) {
+        let array = self.target();
+        if !array.place(orig, slot(orig, due, conn, Direction::Original)) {
             return Err(Refused::NoRoom);
         }
-        if reply != orig && !self.place(reply, slot(reply, due, conn, Direction::Reply)) {
+        if reply != orig && !array.place(reply, slot(reply, due, conn, Direction::Reply)) {
             self.remove(orig, conn, Direction::Original);
             return Err(Refused::NoRoom);
         }
@@ -384,7 +324,7 @@ impl Index {
     /// Who has the tuple. An owner may remove its conn and reuse the record while it is being
     /// compared; the slot, read again, then differs, and the match is not believed.
     fn holder(&self, hash: u64, taken: &mut impl FnMut(ConnRef) -> bool) -> Option<ConnRef> {
-        self.visit(hash, &mut |_, slot, word| {
+        self.visit(hash, &mut |slot, word| {
             let (conn, _) = entry(word);
             let matched = taken(conn);
             fence(Acquire);
@@ -392,43 +332,16 @@ impl Index {
         })
     }
 
-    /// Claims a slot for an entry of this hash. The overflow count rises before the entry is
-    /// there, so that whoever may count on the entry finds it.
-    fn place(&self, hash: u64, value: u64) -> bool {
-        let Some(bucket) = self.bucket(self.home(hash)) else { return false };
-        if bucket.claim(value) {
-            return true;
-        }
-        bucket.overflow.fetch_add(1, Release);
-        let placed = (1..PROBES).any(|i| self.probe(hash, i).is_some_and(|b| b.claim(value)));
-        if !placed {
-            bucket.overflow.fetch_sub(1, Release);
-        }
-        placed
-    }
-
     /// Removes a conn's entry; false if there was none. Owner only.
     pub fn remove(&self, hash: u64, conn: ConnRef, side: Direction) -> bool {
         let wanted = slot(hash, Due(0), conn, side);
-        let found = self.visit(hash, &mut |probe, slot, word| {
-            if undated(word) != wanted {
-                return None;
-            }
-            empty(slot);
-            Some(probe)
-        });
-        // What the owner does to the record next must not be seen before the slot is empty.
-        fence(Release);
-        if let (Some(1..), Some(bucket)) = (found, self.bucket(self.home(hash))) {
-            bucket.overflow.fetch_sub(1, Release);
-        }
-        found.is_some()
+        self.arrays().any(|array| array.remove(hash, wanted))
     }
 
     /// Moves the due time of a conn's original entry; false if there is none. Owner only.
     pub fn set_due(&self, hash: u64, conn: ConnRef, due: Due) -> bool {
         let new = slot(hash, due, conn, Direction::Original);
-        let set = self.visit(hash, &mut |_, slot, word| {
+        let set = self.visit(hash, &mut |slot, word| {
             // Losing to the control core's arming leaves a due time within the horizon.
             (undated(word) == undated(new))
                 .then(|| slot.compare_exchange(word, new, Relaxed, Relaxed).is_ok())
@@ -446,9 +359,10 @@ impl Index {
         now: Due,
         mut visit: impl FnMut(ConnRef) -> Option<Due>,
     ) -> u32 {
-        let to = from.saturating_add(buckets).min(self.count);
-        let buckets = self.buckets.get(from as usize..to as usize).into_iter().flatten();
-        for slot in buckets.flat_map(|bucket| &bucket.slots) {
+        let to = from.saturating_add(buckets).min(self.buckets());
+        // While the table changes its size its arrays lie one behind the other.
+        let numbered = self.arrays().flat_map(Array::all).skip(from as usize);
+        for slot in numbered.take((to - from.min(to)) as usize).flat_map(|bucket| &bucket.slots) {
             let word = slot.load(Acquire);
             let original = word != 0 && word as u32 & REPLY == 0;
             if !original || !Due((word >> 32) as u16).has_passed(now) {
@@ -460,33 +374,92 @@ impl Index {
                 let _ = slot.compare_exchange(word, new, Relaxed, Relaxed);
             }
         }
-        if to >= self.count { 0 } else { to }
+        if to >= self.buckets() { 0 } else { to }
+    }
+
+    /// Visits `buckets` buckets from `from` on, and in them all original entries; returns where to
+    /// go on, 0 after the last bucket.
+    pub fn originals(&self, from: u32, buckets: u32, mut visit: impl FnMut(ConnRef)) -> u32 {
+        let to = from.saturating_add(buckets).min(self.buckets());
+        let numbered = self.arrays().flat_map(Array::all).skip(from as usize);
+        for slot in numbered.take((to - from.min(to)) as usize).flat_map(|bucket| &bucket.slots) {
+            let word = slot.load(Acquire);
+            if word != 0 && word as u32 & REPLY == 0 {
+                visit(entry(word).0);
+            }
+        }
+        if to >= self.buckets() { 0 } else { to }
+    }
+
+    /// Moves entries out of `buckets` buckets of the old array, from `from` on, into the new one:
+    /// those that `own` gives a hash, which is the caller's conns' hash for that side. Each is in
+    /// the new array before it leaves the old one, so that who looks there first and here second
+    /// finds it at every moment. One that finds no room there stays, unless the table may be
+    /// `incomplete`. Owner only; does nothing unless this view is a moving one.
+    pub fn move_own(
+        &self,
+        from: u32,
+        buckets: u32,
+        incomplete: bool,
+        mut own: impl FnMut(ConnRef, Direction) -> Option<u64>,
+    ) -> Moved {
+        let Some(beside) = self.beside.as_ref().filter(|beside| beside.moving) else {
+            return Moved { next: None, stuck: 0 };
+        };
+        let to = from.saturating_add(buckets).min(self.array.count());
+        let mut stuck = 0;
+        for at in from..to {
+            for slot in self.array.bucket(at).into_iter().flat_map(|bucket| &bucket.slots) {
+                let word = slot.load(Relaxed);
+                let (conn, side) = entry(word);
+                let Some(hash) = (if word == 0 { None } else { own(conn, side) }) else { continue };
+                if !beside.array.place(hash, word) && !incomplete {
+                    stuck += 1;
+                    continue;
+                }
+                empty(slot);
+                self.array.left(hash, self.array.home(hash) != at);
+            }
+        }
+        Moved { next: (to < self.array.count()).then_some(to), stuck }
+    }
+
+    /// Offers the numbers in a stretch of the old array: to bring in their records ahead of
+    /// [`Index::move_own`].
+    pub fn numbers_in(&self, from: u32, buckets: u32, mut see: impl FnMut(ConnRef)) {
+        let to = from.saturating_add(buckets).min(self.array.count());
+        let buckets = self.array.all().get(from as usize..to as usize).into_iter().flatten();
+        let words = buckets.flat_map(|b| &b.slots).map(|slot| slot.load(Relaxed));
+        words.filter(|&word| word != 0).for_each(|word| see(entry(word).0));
     }
 
     /// The conns in the `i`th bucket after the home of `hash`, wrapping; for early drop, which
-    /// does not care whose home it is. A conn may be there twice.
-    pub fn neighbours(&self, hash: u64, i: u32) -> ArrayVec<ConnRef, SLOTS> {
-        let at = (self.home(hash) as u64 + i as u64) % self.count as u64;
-        let slots = self.bucket(at as u32).map(|b| &b.slots).into_iter().flatten();
-        slots.map(|s| s.load(Acquire)).filter(|&w| w != 0).map(|w| entry(w).0).collect()
+    /// does not care whose home it is. A conn may be there twice. While the table changes its size,
+    /// those of both arrays.
+    pub fn neighbours(&self, hash: u64, i: u32) -> ArrayVec<ConnRef, NEIGHBOURS> {
+        let bucket = |array: &Array| (array.home(hash) as u64 + i as u64) % array.count() as u64;
+        let buckets = self.arrays().filter_map(|array| array.bucket(bucket(array) as u32));
+        let words = buckets.flat_map(|b| &b.slots).map(|slot| slot.load(Acquire));
+        words.filter(|&w| w != 0).map(|w| entry(w).0).take(NEIGHBOURS).collect()
     }
 
     /// Inserts an entry without looking for others like it, unless `PROBES` buckets are full or
     /// [`SLOTS`] entries with its tag are already there. For lists that may be incomplete.
     pub fn list(&self, hash: u64, conn: ConnRef) -> bool {
         let mut like = 0;
-        self.visit(hash, &mut |_, _, _| {
+        self.visit(hash, &mut |_, _| {
             like += 1;
             (like == SLOTS).then_some(())
         });
-        like < SLOTS && self.place(hash, slot(hash, Due(0), conn, Direction::Original))
+        like < SLOTS && self.target().place(hash, slot(hash, Due(0), conn, Direction::Original))
     }
 
     /// Entries and overflow counts, by counting: for tests and statistics.
     pub fn census(&self) -> (u64, u64) {
-        let entries = self.buckets.iter().flat_map(|b| &b.slots);
+        let buckets = || self.arrays().flat_map(Array::all);
+        let entries = buckets().flat_map(|b| &b.slots);
         let entries = entries.filter(|s| s.load(Relaxed) != 0).count() as u64;
-        let overflow = self.buckets.iter().map(|b| b.overflow.load(Relaxed) as u64).sum();
+        let overflow = buckets().map(|b| b.overflow.load(Relaxed) as u64).sum();
         (entries, overflow)
     }
 }
@@ -498,6 +471,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::array::Bucket;
     use super::super::record::Family;
     use super::*;
 
@@ -516,9 +490,9 @@ mod tests {
 
     /// A hash whose home is bucket `home` of `index`.
     fn at_home(index: &Index, home: u32, tag: u64) -> u64 {
-        let high = ((home as u64) << 32).div_ceil(index.count as u64);
+        let high = ((home as u64) << 32).div_ceil(index.array.count() as u64);
         let hash = high << 32 | tag;
-        assert_eq!(index.home(hash), home);
+        assert_eq!(index.array.home(hash), home);
         hash
     }
 
@@ -538,11 +512,12 @@ mod tests {
         {
             let index = Index::new(entries, 50).unwrap();
             let hash = mixed(key);
-            let home = index.home(hash) as usize;
+            let home = index.array.home(hash) as usize;
             let place = |b: &Bucket| (b as *const Bucket).addr();
-            let start = index.buckets.as_ptr().addr();
-            let probes: Vec<_> =
-                (0..PROBES).map(|i| (place(index.probe(hash, i).unwrap()) - start) / 64).collect();
+            let start = index.array.all().as_ptr().addr();
+            let probes: Vec<_> = (0..PROBES)
+                .map(|i| (place(index.array.probe(hash, i).unwrap()) - start) / 64)
+                .collect();
             assert_eq!(probes[..2], [home, home ^ 1]);
             assert_eq!(probes.iter().collect::<HashSet<_>>().len(), PROBES as usize);
         }
@@ -552,9 +527,9 @@ mod tests {
     fn homes_cover_all_buckets_of_a_size_that_is_no_power_of_two() {
         let index = Index::new(1000, 50).unwrap();
         assert_eq!(index.buckets(), 286);
-        let homes: HashSet<_> = (0..10_000).map(|key| index.home(mixed(key))).collect();
+        let homes: HashSet<_> = (0..10_000).map(|key| index.array.home(mixed(key))).collect();
         assert_eq!(homes.len(), 286);
-        assert_eq!((index.home(0), index.home(u64::MAX)), (0, 285));
+        assert_eq!((index.array.home(0), index.array.home(u64::MAX)), (0, 285));
     }
 
     #[test]
@@ -583,8 +558,8 @@ mod tests {
         let full = at_home(&index, 4, 1);
         let free = at_home(&index, 20, 1);
         assert!((0..PROBES).all(|i| {
-            let at = index.probe(full, i).unwrap();
-            !core::ptr::eq(at, index.bucket(20).unwrap())
+            let at = index.array.probe(full, i).unwrap();
+            !core::ptr::eq(at, index.array.bucket(20).unwrap())
         }));
         for number in 0..SLOTS as u32 * PROBES {
             assert_eq!(insert(&index, full, full, number), Ok(()));
@@ -604,7 +579,7 @@ mod tests {
     fn a_held_lock_refuses_within_a_bound_and_releases_the_other() {
         let index = Index::new(100, 50).unwrap();
         let (low, high) = (at_home(&index, 2, 5), at_home(&index, 9, 5));
-        let held = index.bucket(9).unwrap();
+        let held = index.array.bucket(9).unwrap();
         assert!(held.lock());
         assert_eq!(insert(&index, low, high, 1), Err(Refused::Busy));
         assert_eq!(insert(&index, high, low, 1), Err(Refused::Busy));

@@ -4,6 +4,7 @@
 //! tuples to numbered records; a tracker judges each packet of one protocol; a conn is unconfirmed
 //! (in no table) until its first packet leaves.
 
+mod array;
 pub mod capacity;
 pub mod chunks;
 pub mod dccp;

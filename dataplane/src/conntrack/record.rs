@@ -118,8 +118,8 @@ pub struct ConnId {
     pub incarnation: u16,
 }
 
-/// All records of the process.
-#[derive(Debug)]
+/// All records of the process; clones are the same ones.
+#[derive(Clone, Debug)]
 pub struct Records {
     pub(super) v4: Chunks<V4_LINES>,
     pub(super) v6: Chunks<V6_LINES>,
@@ -129,6 +129,12 @@ impl Records {
     /// Numbers below `limit` in both families, without memory yet.
     pub(super) fn new(limit: u32) -> Records {
         Records { v4: Chunks::new(limit), v6: Chunks::new(limit) }
+    }
+
+    /// Room for that many numbers in both families. Control core only.
+    pub(super) fn raise(&self, limit: u32) {
+        self.v4.raise(limit);
+        self.v6.raise(limit);
     }
 
     /// Makes memory for the numbers below `upto`. Control core only.
@@ -641,6 +647,7 @@ impl<'a> Conn<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::atomic::AtomicU64;
 
     use proptest::prelude::*;
@@ -868,5 +875,35 @@ mod tests {
         chunks.keep_ahead(u32::MAX).unwrap();
         assert!(chunks.get(CHUNK + 9).is_some() && chunks.get(CHUNK + 10).is_none());
         assert_eq!(chunks.bytes(), (CHUNK as usize + 10) * 64);
+    }
+
+    #[test]
+    fn a_raised_limit_gives_more_numbers_and_none_without_memory() {
+        use super::super::chunks::{CHUNK, PIECES_MAX};
+        for first in [0, 10, CHUNK, CHUNK + 100] {
+            let chunks = Chunks::<1>::new(first);
+            let mut free = FreeList::default();
+            chunks.ensure(u32::MAX).unwrap();
+            for _ in 0..first {
+                assert!(chunks.get(free.pop(&chunks).unwrap()).is_some());
+            }
+            assert!(free.pop(&chunks).is_none());
+            let wanted = 2 * CHUNK + 50;
+            chunks.raise(wanted);
+            assert!(free.pop(&chunks).is_none(), "no memory yet");
+            chunks.ensure(wanted).unwrap();
+            let mut more = HashSet::new();
+            while let Some(number) = free.pop(&chunks) {
+                assert!(chunks.get(number).is_some() && more.insert(number));
+            }
+            let all = first as usize + more.len();
+            assert!((wanted as usize..wanted as usize + CHUNK as usize).contains(&all), "{all}");
+            assert_eq!(chunks.bytes(), all * 64);
+            let limit = chunks.limit();
+            chunks.raise(wanted - 1);
+            assert_eq!(chunks.limit(), limit, "never lowered");
+            chunks.raise(u32::MAX);
+            assert_eq!(chunks.limit(), PIECES_MAX);
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! The store: the shared index and records, and one lcore's right to change its part of them.
 //!
 //! [`Shared`] is what all lcores and the control core read: every method takes `&self`, finds and
-//! compares, and changes nothing but due times. A [`Store`] is one lcore's: only through it are
-//! conns made, confirmed and deleted, and only those that this lcore owns.
+//! compares, and changes nothing but due times. It is a view: everything in it is the same for all,
+//! but while the table gets another size the next view of the index reaches lcore after lcore
+//! ([`super::index`]; [`Store::take_view`]), and an lcore never frees one. A [`Store`] is one
+//! lcore's: only through it are conns made, confirmed and deleted, and only those that this lcore
+//! owns.
 //!
 //! ```text
 //!            allocate              confirm                    delete
@@ -29,10 +32,11 @@ use super::capacity::Capacity;
 use super::chunks::FreeList;
 use super::expect::{EXPECT_MAX_LIMIT, Expectations};
 use super::extension::{Extension, Extensions};
-use super::index::{Due, Index, Refused};
+use super::index::{Due, Index, Moved, Refused};
 use super::record::{Conn, ConnId, ConnRef, Family, Records};
 use super::state::{Direction, Status};
-use super::tuple::{HashSeed, Tuple};
+use super::tcp::{TcpState, TcpTrack};
+use super::tuple::{HashSeed, Tuple, proto};
 use super::zones::Zones;
 use crate::arch::OutOfMemory;
 use crate::time::Tick;
@@ -119,8 +123,8 @@ pub enum Gone {
     Expired,
 }
 
-/// What all lcores share.
-#[derive(Debug)]
+/// What all lcores share; see above.
+#[derive(Clone, Debug)]
 pub struct Shared {
     /// Tuples to records.
     pub index: Index,
@@ -129,11 +133,11 @@ pub struct Shared {
     /// The records.
     pub records: Records,
     /// The limit and the count.
-    pub capacity: Capacity,
+    pub capacity: Arc<Capacity>,
     /// Accounting, time stamps, labels.
     pub extensions: Extensions,
     /// Conns to come.
-    pub expectations: Expectations,
+    pub expectations: Arc<Expectations>,
     /// Secrets of the hash.
     pub seed: HashSeed,
     largest: u32,
@@ -141,9 +145,43 @@ pub struct Shared {
     out_of_reach: u32,
 }
 
-/// Lines of the index for a limit of `max` conns.
-pub fn index_lines(max: u32) -> u64 {
-    Index::buckets_for(2 * max as u64, 50).into()
+/// Lines of the index for a limit of `max` conns and at least `hashsize` slots.
+pub fn index_lines(max: u32, hashsize: u32) -> u64 {
+    Index::buckets_for(2 * max as u64, 50).max(Index::buckets_for(hashsize.into(), 100)).into()
+}
+
+/// Lines of the by-source index for a limit of `max` conns.
+fn source_lines(max: u32) -> u64 {
+    Index::buckets_for(max.into(), 75).into()
+}
+
+/// The arrays of another size for a table, on their way ([`Shared::resized`]).
+#[derive(Debug)]
+pub struct Arrays {
+    index: Index,
+    /// `None` leaves it as it is.
+    by_source: Option<Index>,
+    largest: u32,
+}
+
+/// Which index a piece of moving is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Of tuples.
+    Tuples,
+    /// Of translated sources.
+    Sources,
+}
+
+/// How far a change of size has come ([`super::index`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Both arrays are looked at.
+    Looking,
+    /// Entries move.
+    Moving,
+    /// The new arrays alone.
+    New,
 }
 
 /// The limit on expectations for a table of so many buckets: four for each bucket of the kernel's
@@ -155,12 +193,16 @@ pub fn default_expect_max(buckets: u32) -> u32 {
 impl Shared {
     /// Makes the index for `sizes`. Records have no memory yet: see [`Records::ensure_chunks`].
     pub fn new(sizes: Sizes, seed: HashSeed) -> Result<Shared, SetupError> {
-        if sizes.max > MAX_LIMIT {
-            return Err(SetupError::AboveLargest { max: sizes.max, largest: MAX_LIMIT });
-        }
-        let max = sizes.max as u64;
-        // At this many, all with NAT, the load is 3/4, where 1 confirm in 14 000 finds no room.
-        let largest = sizes.max + sizes.max / 2;
+        Shared::with_hashsize(sizes, 0, seed)
+    }
+
+    /// The same with at least `hashsize` slots.
+    pub fn with_hashsize(
+        sizes: Sizes,
+        hashsize: u32,
+        seed: HashSeed,
+    ) -> Result<Shared, SetupError> {
+        let arrays = Shared::make_arrays(sizes.max, hashsize)?;
         let hoards = sizes.lcores.max(1) as u32 * FreeList::HOARD;
         let out_of_reach = hoards - FreeList::HOARD;
         let extensions = match sizes.extensions {
@@ -168,17 +210,17 @@ impl Shared {
             wanted => wanted.saturating_add(out_of_reach),
         };
         Ok(Shared {
-            index: Index::new(2 * max, 50)?,
-            by_source: Index::new(max, 75)?,
-            records: Records::new(largest + hoards),
-            capacity: Capacity::new(sizes.max, sizes.lcores),
+            index: arrays.index,
+            by_source: Index::with_buckets(source_lines(sizes.max) as u32)?,
+            records: Records::new(arrays.largest + hoards),
+            capacity: Arc::new(Capacity::new(sizes.max, sizes.lcores)),
             extensions: Extensions::new(extensions),
             expectations: {
                 let limit = default_expect_max(sizes.max / 4);
-                Expectations::new(limit, limit, sizes.lcores, seed)
+                Arc::new(Expectations::new(limit, limit, sizes.lcores, seed))
             },
             seed,
-            largest,
+            largest: arrays.largest,
             out_of_reach,
         })
     }
@@ -186,7 +228,66 @@ impl Shared {
     /// With another table of expectations: for `largest` of them, `limit` at first. Before any
     /// lcore runs; allocates.
     pub fn with_expectations(self, limit: u32, largest: u32, lcores: u8) -> Shared {
-        Shared { expectations: Expectations::new(limit, largest, lcores, self.seed), ..self }
+        let expectations = Expectations::new(limit, largest, lcores, self.seed);
+        Shared { expectations: Arc::new(expectations), ..self }
+    }
+
+    /// Empty arrays to change this table to, for a limit of `max` conns and at least `hashsize`
+    /// slots. Memory is made here and touched. Control core only.
+    pub fn arrays(&self, max: u32, hashsize: u32) -> Result<Arrays, SetupError> {
+        let stays = source_lines(max) == u64::from(self.by_source.buckets());
+        let mut arrays = Shared::make_arrays(max, hashsize)?;
+        if !stays {
+            arrays.by_source = Some(Index::with_buckets(source_lines(max) as u32)?);
+        }
+        Ok(arrays)
+    }
+
+    fn make_arrays(max: u32, hashsize: u32) -> Result<Arrays, SetupError> {
+        if max > MAX_LIMIT {
+            return Err(SetupError::AboveLargest { max, largest: MAX_LIMIT });
+        }
+        Ok(Arrays {
+            index: Index::with_buckets(index_lines(max, hashsize) as u32)?,
+            by_source: None,
+            // At this many, all with NAT, the load is 3/4, where 1 confirm in 14 000 finds no room.
+            largest: (max + max / 2).min(MAX_LIMIT.max(max)),
+        })
+    }
+
+    /// Bytes that [`Shared::arrays`] takes.
+    pub fn bytes_of_arrays(max: u32, hashsize: u32) -> u64 {
+        (index_lines(max, hashsize) + source_lines(max)) * 64
+    }
+
+    /// The view of a step from the arrays of this one, which must be a view without another beside
+    /// it, to `next`.
+    pub fn resized(&self, next: &Arrays, step: Step) -> Shared {
+        let view = |old: &Index, new: &Index| match step {
+            Step::Looking => old.looking(new),
+            Step::Moving => old.moving(new),
+            Step::New => new.clone(),
+        };
+        Shared {
+            index: view(&self.index, &next.index),
+            by_source: match &next.by_source {
+                Some(next) => view(&self.by_source, next),
+                None => self.by_source.clone(),
+            },
+            // Raised when the new arrays stand alone.
+            largest: if step == Step::New { next.largest } else { self.largest.min(next.largest) },
+            ..self.clone()
+        }
+    }
+
+    /// Record numbers, and extension blocks if there are any, for a limit of `max` conns. Control
+    /// core only.
+    pub fn raise_records(&self, max: u32, extensions: bool) {
+        let hoards = self.out_of_reach + FreeList::HOARD;
+        self.records.raise(max.saturating_add(hoards));
+        if extensions {
+            self.extensions.raise(max.saturating_add(self.out_of_reach));
+        }
     }
 
     /// Makes memory for so many conns of a family, whichever lcores have them, and for what the
@@ -397,10 +498,37 @@ impl Shared {
         })
     }
 
+    /// Looks at `buckets` buckets from `from` on and names, with their owners, live conns that may
+    /// go when the table is nearly full ([`can_go_early`]); returns where to go on, 0 at the end.
+    /// Control core only.
+    pub fn spendable(
+        &self,
+        from: u32,
+        buckets: u32,
+        now: Tick,
+        mut name: impl FnMut(ConnId, u8),
+    ) -> u32 {
+        self.index.originals(from, buckets, |number| {
+            let Some(conn) = self.records.get(number) else { return };
+            let live = conn.status().has(Status::CONFIRMED) && !conn.is_expired(now);
+            if live
+                && can_go_early(conn)
+                && let Some(owner) = conn.owner()
+            {
+                name(conn.id(), owner);
+            }
+        })
+    }
+
     /// The extension block of a conn.
     #[inline]
     pub fn extension(&self, conn: Conn<'_>) -> Option<Extension<'_>> {
         self.extensions.get(conn.extension()?)
+    }
+
+    /// The hash that a conn with a translated source is listed by.
+    fn source_hash(&self, conn: Conn<'_>) -> u64 {
+        conn.orig().source_hash(conn.zone(Direction::Original), &self.seed)
     }
 
     /// The hashes that the conn's entries are found by: first that of the entry with its due time,
@@ -413,6 +541,18 @@ impl Shared {
             (reply, reply)
         }
     }
+}
+
+/// Whether a conn may go before its time where the table is nearly full
+/// (`gc_worker_can_early_drop`): without ASSURED, or a TCP conn that is about to end.
+pub fn can_go_early(conn: Conn<'_>) -> bool {
+    use TcpState::{Close, CloseWait, FinWait, LastAck, TimeWait};
+    if !conn.status().has(Status::ASSURED) {
+        return true;
+    }
+    let state = || TcpTrack::state_of_word(conn.tracker_word(TcpTrack::STATE_WORD));
+    conn.proto() == proto::TCP
+        && matches!(state(), FinWait | LastAck | TimeWait | Close | CloseWait)
 }
 
 /// One lcore's hands: it makes, confirms and deletes the conns that this lcore owns.
@@ -441,6 +581,33 @@ impl Store {
     #[inline]
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Goes on with another view of the same table; the old one is the control core's to free.
+    pub fn take_view(&mut self, view: Arc<Shared>) -> Arc<Shared> {
+        core::mem::replace(&mut self.shared, view)
+    }
+
+    /// Moves this lcore's entries in `buckets` buckets of an old array to the new one
+    /// ([`Index::move_own`]).
+    pub fn move_own(&mut self, which: Which, from: u32, buckets: u32) -> Moved {
+        let shared = &*self.shared;
+        let index = match which {
+            Which::Tuples => &shared.index,
+            Which::Sources => &shared.by_source,
+        };
+        index.numbers_in(from, buckets, |number| {
+            shared.records.prefetch(number, false, true);
+        });
+        // The list of sources may be incomplete.
+        index.move_own(from, buckets, which == Which::Sources, |number, side| {
+            let conn = self.owned(number, true)?;
+            let (first, second) = match which {
+                Which::Tuples => shared.hashes(conn),
+                Which::Sources => (shared.source_hash(conn), 0),
+            };
+            Some(if side == Direction::Original { first } else { second })
+        })
     }
 
     /// The lcore that this store belongs to.
@@ -525,7 +692,7 @@ impl Store {
         // Two or three lines from memory: let their misses overlap.
         shared.index.prefetch(orig);
         shared.index.prefetch(reply);
-        let source = tuples[0].source_hash(conn.zone(Direction::Original), &shared.seed);
+        let source = shared.source_hash(conn);
         let listed = conn.status().has(Status::SRC_NAT);
         if listed {
             shared.by_source.prefetch(source);
@@ -578,9 +745,7 @@ impl Store {
         }
         debug_assert!(removed, "a confirmed conn has its entries");
         if conn.is_listed() {
-            let zone = conn.zone(Direction::Original);
-            let source = conn.orig().source_hash(zone, &shared.seed);
-            shared.by_source.remove(source, number, Direction::Original);
+            shared.by_source.remove(shared.source_hash(conn), number, Direction::Original);
         }
         self.free(number)
     }
@@ -685,7 +850,6 @@ mod tests {
 
     use super::super::chunks::CHUNK;
     use super::*;
-    use crate::conntrack::tuple::proto;
     use crate::wire::address::Address;
 
     const SEED: HashSeed = HashSeed([

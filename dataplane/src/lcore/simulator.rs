@@ -43,6 +43,7 @@ use crate::pipeline::messages::{BATCH_MAX, FromLcore, Slice, ToLcore};
 use crate::pipeline::neighbour::{Event, NeighbourTable, Timers};
 use crate::pipeline::neighbours::{self, LINK_MESSAGE_MAX};
 use crate::pipeline::place::Layout;
+use crate::pipeline::resize::Resize;
 use crate::pipeline::snapshot::Snapshot;
 use crate::pipeline::{Links, Pipeline};
 use crate::rules::compiled::CounterId;
@@ -231,6 +232,10 @@ pub struct Simulator {
     awaited: usize,
     heard: Heard,
     listed: Vec<ConnView>,
+    /// The table is changing its size.
+    resize: Option<Resize>,
+    /// Changes of size that are done.
+    resized: u32,
     swept: u32,
     timers_at: Tick,
     /// A listing that nobody reads is under way.
@@ -291,6 +296,8 @@ impl Simulator {
             awaited: 0,
             heard: Heard::default(),
             listed: Vec::new(),
+            resize: None,
+            resized: 0,
             swept: 0,
             timers_at: Tick(0),
             noisy: false,
@@ -544,6 +551,10 @@ impl Simulator {
                 EventKind::Destroy => return heard.went += 1,
                 _ => return,
             },
+            FromLcore::Viewed(_) => self.note_resize(|resize| resize.viewed(from)),
+            FromLcore::Moved(which, moved) => {
+                self.note_resize(|resize| resize.moved(from, which, moved));
+            }
             FromLcore::Log(_) | FromLcore::Created(..) | FromLcore::Changed(..) => return,
             FromLcore::TableFull | FromLcore::ExpectationsFull => return heard.full += 1,
         }
@@ -588,6 +599,43 @@ impl Simulator {
         self.snapshots.push(snapshot);
     }
 
+    /// Begins to change the table to a size for so many conns, and at least `hashsize` slots,
+    /// unless it is changing already. The limit on conns stays.
+    ///
+    /// # Errors
+    /// As [`Shared::arrays`].
+    pub fn resize(&mut self, max: u32, hashsize: u32) -> Result<(), SetupError> {
+        if self.resize.is_none() {
+            let arrays = self.shared.arrays(max, hashsize)?;
+            let resize = Resize::new(self.shared.clone(), arrays, self.lcores.len());
+            self.resize = Some(resize);
+            self.note_resize(|_| ());
+        }
+        Ok(())
+    }
+
+    /// Changes of size that have come to their end.
+    pub fn resized(&self) -> u32 {
+        self.resized
+    }
+
+    /// Goes on with a change of size after news of it.
+    fn note_resize(&mut self, news: impl FnOnce(&mut Resize)) {
+        let Some(mut resize) = self.resize.take() else { return };
+        news(&mut resize);
+        self.shared = resize.view().clone();
+        for lcore in 0..self.lcores.len() {
+            if let Some(message) = resize.next(lcore) {
+                self.order(lcore, message);
+            }
+        }
+        if resize.is_done() {
+            self.resized += 1;
+        } else {
+            self.resize = Some(resize);
+        }
+    }
+
     /// Asks the owner of a conn to delete it.
     pub fn delete(&mut self, id: ConnId) {
         if let Some(owner) = self.shared.records.get(id.conn).and_then(|conn| conn.owner()) {
@@ -602,6 +650,7 @@ impl Simulator {
             self.lcores.iter().map(|lcore| of(&lcore.counters)).sum()
         };
         self.awaited == 0
+            && self.resize.is_none()
             && self.lcores.iter().all(Lcore::is_idle)
             && sum(|c| c.handed_over.get()) == sum(|c| c.taken_over.get())
     }

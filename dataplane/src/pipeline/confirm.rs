@@ -4,10 +4,10 @@
 //! drop does around them. Several lcores may confirm at once: the index lets one of them in, and
 //! the others join it, step aside, or lose their packet, as in the kernel.
 
-use crate::conntrack::index::Refused;
+use crate::conntrack::index::{NEIGHBOURS, Refused};
 use crate::conntrack::record::ConnRef;
 use crate::conntrack::state::Direction;
-use crate::conntrack::store::AllocError;
+use crate::conntrack::store::{AllocError, EARLY_DROP_BUCKETS};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::{ConnView, EventKind};
 use crate::conntrack::zones::Zones;
@@ -22,7 +22,7 @@ use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 
 /// Conns that one early drop can delete: two entries each would only make it fewer.
-const EARLY_DROPS_MAX: usize = 56;
+const EARLY_DROPS_MAX: usize = EARLY_DROP_BUCKETS as usize * NEIGHBOURS;
 
 impl<P: FramePool> Pipeline<P> {
     /// A record within `max`, after early drop if need be. What other lcores own only they can
@@ -36,6 +36,7 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<ConnRef, Exit> {
         let result = self.room_for(tuple, reply, [zones.original, zones.reply], at);
         if result == Err(AllocError::Full)
+            && !at.table.capacity.refuses()
             && at.hops < HOPS_MAX
             && let Some(lcore) =
                 self.store.droppable_elsewhere(at.table.hash(tuple, zones.original), at.now.tick)
@@ -46,12 +47,13 @@ impl<P: FramePool> Pipeline<P> {
             self.links.counters.conntrack.drop.add(1);
             Exit::Drop(match error {
                 AllocError::Full => {
+                    let refuses = at.table.capacity.refuses();
                     // Once a tick is more than is logged, and leaves room for other messages.
                     if self.told_full != Some(at.now.tick) {
                         self.told_full = Some(at.now.tick);
                         self.tell(FromLcore::TableFull);
                     }
-                    DropReason::TableFull
+                    if refuses { DropReason::TableRefuses } else { DropReason::TableFull }
                 }
                 AllocError::NoRecord => DropReason::NoRecord,
             })
@@ -67,7 +69,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<ConnRef, AllocError> {
         let result = self.store.allocate(tuple, reply, zones);
-        if result != Err(AllocError::Full) {
+        if result != Err(AllocError::Full) || at.table.capacity.refuses() {
             return result;
         }
         self.drop_early(at.table.hash(tuple, zones[0]), at);
@@ -117,7 +119,14 @@ impl<P: FramePool> Pipeline<P> {
                 true
             }
             Err(Refused::Clash { with, side }) => self.resolve_clash(t, &a, (with, side), at),
-            Err(_) => false,
+            Err(Refused::NoRoom) => {
+                // The kernel counts no drop for a chain that is too long.
+                let counters = &self.links.counters.conntrack;
+                counters.chain_too_long.add(1);
+                counters.insert_failed.add(1);
+                return Err(DropReason::ChainTooLong);
+            }
+            Err(Refused::Busy) => false,
         };
         if done {
             return Ok(());

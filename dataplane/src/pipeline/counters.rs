@@ -64,6 +64,8 @@ pub struct ConntrackCounters {
     pub early_drop: Counter,
     /// ICMP errors that match nothing.
     pub error: Counter,
+    /// Conns whose entries found no place.
+    pub chain_too_long: Counter,
     /// First packets that joined the conn which was confirmed before theirs.
     pub clash_resolve: Counter,
 }

@@ -55,8 +55,10 @@ reasons! {
     FilterDrop "filter-drop" "Dropped by a rule or policy of table filter.";
     Rejected "rejected" "Dropped by REJECT; an answer was sent where the target sends one.";
     TableFull "table-full" "nf_conntrack: table full, dropping packet.";
+    TableRefuses "table-refuses" "The table is full and full = \"refuse\" lets nobody make room.";
     NoRecord "no-record" "No memory for another conn of this family was ready.";
     InsertFailed "insert-failed" "A tuple of the new conn was taken when it was confirmed.";
+    ChainTooLong "chain-too-long" "All places that an entry of the new conn may have were taken.";
     Expectation "expectation" "A conn to come could not be entered among the expectations, or they were busy.";
     BadIcmpError "bad-icmp-error" "An ICMP error about a translated conn that cannot be translated.";
     NeighbourQueueFull "neighbour-queue-full" "Too many packets wait for the same neighbour's address.";

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use arrayvec::{ArrayString, ArrayVec};
 
+use crate::conntrack::index::Moved;
 use crate::conntrack::invalid::Remark;
 use crate::conntrack::record::{ConnId, Family};
+use crate::conntrack::store::{Shared, Which};
 use crate::conntrack::view::{ConnView, EventView};
 use crate::pipeline::by_hand::{Changes, NewConn};
 use crate::pipeline::invalid::Finding;
@@ -70,6 +72,9 @@ pub enum ToLcore {
     Adopt(Arc<Snapshot>),
     /// Delete those whose deadline has passed; comes back as [`FromLcore::Expired`].
     Expire(Box<Vec<ConnId>>),
+    /// The table is (nearly) full: delete those that an early drop may take, as long as it is;
+    /// comes back as [`FromLcore::Expired`].
+    Relieve(Box<Vec<ConnId>>),
     /// Delete whatever the deadline says; comes back as [`FromLcore::Deleted`] with the same number
     /// of the question. Next to it the process that asks, for the events.
     Delete(u32, Option<u32>, Box<Vec<ConnId>>),
@@ -84,6 +89,12 @@ pub enum ToLcore {
     Find(u32, Box<Vec<Finding>>),
     /// Spread the sums of cached paths over the rule counters.
     Fold,
+    /// See the table through this view from the next burst on; the old one comes back as
+    /// [`FromLcore::Viewed`].
+    View(Arc<Shared>),
+    /// Move this lcore's entries in so many buckets, from this one on, to the array of another
+    /// size; comes back as [`FromLcore::Moved`].
+    Move(Which, u32, u32),
     /// Send this frame (ARP and neighbour solicitations).
     Transmit(PortId, ArrayVec<u8, LINK_MESSAGE_MAX>),
 }
@@ -101,6 +112,10 @@ pub enum FromLcore {
     Created(u32, Box<NewConn>),
     /// A [`ToLcore::Change`], done.
     Changed(u32, Box<Changes>),
+    /// The view that was in force until now.
+    Viewed(Arc<Shared>),
+    /// What a [`ToLcore::Move`] has done.
+    Moved(Which, Moved),
     /// A filled slice.
     Listed(u32, Box<Slice>),
     /// The buffer of a [`ToLcore::Find`], filled as far as its capacity reaches, oldest first.

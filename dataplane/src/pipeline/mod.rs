@@ -26,6 +26,7 @@
 //! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
 //! | `place`, `handoff` | whose queues and conns are whose; frames for other lcores |
 //! | `service` | what the control core asks for |
+//! | `resize` | the table's change to another size, as the control core leads it |
 //! | `steering` | the queue a NIC gives a packet to |
 
 pub(crate) mod answers;
@@ -50,6 +51,7 @@ pub mod neighbours;
 pub mod paths;
 pub mod place;
 pub(crate) mod rare;
+pub mod resize;
 pub mod route;
 pub mod service;
 pub mod snapshot;

@@ -8,6 +8,7 @@ use crate::conntrack::gre;
 use crate::conntrack::record::{Conn, ConnId, ConnRef};
 use crate::conntrack::sctp::SctpState;
 use crate::conntrack::state::{Direction, Status};
+use crate::conntrack::store::{Shared, can_go_early};
 use crate::conntrack::tcp::TcpTrack;
 use crate::conntrack::tuple::proto;
 use crate::conntrack::view::{ConnView, Counters, EventKind, EventView};
@@ -24,6 +25,7 @@ impl<P: FramePool> Pipeline<P> {
     pub fn serve(&mut self, pool: &mut P, message: ToLcore, now: Now) {
         let message = match message {
             ToLcore::Adopt(snapshot) => return self.adopt(snapshot),
+            ToLcore::View(view) => return self.take_view(view),
             ToLcore::Fold => {
                 self.fold();
                 return self.answer(FromLcore::Folded);
@@ -37,12 +39,22 @@ impl<P: FramePool> Pipeline<P> {
 
     fn obey(&mut self, pool: &mut P, message: ToLcore, at: At<'_>) {
         match message {
-            ToLcore::Adopt(_) | ToLcore::Fold => {}
+            ToLcore::Adopt(_) | ToLcore::View(_) | ToLcore::Fold => {}
             ToLcore::Expire(mut conns) => {
                 for id in conns.drain(..) {
                     self.expire(id, at);
                 }
                 self.answer(FromLcore::Expired(conns));
+            }
+            ToLcore::Relieve(mut conns) => {
+                for id in conns.drain(..) {
+                    self.relieve(id, at);
+                }
+                self.answer(FromLcore::Expired(conns));
+            }
+            ToLcore::Move(which, from, buckets) => {
+                let moved = self.store.move_own(which, from, buckets);
+                self.answer(FromLcore::Moved(which, moved));
             }
             ToLcore::Delete(question, by, mut conns) => {
                 conns.retain(|id| self.delete_by(*id, by, at));
@@ -90,6 +102,15 @@ impl<P: FramePool> Pipeline<P> {
         self.answer(FromLcore::Retired(old));
     }
 
+    /// The view of the next packet on. No old one is freed here: the control core gets them back.
+    fn take_view(&mut self, view: Arc<Shared>) {
+        if let Some(world) = &mut self.world {
+            world.table = Arc::clone(&view);
+        }
+        let old = self.store.take_view(view);
+        self.answer(FromLcore::Viewed(old));
+    }
+
     pub(crate) fn fold(&mut self) {
         let Some(World { snapshot, .. }) = &self.world else { return };
         let lcore = self.place.lcore() as usize;
@@ -116,6 +137,14 @@ impl<P: FramePool> Pipeline<P> {
             self.store.delete(id.conn);
         }
         same
+    }
+
+    /// `gc_worker` in pressure mode: a conn that may go early goes while the table is nearly full.
+    fn relieve(&mut self, id: ConnId, at: At<'_>) {
+        let Some(conn) = self.store.get(id) else { return };
+        if at.table.capacity.is_pressed() && can_go_early(conn) {
+            self.delete_conn(id.conn, at);
+        }
     }
 
     pub(crate) fn delete_if_same(&mut self, id: ConnId, at: At<'_>) -> bool {

@@ -12,6 +12,7 @@ mod expect;
 mod index;
 mod neighbours;
 mod records;
+mod resize;
 
 /// Tries `program` in all interleavings with at most `preemptions` preemptions.
 fn model(preemptions: usize, program: impl Fn() + Send + Sync + 'static) {

@@ -22,6 +22,8 @@ const PHASE_SECS: u32 = 20;
 const TALK_TICKS: u32 = 90;
 /// Tens of seconds after which every timeout has passed.
 const LAST_TENS: usize = 45;
+/// Steps between two changes of the table's size, about.
+const RESIZE_STEPS: u64 = 80;
 /// Steps of one phase after which something is taken for lost.
 const STEPS_MAX: u64 = 3_000_000;
 
@@ -56,6 +58,8 @@ pub(crate) struct Effort {
     pub(crate) handed_over: u64,
     pub(crate) fast: u64,
     pub(crate) walked: u64,
+    /// Times that the table changed its size.
+    pub(crate) resized: u32,
 }
 
 struct Run<'a> {
@@ -111,6 +115,7 @@ impl Run<'_> {
                 order = None;
                 if phase == PUBLISH { self.publish() } else { self.delete() }
             }
+            self.resize()?;
             self.simulator.step();
             let heard = self.deliver()?;
             if heard == 0 && order.is_none() && self.hosts.ready() == 0 && self.simulator.is_quiet()
@@ -175,6 +180,16 @@ impl Run<'_> {
         let rules = (&self.rules.0, &self.rules.1);
         let knobs = knobs(self.script.acct);
         self.simulator.publish(snapshot(2, self.plan.layout.lcores, rules, knobs));
+    }
+
+    /// Every now and then the table begins to change to another size, also right after another.
+    fn resize(&mut self) -> Result<(), Wrong> {
+        if !self.dice.once_in(RESIZE_STEPS) {
+            return Ok(());
+        }
+        let max = [1024, 2048, self.plan.max, 20_000][self.dice.below(4) as usize];
+        let hashsize = self.dice.below(40_000) as u32;
+        self.simulator.resize(max, hashsize).map_err(|e| e.to_string())
     }
 
     fn delete(&mut self) {
@@ -328,6 +343,7 @@ impl Run<'_> {
             handed_over: self.sum(|c| &c.handed_over),
             fast: self.sum(|c| &c.fast),
             walked: self.sum(|c| &c.walked),
+            resized: self.simulator.resized(),
         };
         Ok((outcome, effort))
     }

@@ -103,9 +103,11 @@ fn many_workers_give_what_one_gives() {
         sum.handed_over += effort.handed_over;
         sum.fast += effort.fast;
         sum.walked += effort.walked;
+        sum.resized += effort.resized;
     }
     // All ways were gone.
     assert!(sum.handed_over > 1000 && sum.fast > 1000 && sum.walked > 1000, "{sum:?}");
+    assert!(sum.resized > 4 * SEEDS.end as u32, "{sum:?}");
 }
 
 #[test]
