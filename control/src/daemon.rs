@@ -312,7 +312,7 @@ fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let (learnt, knobs) = (Learnt::default(), config.conntrack.knobs);
     publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, 1, lcores)?;
     let (hashsize, max) = (config.conntrack.hashsize, config.conntrack.max);
-    let index_lines = dataplane::conntrack::store::index_lines(max, hashsize);
+    let index_lines = dataplane::conntrack::views::index_lines(max, hashsize);
     let cost =
         TableCost { index_lines, bytes_per_conn_v4: RECORD_V4, bytes_per_conn_v6: RECORD_V6 };
     let mut lines = sizes::lines(hashsize, max, cost);

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dataplane::conntrack::record::Family as Records;
-use dataplane::conntrack::store::{MAX_LIMIT, Shared, index_lines};
+use dataplane::conntrack::store::{MAX_LIMIT, Shared};
+use dataplane::conntrack::views::index_lines;
 use dataplane::pipeline::resize::Resize;
 
 use super::{ControlCore, PATIENCE};

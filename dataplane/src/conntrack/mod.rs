@@ -27,4 +27,5 @@ pub mod timeouts;
 pub mod tuple;
 pub mod udp;
 pub mod view;
+pub mod views;
 pub mod zones;

@@ -31,6 +31,8 @@ use crate::conntrack::state::Status;
 use crate::conntrack::store::{SetupError, Shared, Sizes, Store};
 use crate::conntrack::tuple::HashSeed;
 use crate::conntrack::view::{ConnView, EventKind};
+pub use crate::lcore::dice::Dice;
+use crate::lcore::dice::mixed;
 use crate::lcore::mailbox::{ControlEnd, mailbox};
 use crate::lcore::memory::{MemoryFrame, MemoryIo};
 use crate::lcore::rings;
@@ -71,39 +73,6 @@ const SLEEP_STEPS: u64 = 200;
 
 /// How far behind the clock of a burst may be, in ticks.
 const CLOCK_LAG: u64 = 3;
-
-/// splitmix64: every choice of a simulation comes out of one number.
-#[derive(Clone, Debug)]
-pub struct Dice(u64);
-
-impl Dice {
-    /// Dice that fall as `seed` says.
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed)
-    }
-
-    /// 64 random bits.
-    pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed(self.0)
-    }
-
-    /// A number below `n`; 0 if `n` is 0.
-    pub fn below(&mut self, n: u64) -> u64 {
-        ((self.roll() as u128 * n as u128) >> 64) as u64
-    }
-
-    /// True once in `n` times.
-    pub fn once_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
-
-fn mixed(word: u64) -> u64 {
-    let word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ word >> 31
-}
 
 /// How a device with several queues chooses one for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +206,8 @@ pub struct Simulator {
     /// Changes of size that are done.
     resized: u32,
     swept: u32,
+    /// A packet found the table full since the last round of the control core.
+    was_full: bool,
     timers_at: Tick,
     /// A listing that nobody reads is under way.
     noisy: bool,
@@ -299,6 +270,7 @@ impl Simulator {
             resize: None,
             resized: 0,
             swept: 0,
+            was_full: false,
             timers_at: Tick(0),
             noisy: false,
         };
@@ -494,6 +466,7 @@ impl Simulator {
             Order::Seeded => 1 + self.dice.below(buckets.into()) as u32,
         };
         self.sweep(share);
+        self.relieve();
         if self.now.tick.0.wrapping_sub(self.timers_at.0) >= TIMER_TICKS {
             self.timers_at = self.now.tick;
             self.neighbour_timers();
@@ -556,7 +529,11 @@ impl Simulator {
                 self.note_resize(|resize| resize.moved(from, which, moved));
             }
             FromLcore::Log(_) | FromLcore::Created(..) | FromLcore::Changed(..) => return,
-            FromLcore::TableFull | FromLcore::ExpectationsFull => return heard.full += 1,
+            FromLcore::TableFull => {
+                self.was_full = true;
+                return heard.full += 1;
+            }
+            FromLcore::ExpectationsFull => return heard.full += 1,
         }
         self.awaited -= 1;
     }
@@ -566,9 +543,24 @@ impl Simulator {
         self.swept = self.shared.sweep(self.swept, buckets, self.now.tick, |id, owner| {
             due.get_mut(owner as usize).map(|due| due.push(id)).is_some()
         });
-        for (lcore, due) in due.into_iter().enumerate() {
-            for batch in due.chunks(BATCH_MAX) {
-                self.order(lcore, ToLcore::Expire(Box::new(batch.to_vec())));
+        self.order_batches(due, ToLcore::Expire);
+    }
+
+    /// Makes room in a table that was full: one pass over it (`gc_worker`).
+    fn relieve(&mut self) {
+        let mut spendable: Vec<Vec<ConnId>> = vec![Vec::new(); self.lcores.len()];
+        if core::mem::take(&mut self.was_full) && self.shared.capacity.is_pressed() {
+            self.shared.spendable(0, u32::MAX, self.now.tick, |id, owner| {
+                spendable[owner as usize].push(id);
+            });
+        }
+        self.order_batches(spendable, ToLcore::Relieve);
+    }
+
+    fn order_batches(&mut self, conns: Vec<Vec<ConnId>>, order: fn(Box<Vec<ConnId>>) -> ToLcore) {
+        for (lcore, conns) in conns.into_iter().enumerate() {
+            for batch in conns.chunks(BATCH_MAX) {
+                self.order(lcore, order(Box::new(batch.to_vec())));
             }
         }
     }

@@ -13,7 +13,8 @@
 use std::sync::Arc;
 
 use crate::conntrack::index::Moved;
-use crate::conntrack::store::{Arrays, Shared, Step, Which};
+use crate::conntrack::store::Shared;
+use crate::conntrack::views::{Arrays, Step, Which};
 use crate::pipeline::messages::ToLcore;
 
 /// Buckets of the old array that an lcore looks through at once: at most 448 entries.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use dataplane::pipeline::drops::DropReason::{self, *};
 
 /// Where each reason is provoked and its counter checked.
-const PROVOKED: [(DropReason, &str); 34] = [
+const PROVOKED: [(DropReason, &str); 36] = [
     (ShortFrame, include_str!("forwarding.rs")),
     (OtherHost, include_str!("forwarding.rs")),
     (EtherType, include_str!("forwarding.rs")),
@@ -33,6 +33,8 @@ const PROVOKED: [(DropReason, &str); 34] = [
     (FilterDrop, include_str!("tracking.rs")),
     (Rejected, include_str!("tracking.rs")),
     (TableFull, include_str!("tracking.rs")),
+    (TableRefuses, include_str!("full.rs")),
+    (ChainTooLong, include_str!("full.rs")),
     (NoRecord, include_str!("tracking.rs")),
     (InsertFailed, include_str!("nat.rs")),
     (Expectation, include_str!("expect.rs")),

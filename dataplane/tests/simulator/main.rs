@@ -4,6 +4,7 @@
 //! they check, `run` one script under one plan, `schedules` the comparison of many with one worker.
 //! `ports` uses up every port of an address, `lines` counts cache lines that lcores fight for.
 
+mod flood;
 mod gateway;
 mod hosts;
 #[cfg(feature = "count-lines")]
