@@ -101,19 +101,21 @@ impl ControlCore {
                     log::log!(target: "rules", log_line::level(line.level), "{text}");
                 }
             }
-            FromLcore::TableFull => {
-                let now = self.tick_now();
-                self.upkeep.make_room(!self.shared.capacity.refuses());
-                if self.upkeep.full.may_say(now) {
-                    log::warn!("nf_conntrack: table full, dropping packet");
-                }
-            }
+            FromLcore::TableFull => self.take_full(),
             FromLcore::ExpectationsFull => {
                 let now = self.tick_now();
                 if self.upkeep.expectations_full.may_say(now) {
                     log::warn!("nf_conntrack: expectation table full");
                 }
             }
+        }
+    }
+
+    fn take_full(&mut self) {
+        let now = self.tick_now();
+        self.upkeep.make_room(!self.shared.capacity.refuses());
+        if self.upkeep.full.may_say(now) {
+            log::warn!("nf_conntrack: table full, dropping packet");
         }
     }
 
