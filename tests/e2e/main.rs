@@ -10,6 +10,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod bad_input;
+mod conntrack_tool;
 mod control;
 mod daemon;
 mod ending;
@@ -24,6 +25,7 @@ mod netns;
 mod reload;
 mod rig;
 mod servers;
+mod sysctl;
 mod traffic;
 mod vlan;
 mod watchdog;

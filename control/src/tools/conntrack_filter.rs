@@ -8,8 +8,6 @@ use dataplane::conntrack::tuple::proto;
 use dataplane::conntrack::view::ConnView;
 use dataplane::wire::address::Address;
 
-use super::conntrack_format::has_ports;
-
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -53,10 +51,10 @@ pub struct Translated {
 
 impl Translated {
     /// `before` is the end as the original tuple has it, `after` as the reply tuple has it.
-    fn matches(&self, before: (Address, u16), after: (Address, u16), ports: bool) -> bool {
-        let changed = before.0 != after.0 || ports && before.1 != after.1;
+    fn matches(&self, before: (Address, u16), after: (Address, u16)) -> bool {
+        let changed = before != after;
         let address = self.address.is_none_or(|a| a == after.0 && a != before.0);
-        let port = self.port.is_none_or(|p| ports && p == after.1);
+        let port = self.port.is_none_or(|p| p == after.1 && p != before.1);
         changed && address && port
     }
 }
@@ -156,9 +154,12 @@ impl Filter {
 
     fn matches_nat(&self, conn: &ConnView) -> bool {
         let (o, r) = (&conn.original, &conn.reply);
-        let ports = has_ports(o.proto);
-        let src = |t: &Translated| t.matches((o.src, o.src_id), (r.dst, r.dst_id), ports);
-        let dst = |t: &Translated| t.matches((o.dst, o.dst_id), (r.src, r.src_id), ports);
+        // A ping's number is held against its type, so it always looks translated, as in the tool.
+        let (by, of) = (Status::SRC_NAT_DONE, Status::DST_NAT_DONE);
+        let src =
+            |t: &Translated| conn.status.has(by) && t.matches((o.src, o.src_id), (r.dst, r.dst_id));
+        let dst =
+            |t: &Translated| conn.status.has(of) && t.matches((o.dst, o.dst_id), (r.src, r.src_id));
         self.src_nat.as_ref().is_none_or(src)
             && self.dst_nat.as_ref().is_none_or(dst)
             && self.any_nat.as_ref().is_none_or(|t| src(t) || dst(t))
@@ -212,16 +213,19 @@ pub(super) mod tests {
             ..ConnView::default()
         };
         let answered = Status::SEEN_REPLY.with(Status::ASSURED);
+        let decided = Status::SRC_NAT_DONE.with(Status::DST_NAT_DONE);
         let established = Some("ESTABLISHED");
         vec![
             ConnView { status: answered, state: established, ..conn(1, v4(6, 1000, 80)) },
             ConnView {
                 reply: tuple(6, "10.2.0.2", 80, "10.9.9.9", 5000),
+                status: decided.with(Status::SRC_NAT),
                 state: Some("SYN_SENT"),
                 ..conn(2, v4(6, 1001, 80))
             },
             ConnView {
                 reply: tuple(17, "10.9.9.8", 5300, "10.1.0.2", 1002),
+                status: decided.with(Status::DST_NAT),
                 mark: 7,
                 ..conn(3, v4(17, 1002, 53))
             },

@@ -260,8 +260,10 @@ fn save_line(conn: &ConnView, shape: Shape) -> String {
         }
         _ => {}
     }
-    let from = if reply.src == original.dst { "-r" } else { "-g" };
-    let to = if reply.dst == original.src { "-q" } else { "-n" };
+    let translated = |bit, moved: bool| moved && conn.status.has(bit);
+    let dnat = translated(Status::DST_NAT_DONE, reply.src != original.dst);
+    let snat = translated(Status::SRC_NAT_DONE, reply.dst != original.src);
+    let (from, to) = (if dnat { "-g" } else { "-r" }, if snat { "-n" } else { "-q" });
     let (src, dst) = (original.src, original.dst);
     put(&mut line, format_args!(" -s {src} -d {dst} {from} {} {to} {} -p ", reply.src, reply.dst));
     match proto_name(original.proto) {
@@ -410,7 +412,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::tools) fn tcp() -> ConnView {
-        let status = Status::SEEN_REPLY.with(Status::ASSURED);
+        let status = Status::SEEN_REPLY.with(Status::ASSURED).with(Status::SRC_NAT_DONE);
         let t = tuple(6, "10.9.0.1", 43451, "10.9.0.2", 8081);
         ConnView {
             id: 189_922_647,

@@ -205,10 +205,7 @@ impl Call<'_> {
         match done {
             Ok(()) if self.has(Flag::Quiet) => {}
             Ok(()) => self.line(name, text),
-            Err(SysctlError::ReadOnly) => {
-                self.fail(format_args!("permission denied on key \"{name}\""));
-            }
-            Err(SysctlError::Invalid) => {
+            Err(SysctlError::ReadOnly | SysctlError::Invalid) => {
                 self.fail(format_args!("setting key \"{name}\": Invalid argument"));
             }
             Err(SysctlError::Memory) => {
@@ -305,7 +302,7 @@ mod tests {
             assert_eq!(sysctl(&format!("-w {key}={value}"), &mut g), bad(&text));
         }
         let count = "net.netfilter.nf_conntrack_count";
-        let denied = format!("permission denied on key \"{count}\"");
+        let denied = format!("setting key \"{count}\": Invalid argument");
         assert_eq!(sysctl(&format!("-w {count}=2"), &mut g), bad(&denied));
         let missing = "no variables specified\nTry `sysctl --help' for more information.";
         assert_eq!(sysctl("-w", &mut g), bad(missing));

@@ -191,14 +191,26 @@ impl<P: FramePool> Pipeline<P> {
             // What the packet's own answer has ended meanwhile has been reported as such.
             && conn.status().has(Status::CONFIRMED)
         {
-            let (conn, unix_ns) = (view_of(conn, at), at.now.unix_ns);
-            self.tell(FromLcore::Event(EventView { kind, conn, unix_ns, by_process }));
+            self.report_view_by(kind, view_of(conn, at), by_process, at);
         }
     }
 
     pub(crate) fn report_view(&mut self, kind: EventKind, conn: ConnView, at: At<'_>) {
+        self.report_view_by(kind, conn, None, at);
+    }
+
+    fn report_view_by(
+        &mut self,
+        kind: EventKind,
+        mut conn: ConnView,
+        by_process: Option<u32>,
+        at: At<'_>,
+    ) {
         let unix_ns = at.now.unix_ns;
-        self.tell(FromLcore::Event(EventView { kind, conn, unix_ns, by_process: None }));
+        if kind == EventKind::Destroy {
+            conn.stop_unix_ns = conn.start_unix_ns.map(|_| unix_ns);
+        }
+        self.tell(FromLcore::Event(EventView { kind, conn, unix_ns, by_process }));
     }
 
     /// True while somebody wants to hear of events and they are not switched off.
