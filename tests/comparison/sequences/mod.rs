@@ -1,5 +1,6 @@
 //! The sequences, in groups that share most of their rules.
 
+mod expect;
 mod gateway;
 mod gre;
 mod icmp;
@@ -25,6 +26,7 @@ pub const HIGH: RangeInclusive<u16> = 1024..=65535;
 /// A group and its sequences.
 pub type Group = fn() -> Vec<Sequence>;
 
+pub use expect::group as expect;
 pub use gateway::group as gateway;
 pub use gre::group as gre;
 pub use icmp::group as icmp;
