@@ -5,7 +5,8 @@
 #   make test       every test (as root: some make network namespaces)
 #   make loom       the models of what lcores share, in every interleaving (part of make test)
 #   make ports      the 64 512 ports of an address, used up (part of make test)
-#   make soak       new schedules of several workers for SLUICEGATE_SOAK_SECS (600) seconds
+#   make soak       new schedules of several workers for SLUICEGATE_SOAK_SECS (600) seconds, and new
+#                   random packets beside the kernel for as long (as root)
 #   make bench      the benchmarks, beside what else this machine has
 #   make lint       formatting and clippy, warnings as errors
 #   make install    binary, configurations and documents under PREFIX (and DESTDIR)
@@ -45,7 +46,7 @@ loom:
 	cargo test --target-dir target/loom -p dataplane --release --test loom
 
 # Optimised, for the same reason. A soak stops at the first schedule that goes wrong and says how to
-# replay it.
+# replay it; of random packets it tells each sequence that differs.
 ports soak: export CARGO_PROFILE_RELEASE_LTO = off
 ports soak: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS = 16
 ports:
@@ -54,8 +55,9 @@ ports:
 
 soak: export SLUICEGATE_SOAK_SECS ?= 600
 soak:
-	@tests/packages.sh build
+	@tests/packages.sh test
 	cargo test --target-dir target/soak -p dataplane --release --test simulator soak -- --ignored --nocapture
+	cargo test --target-dir target/soak --release --test comparison random::soak -- --ignored --nocapture
 
 bench:
 	@tests/packages.sh bench

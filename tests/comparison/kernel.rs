@@ -34,7 +34,8 @@ impl Kernel {
         Kernel { netns, sockets, log, setup: None }
     }
 
-    fn prepare(&mut self, setup: &Setup) {
+    /// Loads rules and MTU, and empties the table.
+    pub fn prepare(&mut self, setup: &Setup) {
         let loaded = self.setup.take();
         let before = loaded.as_ref();
         if before.is_none_or(|before| before.rules4 != setup.rules4) {
@@ -51,7 +52,7 @@ impl Kernel {
     }
 
     /// Sets the sequence's settings and returns the values they had.
-    fn set(&self, settings: &[(&str, u32)]) -> Vec<(String, String)> {
+    pub fn set(&self, settings: &[(&str, u32)]) -> Vec<(String, String)> {
         let set = |(name, value): &(&str, u32)| {
             let name = format!("net.netfilter.nf_conntrack_{name}");
             let before = self.netns.gateway(&format!("sysctl -n {name}"), "").trim().to_owned();
@@ -59,6 +60,64 @@ impl Kernel {
             (name, before)
         };
         settings.iter().map(set).collect()
+    }
+
+    /// Puts back what [`Kernel::set`] returned.
+    pub fn reset(&self, before: Vec<(String, String)>) {
+        for (name, value) in before {
+            self.netns.gateway(&format!("sysctl -qw {name}={value}"), "");
+        }
+    }
+
+    /// Runs a program in the gateway's namespace.
+    pub fn gateway(&self, command: &str, input: &str) -> String {
+        self.netns.gateway(command, input)
+    }
+
+    /// Sends frames and returns what came out because of them.
+    pub fn exchange(&self, frames: &[(Side, Vec<u8>)]) -> Vec<Emitted> {
+        for (side, frame) in frames {
+            self.sockets[*side as usize].send(frame);
+        }
+        self.collect()
+    }
+
+    /// `conntrack -L` of both families.
+    pub fn table(&self) -> String {
+        let list = |family| format!("conntrack -L -f {family}");
+        self.netns.gateway(&list("ipv4"), "") + &self.netns.gateway(&list("ipv6"), "")
+    }
+
+    /// Everything that comes out before both questions are answered and the wires are quiet.
+    fn collect(&self) -> Vec<Emitted> {
+        let mut emitted = Vec::new();
+        for side in Side::BOTH {
+            self.sockets[side as usize].send(&side.arp_request());
+            let start = Instant::now();
+            while !self.receive(&mut emitted, side) {
+                assert!(start.elapsed() < FENCE_LIMIT, "no ARP answer on {}", side.port());
+                PacketSocket::wait(&self.sockets, 10);
+            }
+        }
+        while PacketSocket::wait(&self.sockets, QUIET_MS) {
+            self.receive(&mut emitted, Side::Lan);
+        }
+        emitted
+    }
+
+    /// Takes in what is there; true if the question asked on `fence` was answered.
+    fn receive(&self, emitted: &mut Vec<Emitted>, fence: Side) -> bool {
+        let mut answered = false;
+        for side in Side::BOTH {
+            while let Some(frame) = self.sockets[side as usize].receive() {
+                if is_arp_reply(&frame) {
+                    answered |= side == fence;
+                } else if !is_chatter(&frame) {
+                    emitted.push(Emitted { side, frame });
+                }
+            }
+        }
+        answered
     }
 }
 
@@ -71,12 +130,10 @@ impl Device for Kernel {
         self.prepare(&sequence.setup);
         let before = self.set(sequence.setup.settings);
         let mut wire = LiveWire { kernel: self, steps: Vec::new() };
-        wire.collect();
+        wire.kernel.collect();
         wire.said();
         let transcript = Script::play(sequence, &mut wire);
-        for (name, value) in before {
-            self.netns.gateway(&format!("sysctl -qw {name}={value}"), "");
-        }
+        self.reset(before);
         transcript
     }
 }
@@ -89,11 +146,8 @@ struct LiveWire<'a> {
 
 impl Wire for LiveWire<'_> {
     fn send(&mut self, side: Side, frames: Vec<Vec<u8>>) {
-        for frame in &frames {
-            self.kernel.sockets[side as usize].send(frame);
-        }
-        let emitted = self.collect();
-        self.steps.push(emitted);
+        let frames: Vec<_> = frames.into_iter().map(|frame| (side, frame)).collect();
+        self.steps.push(self.kernel.exchange(&frames));
     }
 
     fn wait(&mut self, time: Duration) {
@@ -105,47 +159,11 @@ impl Wire for LiveWire<'_> {
     }
 
     fn table(&mut self) -> String {
-        let list = |family| format!("conntrack -L -f {family}");
-        let netns = &self.kernel.netns;
-        netns.gateway(&list("ipv4"), "") + &netns.gateway(&list("ipv6"), "")
+        self.kernel.table()
     }
 
     fn said(&mut self) -> Option<Vec<String>> {
         Some(self.kernel.log.lines())
-    }
-}
-
-impl LiveWire<'_> {
-    /// Everything that comes out before both questions are answered and the wires are quiet.
-    fn collect(&self) -> Vec<Emitted> {
-        let mut emitted = Vec::new();
-        for side in Side::BOTH {
-            self.kernel.sockets[side as usize].send(&side.arp_request());
-            let start = Instant::now();
-            while !self.receive(&mut emitted, side) {
-                assert!(start.elapsed() < FENCE_LIMIT, "no ARP answer on {}", side.port());
-                PacketSocket::wait(&self.kernel.sockets, 10);
-            }
-        }
-        while PacketSocket::wait(&self.kernel.sockets, QUIET_MS) {
-            self.receive(&mut emitted, Side::Lan);
-        }
-        emitted
-    }
-
-    /// Takes in what is there; true if the question asked on `fence` was answered.
-    fn receive(&self, emitted: &mut Vec<Emitted>, fence: Side) -> bool {
-        let mut answered = false;
-        for side in Side::BOTH {
-            while let Some(frame) = self.kernel.sockets[side as usize].receive() {
-                if is_arp_reply(&frame) {
-                    answered |= side == fence;
-                } else if !is_chatter(&frame) {
-                    emitted.push(Emitted { side, frame });
-                }
-            }
-        }
-        answered
     }
 }
 

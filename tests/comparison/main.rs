@@ -18,6 +18,7 @@ mod listing;
 mod netns;
 mod nflog;
 mod packets;
+mod random;
 mod replay;
 mod script;
 mod sequences;

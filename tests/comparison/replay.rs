@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// The clock of the first packet, since 1970.
-const START: Duration = Duration::from_secs(1_700_000_000);
+pub const START: Duration = Duration::from_secs(1_700_000_000);
 /// From one step to the next, about what it takes in the kernel's namespace.
 const STEP: Duration = Duration::from_millis(5);
 /// `if_tsresol` of the captures written here: nanoseconds, the unit in which pcap-file writes.
@@ -84,6 +84,16 @@ pub const SPREADS: [Spread; 3] = [
     },
 ];
 
+/// What came of a replay.
+pub struct Replayed {
+    /// The frames that came out, and when.
+    pub emitted: Vec<(Duration, Emitted)>,
+    /// The listing at the end.
+    pub table: String,
+    /// What it said on standard error.
+    complaint: String,
+}
+
 /// The replay command, with a folder for its files.
 pub struct Replay {
     program: PathBuf,
@@ -104,6 +114,44 @@ impl Replay {
 
     fn write(&self, name: &str, text: &str) {
         fs::write(self.folder.join(name), text).expect("the folder can be written to");
+    }
+
+    /// Writes rules and configuration; `more` is appended to the latter.
+    pub fn prepare(&self, setup: &Setup, more: &str) {
+        self.write("rules.v4", &setup.rules4);
+        self.write("rules.v6", &setup.rules6);
+        self.write("gateway.toml", &(configuration(setup, self.spread) + more));
+    }
+
+    /// Runs a capture from an empty table; returns what came of it.
+    pub fn replay(&self, frames: &[(Duration, Side, Vec<u8>)]) -> Replayed {
+        let folder = &self.folder;
+        let (input, output) = (folder.join("in.pcapng"), folder.join("out.pcapng"));
+        write_capture(&input, frames);
+        // What an earlier run wrote must not pass for this one's output.
+        let _ = fs::remove_file(&output);
+        let done = Command::new(&self.program)
+            .args(["replay", "--conntrack", "-c"])
+            .arg(folder.join("gateway.toml"))
+            .arg("--in")
+            .arg(&input)
+            .arg("--out")
+            .arg(&output)
+            .output()
+            .expect("the program under test starts");
+        let complaint = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "sluicegate replay: {}: {complaint}", done.status);
+        let table = String::from_utf8(done.stdout).expect("the table is text");
+        Replayed { emitted: read_capture(&output), table, complaint: complaint.into_owned() }
+    }
+
+    /// Copies what the last replay ran with to another folder.
+    pub fn keep(&self, folder: &Path) -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        for name in ["rules.v4", "rules.v6", "gateway.toml", "in.pcapng"] {
+            fs::copy(self.folder.join(name), folder.join(name))?;
+        }
+        Ok(())
     }
 }
 
@@ -126,9 +174,7 @@ impl Device for Replay {
     }
 
     fn run(&mut self, sequence: &Sequence) -> Transcript {
-        self.write("rules.v4", &sequence.setup.rules4);
-        self.write("rules.v6", &sequence.setup.rules6);
-        self.write("gateway.toml", &configuration(&sequence.setup, self.spread));
+        self.prepare(&sequence.setup, "");
         let mut wire = CaptureWire {
             replay: self,
             now: START,
@@ -231,26 +277,11 @@ impl Wire for CaptureWire<'_> {
 impl CaptureWire<'_> {
     /// Runs the capture as it is now and returns the table at its end.
     fn replay(&mut self) -> String {
-        let folder = &self.replay.folder;
-        let (input, output) = (folder.join("in.pcapng"), folder.join("out.pcapng"));
-        write_capture(&input, &self.sent);
-        // What an earlier run wrote must not pass for this one's output.
-        let _ = fs::remove_file(&output);
-        let done = Command::new(&self.replay.program)
-            .args(["replay", "--conntrack", "-c"])
-            .arg(folder.join("gateway.toml"))
-            .arg("--in")
-            .arg(&input)
-            .arg("--out")
-            .arg(&output)
-            .output()
-            .expect("the program under test starts");
-        let complaint = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "sluicegate replay: {}: {complaint}", done.status);
-        self.emitted = read_capture(&output);
+        let Replayed { emitted, table, complaint } = self.replay.replay(&self.sent);
+        self.emitted = emitted;
         self.said = complaint.lines().filter_map(sentence).map(str::to_owned).collect();
         self.covered = self.steps.len();
-        String::from_utf8(done.stdout).expect("the table is text")
+        table
     }
 }
 

@@ -215,7 +215,7 @@ fn without_ticks(sentence: String) -> String {
 }
 
 /// Source address and port, or ICMP id, of a frame.
-fn source(frame: &[u8]) -> Option<(IpAddr, u16)> {
+pub fn source(frame: &[u8]) -> Option<(IpAddr, u16)> {
     let parts = show::layers(frame.get(14..)?)?;
     let at = if matches!(parts.protocol, packets::ICMP | packets::ICMPV6) { 4 } else { 0 };
     let number = parts.layer4.get(at..at + 2)?;

@@ -128,7 +128,8 @@ fn tcp(parts: &Layers<'_>, learned: &Learned) -> String {
     let number = |at: usize| {
         u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
-    let length = usize::from(header[12] >> 4) * 4;
+    // A header that says it is shorter than it can be.
+    let length = (usize::from(header[12] >> 4) * 4).max(20);
     let options = parts.layer4.get(20..length).unwrap_or(&[]);
     let window = u16::from_be_bytes([header[14], header[15]]);
     let mut line = format!(
@@ -154,6 +155,9 @@ fn udp(parts: &Layers<'_>, learned: &Learned) -> String {
             let length = u16::from_be_bytes([header[4], header[5]]);
             let name = if parts.protocol == UDP { "UDP" } else { "UDP-Lite" };
             format!("{name} {ports} length {length} {}", payload(rest))
+        }
+        (Some((ports, rest)), None) => {
+            format!("UDP {ports} short {}", hex(&rest[..rest.len() & 2]))
         }
         _ => format!("UDP short {}", hex(parts.layer4)),
     }
@@ -225,7 +229,11 @@ fn layer4_sum(parts: &Layers<'_>, learned: &Learned) -> String {
         return format!(" in part, sum {}", if chosen { "of a choice".into() } else { hex(field) });
     }
     let right = packets::layer4_checksum(parts.src, parts.dst, parts.protocol, parts.layer4) == 0;
-    if right { String::new() } else { format!(" BAD CHECKSUM {}", hex(field)) }
+    match (right, chosen_number(parts, learned)) {
+        (true, _) => String::new(),
+        (false, true) => " BAD CHECKSUM of a choice".into(),
+        (false, false) => format!(" BAD CHECKSUM {}", hex(field)),
+    }
 }
 
 /// Whether a learned port or id is in the layer-4 header.

@@ -27,6 +27,9 @@ const ERROR_LEN: usize = 8;
 /// Most bytes of an L4 header that an edit can touch: up to the checksum of TCP.
 const L4_EDIT_MAX: usize = 20;
 
+/// L4 bytes that every error has to quote (RFC 792).
+const QUOTED_MIN: usize = 8;
+
 /// The packet that an error quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inner {
@@ -69,14 +72,15 @@ pub fn inner_tuple(frame: &[u8], headers: &Headers) -> Option<Inner> {
             let ip = ipv4::View::new(quote)?;
             let len = ip.header_len();
             let whole = matches!(ip.fragment(), Fragment::None | Fragment::First { .. });
-            if ip.version() != 4 || len < ipv4::HEADER_LEN || !whole {
+            // The outer header says of which family the quote is; its own version is not read.
+            if len < ipv4::HEADER_LEN || !whole {
                 return None;
             }
             (ip.src(), ip.dst(), ip.proto(), len, ip.total_len().saturating_sub(len as u16))
         }
         proto::ICMPV6 => {
             let ip = ipv6::View::new(quote)?;
-            if ip.version() != 6 || ip.src().is_v4() || ip.dst().is_v4() {
+            if ip.src().is_v4() || ip.dst().is_v4() {
                 return None;
             }
             let chain = ipv6::walk(ip.next_header(), quote.get(ipv6::HEADER_LEN..)?).ok()?;
@@ -115,7 +119,8 @@ fn ids(proto: u8, l4: &[u8]) -> Option<(u16, u16)> {
 /// `manip` is the hook's; a hook that translates nothing in this direction is an edit without
 /// effect.
 ///
-/// False if the frame is too short for what `inner` says, which [`inner_tuple`] excludes.
+/// False if the quote ends before the eighth byte of a header with ports or an id, fewer than any
+/// host has to quote (`nf_nat_manip_pkt`): what cannot be translated must not pass.
 pub fn rewrite_error(
     frame: &mut [u8],
     headers: &mut Headers,
@@ -138,6 +143,9 @@ fn rewrite_inner(
 ) -> Option<()> {
     let end = (headers.end as usize).min(frame.len());
     let (l3, l4) = (inner.l3 as usize, inner.l4 as usize);
+    if has_edited_header(inner.tuple.proto) && end < l4 + QUOTED_MIN {
+        return None;
+    }
     let touched = l3..end.min(l4 + L4_EDIT_MAX);
     let (opposite, from) = match manip {
         Manip::Src => (Manip::Dst, inner_address(frame, inner, Manip::Dst)?),
@@ -149,6 +157,12 @@ fn rewrite_inner(
     rewrite::edit(frame, &place, opposite, from, other)?;
     let after = checksum::sum(frame.get(touched)?) as u16;
     adjust_error(frame, headers, checksum::delta16(before, after))
+}
+
+/// Protocols of whose headers an edit touches the first [`QUOTED_MIN`] bytes.
+const fn has_edited_header(proto: u8) -> bool {
+    use proto::{ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE};
+    matches!(proto, TCP | UDP | UDPLITE | SCTP | ICMP | ICMPV6)
 }
 
 /// The quote's present address: an earlier hook may have changed it since it was read.
@@ -246,7 +260,7 @@ mod tests {
             quote[at] = byte;
             read(&quote)
         };
-        assert_eq!(with(0, 0x65), None, "version");
+        assert_eq!(with(0, 0x65).map(|inner| inner.tuple), Some(t), "another version");
         assert_eq!(with(0, 0x44), None, "header length");
         assert_eq!(with(7, 1), None, "later fragment");
         assert_eq!(with(6, 0x20).map(|inner| inner.tuple), Some(t), "first fragment");

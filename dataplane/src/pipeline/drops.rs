@@ -69,6 +69,7 @@ reasons! {
     TxChain "tx-chain" "The driver sends single segments and the packet does not fit one.";
     NoHeadroom "no-headroom" "The packet's buffer has no room in front for the VLAN tag.";
     TransportChecksum "transport-checksum" "For the gateway itself, with a wrong TCP, UDP or ICMP checksum.";
+    TransportLength "transport-length" "For the gateway itself, with a TCP or UDP length that cannot be.";
     NotAccepted "not-accepted" "For the gateway itself, of a protocol that nothing answers.";
     Handoff "handoff" "The lcore that should take the frame had no room for it, or the conn changed hands too often.";
     Stopped "stopped" "Held for a neighbour when the gateway stopped.";

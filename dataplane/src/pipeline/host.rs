@@ -15,7 +15,13 @@ use crate::rules::hook::{Hook, Table};
 use crate::wire::address::Address;
 use crate::wire::build::echo;
 use crate::wire::ethernet::Mac;
-use crate::wire::headers;
+use crate::wire::headers::{self, Headers};
+
+/// Least length of a TCP and of a UDP header.
+const TCP_HEADER_LEN: u32 = 20;
+const UDP_HEADER_LEN: u32 = 8;
+/// Length of the TCP option with a signature (RFC 2385).
+const TCP_SIGNATURE_LEN: usize = 18;
 
 impl<P: FramePool> Pipeline<P> {
     /// INPUT for a packet to one of our addresses, then whoever answers.
@@ -72,13 +78,15 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
         let h = t.headers;
-        if !received_whole(t) {
+        let Some(end) = transport_end(t) else { return Err(DropReason::TransportLength) };
+        if !received_whole(t, end) {
             return Err(DropReason::TransportChecksum);
         }
         match h.proto {
             proto::ICMP | proto::ICMPV6 if self.echo(t, at) => return Ok(Exit::Answer),
             proto::ICMP => {}
             proto::ICMPV6 => return self.neighbour_message(pool, t, at),
+            proto::TCP if !has_sound_options(t) => {}
             proto::TCP => self.answer_reset(pool, t, None, at),
             proto::UDP => self.answer_error(pool, t, IcmpError::PortUnreachable, at),
             _ => self.answer_error(pool, t, IcmpError::ProtocolUnreachable, at),
@@ -176,11 +184,64 @@ impl<P: FramePool> Pipeline<P> {
     }
 }
 
-/// True if the transport checksum is right. UDP may go without one, but not over IPv6 (RFC 8200,
-/// section 8.1).
-fn received_whole<F: Frame>(t: &Transit<F>) -> bool {
+/// Where the transport part of a packet for the gateway ends, in its frame; `None` if its header
+/// says more than there is, or less than a header (`tcp_v4_rcv`, `__udp4_lib_rcv`). What is behind
+/// UDP's own length is nobody's.
+fn transport_end<F: Frame>(t: &Transit<F>) -> Option<u32> {
+    let h = &t.headers;
+    let l4 = t.frame.head().get(h.l4 as usize..)?;
+    let said = match h.proto {
+        proto::TCP => u32::from(*l4.get(12)? >> 4) * 4,
+        proto::UDP => match u16::from_be_bytes(*l4.get(4..6)?.first_chunk()?) {
+            // A jumbogram's (RFC 2675).
+            0 if h.is_v6() => h.l4_len(),
+            length => u32::from(length),
+        },
+        _ => return Some(h.end),
+    };
+    let least = if h.proto == proto::TCP { TCP_HEADER_LEN } else { UDP_HEADER_LEN };
+    if !(least..=h.l4_len()).contains(&said) {
+        return None;
+    }
+    Some(if h.proto == proto::TCP { h.end } else { h.l4 as u32 + said })
+}
+
+/// Whether the TCP options of a packet for a closed port are such that the kernel, which looks for
+/// a signature in them, answers (`tcp_parse_auth_options`): the walk through them ends well, and
+/// finds no signature. Options shorter than one ([`TCP_SIGNATURE_LEN`]) are not looked at.
+fn has_sound_options<F: Frame>(t: &Transit<F>) -> bool {
+    let l4 = t.frame.head().get(t.headers.l4 as usize..).unwrap_or(&[]);
+    let end = l4.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+    let mut left = l4.get(TCP_HEADER_LEN as usize..end).unwrap_or(&[]);
+    while left.len() >= TCP_SIGNATURE_LEN {
+        left = match *left {
+            [option::END, ..] => return true,
+            [option::NO_OPERATION, ref rest @ ..] => rest,
+            [kind, length, ..] if kind != option::SIGNATURE && length >= 2 => {
+                match left.get(usize::from(length)..) {
+                    Some(rest) => rest,
+                    None => return false,
+                }
+            }
+            _ => return false,
+        };
+    }
+    true
+}
+
+/// TCP options that [`has_sound_options`] knows.
+mod option {
+    pub(super) const END: u8 = 0;
+    pub(super) const NO_OPERATION: u8 = 1;
+    /// RFC 2385.
+    pub(super) const SIGNATURE: u8 = 19;
+}
+
+/// True if the transport checksum is right over what ends at `end`. UDP may go without one, but not
+/// over IPv6 (RFC 8200, section 8.1).
+fn received_whole<F: Frame>(t: &Transit<F>, end: u32) -> bool {
     let h = &t.headers;
     let check = t.frame.head().get(h.l4 as usize + 6..h.l4 as usize + 8);
     let unchecked = h.is_v6() && h.proto == proto::UDP && check == Some(&[0, 0]);
-    !unchecked && checksum_ok(&t.frame, h)
+    !unchecked && checksum_ok(&t.frame, &Headers { end, ..*h })
 }

@@ -51,6 +51,13 @@ pub const fn is_error(kind: u8) -> bool {
     matches!(kind, 3 | 4 | 5 | 11 | 12)
 }
 
+/// True for the types about which no error is sent (`icmp_pointers`): errors, and what nobody
+/// answers.
+#[inline]
+pub const fn is_unanswerable(kind: u8) -> bool {
+    matches!(kind, 1..=7 | 9..=12) || kind > kind::MAX
+}
+
 /// The header, read only.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a>(pub &'a [u8; HEADER_LEN]);

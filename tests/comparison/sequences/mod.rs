@@ -66,7 +66,7 @@ const MASQUERADE: &str = "-A POSTROUTING -o wan -j MASQUERADE\n";
 
 /// iptables-save text; `rules` are pairs of table and lines. Lines may begin with declarations of
 /// user chains and of built-in chains with another policy.
-fn tables(rules: &[(&str, &str)]) -> String {
+pub fn tables(rules: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (table, chains) in CHAINS {
         text.push_str(&format!("*{table}\n"));

@@ -68,9 +68,7 @@ pub fn answerable(headers: &Headers, group_too: bool) -> bool {
                 && (headers.l4_truncated || icmpv6::is_error(headers.icmp_type))
         }
         protocol::ICMP if !headers.is_v6() => {
-            headers.l4_truncated
-                || icmp::is_error(headers.icmp_type)
-                || headers.icmp_type > icmp::kind::MAX
+            headers.l4_truncated || icmp::is_unanswerable(headers.icmp_type)
         }
         _ => false,
     };

@@ -1,0 +1,249 @@
+//! A random sequence as it was drawn: which hosts speak, under which rules, and what each packet
+//! is.
+//!
+//! Nothing in a plan depends on the device: what does, as a translated port, is looked up when a
+//! packet is built, in what the device let out before ([`Plan::frame`]). So a packet can be left
+//! out without changing what the others mean, and one plan suits every device.
+
+use super::rules::Policy;
+use crate::packets::{self, Packet};
+use crate::script::{Emitted, source};
+use crate::show;
+use crate::topology::Side;
+use std::net::IpAddr;
+
+/// An address and a port or ICMP id.
+pub type End = (IpAddr, u16);
+
+/// Who speaks to whom.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    pub protocol: u8,
+    /// Where the client is.
+    pub from: Side,
+    pub client: End,
+    /// The server as the client calls it.
+    pub called: End,
+    /// The server, and the client as the server sees it, unless the device shows otherwise.
+    pub server: End,
+    pub caller: End,
+}
+
+/// What a packet carries.
+#[derive(Clone, Debug)]
+pub enum Body {
+    Tcp {
+        flags: &'static str,
+        sequence: u32,
+        ack: u32,
+        window: u16,
+        options: Vec<u8>,
+        length: usize,
+    },
+    Udp {
+        length: usize,
+    },
+    /// An ICMP message with the flow's number as id.
+    Query {
+        kind: u8,
+        code: u8,
+        sequence: u16,
+        length: usize,
+    },
+    /// Any other protocol's payload.
+    Other {
+        payload: Vec<u8>,
+    },
+    /// An ICMP error about what the packet of an earlier step became, from where that went.
+    Error {
+        kind: u8,
+        code: u8,
+        rest: [u8; 4],
+        about: usize,
+        quote: Quote,
+    },
+}
+
+/// What is done to a quote.
+#[derive(Clone, Copy, Debug)]
+pub enum Quote {
+    Right,
+    /// Only so many bytes.
+    Cut(usize),
+    /// A byte is changed.
+    Wrong(usize),
+}
+
+/// What is wrong with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    Checksum,
+    ZeroChecksum,
+    Header,
+    Cut(usize),
+    /// TCP's data offset.
+    Offset(u8),
+    UdpLength(u16),
+    Ttl(u8),
+}
+
+/// One packet of a plan.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Number of the flow.
+    pub flow: usize,
+    pub from_client: bool,
+    pub body: Body,
+    pub fault: Fault,
+}
+
+/// A sequence.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    /// Which part of the address space it has.
+    pub slot: u8,
+    pub policy: Policy,
+    pub flows: Vec<Flow>,
+    /// `None` for a packet that was left out again.
+    pub drafts: Vec<Option<Draft>>,
+}
+
+/// What came out because of each step of a plan.
+pub type Observed = Vec<Vec<Emitted>>;
+
+impl Plan {
+    /// The frame of a step, and the side it is sent on, after what the device let out so far.
+    pub fn frame(&self, step: usize, observed: &Observed) -> Option<(Side, Vec<u8>)> {
+        let draft = self.drafts.get(step)?.as_ref()?;
+        let flow = &self.flows[draft.flow];
+        if let Body::Error { kind, code, rest, about, quote } = &draft.body {
+            return self.error(*kind, *code, *rest, *about, *quote, observed);
+        }
+        let (side, src, dst) = if draft.from_client {
+            (flow.from, flow.client, flow.called)
+        } else {
+            let (server, caller) = self.seen(draft.flow, step, observed);
+            (flow.from.other(), server, caller)
+        };
+        let packet = spoil(compose(&draft.body, flow.protocol, src, dst), draft.fault);
+        Some((side, side.framed(&packet.bytes())))
+    }
+
+    /// The ends of a flow as its server has last seen them before a step.
+    fn seen(&self, flow: usize, step: usize, observed: &Observed) -> (End, End) {
+        let drawn = &self.flows[flow];
+        let side = drawn.from.other();
+        for (at, draft) in self.drafts.iter().enumerate().take(step).rev() {
+            let of_flow = |draft: &&Draft| {
+                let error = matches!(draft.body, Body::Error { .. });
+                draft.flow == flow && draft.from_client && !error
+            };
+            if draft.as_ref().filter(of_flow).is_none() {
+                continue;
+            }
+            for out in observed.get(at).into_iter().flatten().filter(|out| out.side == side) {
+                let ends = ends(&out.frame, drawn.protocol);
+                if let Some((caller, server)) = ends {
+                    return (server, caller);
+                }
+            }
+        }
+        (drawn.server, drawn.caller)
+    }
+
+    fn error(
+        &self,
+        kind: u8,
+        code: u8,
+        rest: [u8; 4],
+        about: usize,
+        quote: Quote,
+        observed: &Observed,
+    ) -> Option<(Side, Vec<u8>)> {
+        let (from, sent) = self.frame(about, observed)?;
+        let mut forwarded = observed.get(about).into_iter().flatten();
+        let out = forwarded.find(|out| out.side != from);
+        let (side, frame) = (from.other(), out.map_or(sent, |out| out.frame.clone()));
+        let mut quoted = frame.get(14..)?.to_vec();
+        let layers = show::layers(&quoted)?;
+        let (src, dst) = (layers.src, layers.dst);
+        match quote {
+            Quote::Right => quoted.truncate(548),
+            Quote::Cut(length) => quoted.truncate(length),
+            Quote::Wrong(at) => {
+                let at = at % quoted.len();
+                quoted[at] ^= 0x21;
+            }
+        }
+        // Whoever was to receive the packet complains to whoever seemed to have sent it.
+        let error = packets::icmp(dst, src, kind, code, rest).payload(&quoted);
+        Some((side, side.framed(&error.bytes())))
+    }
+}
+
+/// Source and destination of a frame, if it is of that protocol.
+fn ends(frame: &[u8], protocol: u8) -> Option<(End, End)> {
+    let layers = show::layers(frame.get(14..)?)?;
+    if layers.protocol != protocol {
+        return None;
+    }
+    let number = |at: usize| {
+        let bytes = layers.layer4.get(at..at + 2);
+        bytes.map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+    };
+    let (from, to) = match protocol {
+        packets::ICMP | packets::ICMPV6 => (4, 4),
+        _ => (0, 2),
+    };
+    Some(((layers.src, number(from)), (layers.dst, number(to))))
+}
+
+fn compose(body: &Body, protocol: u8, src: End, dst: End) -> Packet {
+    match body {
+        Body::Tcp { flags, sequence, ack, window, options, length } => {
+            packets::tcp(src, dst, flags, *sequence, *ack)
+                .window(*window)
+                .options(options)
+                .payload(&filler(*length))
+        }
+        Body::Udp { length } => packets::udp(src, dst).payload(&filler(*length)),
+        Body::Query { kind, code, sequence, length } => {
+            let (id, sequence) = (src.1.to_be_bytes(), sequence.to_be_bytes());
+            let rest = [id[0], id[1], sequence[0], sequence[1]];
+            packets::icmp(src.0, dst.0, *kind, *code, rest).payload(&filler(*length))
+        }
+        Body::Other { payload } => packets::other(src.0, dst.0, protocol, payload),
+        Body::Error { .. } => unreachable!("errors are built from what they are about"),
+    }
+}
+
+fn filler(length: usize) -> Vec<u8> {
+    (0..length).map(|at| at as u8 ^ 0x5a).collect()
+}
+
+fn spoil(packet: Packet, fault: Fault) -> Packet {
+    match fault {
+        Fault::None => packet,
+        Fault::Checksum => packet.bad_checksum(),
+        Fault::ZeroChecksum => packet.zero_checksum(),
+        Fault::Header => packet.bad_header_checksum(),
+        Fault::Cut(length) => packet.cut(length),
+        Fault::Offset(words) => packet.data_offset(words),
+        Fault::UdpLength(length) => packet.udp_length(length),
+        Fault::Ttl(ttl) => packet.ttl(ttl),
+    }
+}
+
+/// A device's free choice in an answer to a step: another source number than the one that was sent,
+/// unless the rules name it.
+pub fn choice(sent: &[u8], emitted: &Emitted, fixed: &[u16]) -> Option<(IpAddr, u16, u16)> {
+    let protocol = |frame: &[u8]| Some(show::layers(frame.get(14..)?)?.protocol);
+    let known = [packets::TCP, packets::UDP, packets::ICMP, packets::ICMPV6];
+    if protocol(sent)? != protocol(&emitted.frame)? || !known.contains(&protocol(sent)?) {
+        return None;
+    }
+    let ((_, before), (address, after)) = (source(sent)?, source(&emitted.frame)?);
+    (before != after && !fixed.contains(&after)).then_some((address, after, before))
+}
