@@ -83,7 +83,7 @@ pub fn run(path: &Path, socket: Option<&Path>) -> u8 {
 fn try_run(path: &Path, socket: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(path)?;
     start_log(config.log_level);
-    let rulesets = load_rules(&config.rules)?;
+    let rulesets = load_rules(&config)?;
     let signals = Signals::install()?;
     let mut server = Server::bind(socket.unwrap_or(&config.socket))?;
     let mut launched = launch::launch(&config)?;
@@ -304,13 +304,13 @@ fn queues_line(port: &Port) -> String {
 
 fn try_check(path: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let config = Config::load(path)?;
-    let rulesets = load_rules(&config.rules)?;
+    let rulesets = load_rules(&config)?;
     let mut macs: Vec<[u8; 6]> =
         config.ports.iter().map(|p| p.mac.unwrap_or([2, 0, 0, 0, 0, 1])).collect();
     config.share_macs(&mut macs);
     let lcores = config.eal.worker_cores.len();
     let (learnt, knobs) = (Learnt::default(), config.conntrack.knobs);
-    publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, 1, lcores)?;
+    publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, None, lcores)?;
     let (hashsize, max) = (config.conntrack.hashsize, config.conntrack.max);
     let index_lines = dataplane::conntrack::views::index_lines(max, hashsize);
     let cost =

@@ -468,7 +468,7 @@ mod tests {
         let rules = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
         let macs = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
         let learnt = Learnt::default();
-        publish::snapshot(&config, &macs, &learnt, &rules, Knobs::default(), 1, 1).unwrap()
+        publish::snapshot(&config, &macs, &learnt, &rules, Knobs::default(), None, 1).unwrap()
     }
 
     fn line(frame: &[u8]) -> LogLine {

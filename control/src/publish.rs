@@ -3,6 +3,7 @@
 use std::fmt;
 
 use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::policies::{POLICIES_MAX, Policies};
 use dataplane::pipeline::route::{PortAddress, RouteError, RouteKind, Routes, StaticRoute};
 use dataplane::pipeline::snapshot::{
     FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
@@ -22,6 +23,8 @@ pub enum PublishError {
     Routes(RouteError),
     /// The rules do not fit together.
     Rules(CheckError),
+    /// More names of timeout policies since the start than conns can tell apart.
+    Policies,
 }
 
 impl fmt::Display for PublishError {
@@ -29,6 +32,9 @@ impl fmt::Display for PublishError {
         match self {
             PublishError::Routes(e) => e.fmt(f),
             PublishError::Rules(e) => e.fmt(f),
+            PublishError::Policies => {
+                write!(f, "more than {POLICIES_MAX} names of timeout policies since the start")
+            }
         }
     }
 }
@@ -69,22 +75,26 @@ pub fn snapshot(
     learnt: &Learnt,
     rulesets: &Rulesets,
     knobs: Knobs,
-    generation: u32,
+    before: Option<&Snapshot>,
     lcores: usize,
 ) -> Result<Snapshot, PublishError> {
     let names: Vec<&str> = config.ports.iter().map(|p| p.name.as_str()).collect();
+    let policies = before.map_or(Policies::default(), |before| before.policies.clone());
+    let policies = policies.next(&config.timeout_policies, &knobs).ok_or(PublishError::Policies)?;
     let compile = |ruleset: &Ruleset| {
-        let rules = Compiled::new(ruleset, &names, 0).map_err(PublishError::Rules)?;
+        let rules = Compiled::with_policies(ruleset, &names, &policies, 0);
+        let rules = rules.map_err(PublishError::Rules)?;
         Ok(FamilyRules::new(rules, lcores))
     };
     let ports = ports(config, macs, learnt);
     Ok(Snapshot {
-        generation,
+        generation: before.map_or(1, |before| before.generation.wrapping_add(1)),
         routes: routes(config, &ports, learnt)?,
         ports,
         v4: compile(&rulesets.v4)?,
         v6: compile(&rulesets.v6)?,
         knobs,
+        policies,
     })
 }
 
@@ -214,7 +224,7 @@ mod tests {
 
     fn published(learnt: &Learnt) -> Result<Snapshot, PublishError> {
         let rules = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
-        snapshot(&config(), &[[2; 6], LAN, WAN], learnt, &rules, Knobs::default(), 1, 1)
+        snapshot(&config(), &[[2; 6], LAN, WAN], learnt, &rules, Knobs::default(), None, 1)
     }
 
     fn route(to: &str, prefix_len: u8, via: &str, metric: u32) -> StaticRoute {

@@ -135,7 +135,7 @@ struct Asked<'a> {
 impl Asked<'_> {
     fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), ReplayError> {
         let config = Config::load(self.config).map_err(ReplayError::Config)?;
-        let rulesets = load_rules(&config.rules).map_err(ReplayError::Rules)?;
+        let rulesets = load_rules(&config).map_err(ReplayError::Rules)?;
         daemon::start_log(config.log_level);
         let names: Vec<String> = config.ports.iter().map(|p| p.name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();

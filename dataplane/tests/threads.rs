@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::policies::Policies;
 use dataplane::conntrack::record::{Conn, ConnId, ConnRef, Family as Space};
 use dataplane::conntrack::state::{Direction, Status};
 use dataplane::conntrack::store::{Shared, Sizes, Store};
@@ -155,6 +156,7 @@ fn snapshot(generation: u32) -> Snapshot {
         v4: compile(&rules()),
         v6: compile(&Ruleset::new(Family::V6)),
         knobs,
+        policies: Policies::default(),
     }
 }
 

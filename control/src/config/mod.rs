@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use dataplane::conntrack::expect::EXPECT_MAX_LIMIT;
 use dataplane::conntrack::helper::{Helper, Policy};
 use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::policies::POLICIES_MAX;
 use dataplane::conntrack::store::{MAX_LIMIT, default_expect_max};
+use dataplane::conntrack::timeouts::{MAX_SECS, Timeout, Timeouts};
 use dataplane::time::MAX_TIMEOUT_SECS;
 use toml::de::DeTable;
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub neighbours: Vec<Neighbour>,
     /// `[conntrack]`
     pub conntrack: Conntrack,
+    /// `[timeout_policy.NAME]`: the file's timeouts with what the policy changes.
+    pub timeout_policies: Vec<(String, Timeouts)>,
     /// `[rules]`
     pub rules: Rules,
     /// `[control] socket`
@@ -153,21 +157,21 @@ impl Config {
             .map_err(|e| source.error(e.span().unwrap_or(0..0), e.message()))?;
         let root = Section::root(&source, table.get_ref());
         let ports = network::ports(&root.tables("port")?)?;
+        let mut conntrack = conntrack(&root.table("conntrack")?, ram_bytes)?;
+        helpers(&root.table("helper")?, &mut conntrack.knobs)?;
+        let policies = timeout_policies(&root.table("timeout_policy")?, &conntrack)?;
         let config = Config {
             eal: eal(&root.table("eal")?)?,
             routes: network::routes(&root.tables("route")?, &ports)?,
             neighbours: network::neighbours(&root.tables("neighbour")?, &ports)?,
-            conntrack: {
-                let mut table = conntrack(&root.table("conntrack")?, ram_bytes)?;
-                helpers(&root.table("helper")?, &mut table.knobs)?;
-                table
-            },
+            conntrack,
+            timeout_policies: policies,
             rules: rules(&root.table("rules")?)?,
             socket: control(&root.table("control")?)?,
             log_level: log_level(&root.table("log")?)?,
             ports,
         };
-        root.finish(&["timeout_policy", "ipfrag"])?;
+        root.finish(&["ipfrag"])?;
         if config.ports.is_empty() {
             return Err(source.error(0..0, "there is no [[port]]"));
         }
@@ -308,6 +312,38 @@ fn helpers(section: &Section<'_>, knobs: &mut Knobs) -> Result<(), ConfigError> 
         knobs.helpers.set(helper, policy);
     }
     section.finish(HELPERS_LATER)
+}
+
+/// The longest name that the kernel knows a policy by (`CTNL_TIMEOUT_NAME_MAX`).
+const POLICY_NAME_MAX: usize = 31;
+
+fn timeout_policies(
+    section: &Section<'_>,
+    conntrack: &Conntrack,
+) -> Result<Vec<(String, Timeouts)>, ConfigError> {
+    let mut policies = Vec::new();
+    for name in section.keys() {
+        let mut policy = section.table(name)?;
+        policy.name = format!("[timeout_policy.{name}]");
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if name.is_empty() || name.len() > POLICY_NAME_MAX || !name.chars().all(good) {
+            let what = format!("a policy's name has 1 to {POLICY_NAME_MAX} letters, digits, _ - .");
+            return Err(section.source.error(policy.span.clone(), what));
+        }
+        let mut timeouts = conntrack.knobs.timeouts;
+        for timeout in Timeout::ALL {
+            if let Some((secs, _)) = policy.number(timeout.name(), 0, u64::from(MAX_SECS))? {
+                timeouts.set(timeout, secs as u32);
+            }
+        }
+        policy.finish(&[])?;
+        if policies.len() == POLICIES_MAX {
+            let what = format!("more than {POLICIES_MAX} timeout policies");
+            return Err(section.source.error(policy.span.clone(), what));
+        }
+        policies.push((name.to_owned(), timeouts));
+    }
+    Ok(policies)
 }
 
 fn rules(section: &Section<'_>) -> Result<Rules, ConfigError> {

@@ -124,6 +124,13 @@ impl<'a> Section<'a> {
         elements.iter().map(|element| self.below(name.clone(), element)).collect()
     }
 
+    /// The keys, in the order of the file.
+    pub(super) fn keys(&self) -> Vec<&'a str> {
+        let mut keys: Vec<_> = self.table.iter().flat_map(|table| table.iter()).collect();
+        keys.sort_by_key(|(key, _)| key.span().start);
+        keys.into_iter().map(|(key, _)| key.get_ref().as_ref()).collect()
+    }
+
     /// The raw value of a key.
     pub(super) fn value(&self, key: &str) -> Option<Value<'a>> {
         self.asked.borrow_mut().push(key.to_owned());

@@ -356,7 +356,10 @@ fn mistakes_elsewhere() {
         ("[control]\nmetrics = \"x\"", "metrics is not supported in this version"),
         ("[control]\nsocket = \"\"", "must have 1 to 103 bytes"),
         ("[log]\nlevel = \"loud\"", "must be \"off\" or \"error\""),
-        ("[timeout_policy.slow]\nudp_timeout = 1", "timeout_policy is not supported"),
+        ("[timeout_policy.slow]\nudp = 1", "has no key \"udp\""),
+        ("[timeout_policy.slow]\nudp_timeout = \"x\"", "must be a number from 0 to"),
+        ("[timeout_policy.\"a b\"]", "a policy's name has 1 to 31 letters"),
+        ("[timeout_policy]\nslow = 1", "[slow] must be a table"),
         ("[helper.ftp]\ntimeout = 1", "[helper] ftp is not supported in this version"),
         ("[ipfrag]\ntime = 1", "ipfrag is not supported in this version"),
         ("[nonsense]\na = 1", "the file has no key \"nonsense\""),
@@ -366,6 +369,17 @@ fn mistakes_elsewhere() {
         assert!(text.contains(message), "{more}: {text}");
         assert_eq!(text.lines().count(), 1, "{text}");
     }
+}
+
+#[test]
+fn a_policy_s_timeouts_are_the_file_s_with_what_it_changes() {
+    let policies = "[timeout_policy.z]\nudp_timeout = 300\ntcp_timeout_syn_sent2 = 7\n\
+                    [timeout_policy.a-1]\n[conntrack]\nudp_timeout = 31\nicmp_timeout = 32\n";
+    let config = parse(&format!("{GOOD}{policies}")).unwrap();
+    let [(z, slow), (a, plain)] = config.timeout_policies.as_slice() else { panic!() };
+    assert_eq!((z.as_str(), a.as_str()), ("z", "a-1"), "in the order of the file");
+    let secs = |t: &Timeouts| [Timeout::Udp, Timeout::Icmp, Timeout::TcpSynSent2].map(|w| t.get(w));
+    assert_eq!((secs(slow), secs(plain)), ([300, 32, 7], [31, 32, 120]));
 }
 
 #[test]

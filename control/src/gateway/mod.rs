@@ -203,8 +203,9 @@ impl ControlCore {
         shared.capacity.set_refuses(config.conntrack.refuses_when_full);
         let knobs = config.conntrack.knobs;
         let learnt = Learnt::default();
-        let snapshot = publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, 1, cpus.len())
-            .map_err(CoreError::Publish)?;
+        let snapshot =
+            publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, None, cpus.len())
+                .map_err(CoreError::Publish)?;
         let ports = snapshot.ports.len();
         let lcore = |cpu| {
             let (mailbox, worker_end) = mailbox();

@@ -17,13 +17,14 @@ use std::sync::Arc;
 use dataplane::conntrack::knobs::Knobs;
 use dataplane::pipeline::messages::ToLcore;
 use dataplane::pipeline::snapshot::{FamilyRules, Snapshot};
+use dataplane::rules::check::check_policies;
 use dataplane::rules::compiled::CounterId;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::{Counters, Ruleset, TableRules};
 
 use super::resize::SizeError;
 use super::{ControlCore, Lcore};
-use crate::config::{Config, ConfigError, Rules};
+use crate::config::{Config, ConfigError};
 use crate::iptables::{self, ParseError};
 use crate::publish::{self, Learnt, PublishError, Rulesets};
 use crate::tools::Silent;
@@ -106,19 +107,28 @@ impl fmt::Display for NotAdopted {
 ///
 /// # Errors
 /// See [`RulesError`].
-pub fn load_rules(rules: &Rules) -> Result<Rulesets, RulesError> {
+pub fn load_rules(config: &Config) -> Result<Rulesets, RulesError> {
+    let rules = &config.rules;
     let load = |path: Option<&Path>, family| {
         let empty = Ruleset::new(family);
         let Some(path) = path else { return Ok(empty) };
         let text =
             fs::read_to_string(path).map_err(|e| RulesError::Unreadable(path.to_owned(), e))?;
         iptables::restore(&empty, &text, false, true)
+            .and_then(|ruleset| known_policies(ruleset, config))
             .map_err(|e| RulesError::Wrong(path.to_owned(), e))
     };
     Ok(Rulesets {
         v4: load(rules.ipv4.as_deref(), Family::V4)?,
         v6: load(rules.ipv6.as_deref(), Family::V6)?,
     })
+}
+
+/// The ruleset, if the configuration has every timeout policy that it names.
+fn known_policies(ruleset: Ruleset, config: &Config) -> Result<Ruleset, ParseError> {
+    let known = |name: &str| config.timeout_policies.iter().any(|(policy, _)| policy == name);
+    check_policies(&ruleset, known)?;
+    Ok(ruleset)
 }
 
 /// What has been added to the model of a snapshot's counters so far, by family.
@@ -229,7 +239,9 @@ impl ControlCore {
             Family::V4 => &mut rulesets.v4,
             Family::V6 => &mut rulesets.v6,
         };
-        *place = iptables::restore(place, text, noflush, counters).map_err(RestoreError::Text)?;
+        *place = iptables::restore(place, text, noflush, counters)
+            .and_then(|ruleset| known_policies(ruleset, &self.config))
+            .map_err(RestoreError::Text)?;
         let (config, macs) = (self.config.clone(), self.macs.clone());
         let publish = self.build(&config, &macs, &rulesets).map_err(RestoreError::Publish)?;
         if test { Ok(()) } else { self.adopt(publish, rulesets).map_err(RestoreError::NotAdopted) }
@@ -251,8 +263,8 @@ impl ControlCore {
         learnt: &Learnt,
         rulesets: &Rulesets,
     ) -> Result<Snapshot, PublishError> {
-        let (generation, lcores) = (self.snapshot.generation.wrapping_add(1), self.lcores.len());
-        publish::snapshot(config, macs, learnt, rulesets, self.knobs, generation, lcores)
+        let (before, lcores) = (Some(&*self.snapshot), self.lcores.len());
+        publish::snapshot(config, macs, learnt, rulesets, self.knobs, before, lcores)
     }
 
     /// Puts a snapshot in force and waits until every lcore judges by it. The counts are up to
@@ -323,7 +335,7 @@ impl ControlCore {
     /// See [`ReloadError`].
     pub fn reload(&mut self, path: &Path) -> Result<(), ReloadError> {
         let mut config = Config::load(path).map_err(ReloadError::Config)?;
-        let rulesets = load_rules(&config.rules).map_err(ReloadError::Rules)?;
+        let rulesets = load_rules(&config).map_err(ReloadError::Rules)?;
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(ReloadError::NeedsRestart(what));
         }

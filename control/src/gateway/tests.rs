@@ -456,3 +456,23 @@ fn a_full_table_is_relieved_down_to_95_percent() {
         assert_eq!(round(&mut core, false), 0, "one pass");
     }
 }
+
+#[test]
+fn a_rule_may_only_name_a_timeout_policy_that_there_is() {
+    let dir = std::env::temp_dir().join(format!("sluicegate-policies-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let rules = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j CT --timeout slow\nCOMMIT\n";
+    std::fs::write(dir.join("r.v4"), rules).unwrap();
+    let load = |more: &str| {
+        let text = format!(
+            "[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n[rules]\nipv4 = \"r.v4\"\n{more}"
+        );
+        let config = Config::parse(&dir.join("x.toml"), &text, 1 << 32).unwrap();
+        load_rules(&config).map_err(|error| error.to_string())
+    };
+    let error = load("[timeout_policy.fast]\n").unwrap_err();
+    assert!(error.ends_with("r.v4:3:18: timeout policy `slow' does not exist"), "{error}");
+    let loaded = load("[timeout_policy.slow]\n").unwrap();
+    assert!(crate::iptables::save(&loaded.v4, Default::default()).contains("--timeout slow\n"));
+    std::fs::remove_dir_all(&dir).unwrap();
+}

@@ -23,7 +23,7 @@ pub(super) fn set(ct: &mut Ct, key: CtKey, text: &str) -> Result<(), Fault> {
     match key {
         CtKey::Notrack => ct.notrack = true,
         CtKey::Helper => template.helper = helper(text)?,
-        CtKey::Timeout => return Err("CT: option `--timeout' is not supported".to_owned()),
+        CtKey::Timeout => ct.timeout = Some(text.to_owned()).filter(|name| !name.is_empty()),
         CtKey::CtEvents => return Err("CT: option `--ctevents' is not supported".to_owned()),
         CtKey::ExpEvents => return Err("CT: option `--expevents' is not supported".to_owned()),
         CtKey::Zone(side) => set_zone(&mut template.zone, side, text)?,
@@ -57,6 +57,16 @@ fn helper(text: &str) -> Result<Option<Helper>, Fault> {
     }
     let found = Helper::from_name(text);
     found.map(Some).ok_or_else(|| format!("helper `{text}' is not supported"))
+}
+
+/// One form for each meaning, once all options are read: zone 0 has no side, a mark no number.
+pub(super) fn settle(ct: &mut Ct) {
+    let zone = &mut ct.template.zone;
+    match *zone {
+        Zone { mark: true, .. } => zone.id = 0,
+        Zone { id: 0, .. } => *zone = Zone::default(),
+        Zone { .. } => {}
+    }
 }
 
 /// What is wrong with the options taken together, if the rule asks for `proto` (`xt_ct_tg_check`,

@@ -150,7 +150,6 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("raw", "-A PREROUTING -j CT --zone -1", "-1", "as a zone"),
     ("raw", "-A PREROUTING -j CT --zone \"\"", "", "as a zone"),
     ("raw", "-A PREROUTING -j CT --zone-orig 5 --zone-orig 6", "6", "once"),
-    ("raw", "-A PREROUTING -j CT --timeout slow", "slow", "not supported"),
     ("raw", "-A PREROUTING -j CT --ctevents new", "new", "not supported"),
     ("raw", "-A PREROUTING -j CT --expevents new", "new", "not supported"),
     ("filter", "-A INPUT -p udp -j CT --helper tftp", "CT", "table raw"),

@@ -180,7 +180,10 @@ impl Loaded {
     }
 
     /// The target, once all options are read.
-    pub(super) fn finish(self, proto: Option<Maybe<u8>>) -> Result<Target, Fault> {
+    pub(super) fn finish(mut self, proto: Option<Maybe<u8>>) -> Result<Target, Fault> {
+        if let Target::Ct(options) = &mut self.target {
+            ct::settle(options);
+        }
         let missing = |option: &str| {
             Err(format!("{}: option `--{option}' must be specified", self.target.name()))
         };

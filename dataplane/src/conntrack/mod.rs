@@ -18,6 +18,7 @@ pub mod icmp;
 pub mod index;
 pub mod invalid;
 pub mod knobs;
+pub mod policies;
 pub mod record;
 pub mod sctp;
 pub mod state;

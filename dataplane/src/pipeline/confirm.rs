@@ -190,7 +190,6 @@ impl<P: FramePool> Pipeline<P> {
         self.release(a.conn, at);
         // Only an owner counts for a conn; the packet of another lcore's stays uncounted there.
         if self.owns(there)
-            && at.policy.knobs.acct
             && let Some(extension) = at.table.extension(there)
         {
             extension.count(a.direction, 1, t.headers.ip_len() as u64);
@@ -226,6 +225,7 @@ mod tests {
 
     use super::*;
     use crate::conntrack::knobs::Knobs;
+    use crate::conntrack::policies::Policies;
     use crate::conntrack::record::Family as Space;
     use crate::conntrack::state::Status;
     use crate::conntrack::store::{Shared, Sizes, Store};
@@ -269,6 +269,7 @@ mod tests {
             v4: rules(Family::V4),
             v6: rules(Family::V6),
             knobs: Knobs::default(),
+            policies: Policies::default(),
         }
     }
 

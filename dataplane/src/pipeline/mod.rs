@@ -68,6 +68,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::arch::sync::AtomicBool;
+use crate::conntrack::knobs::Knobs;
 use crate::conntrack::record::{Conn, ConnId};
 use crate::conntrack::store::{Shared, Store};
 use crate::rules::facts::PortId;
@@ -106,6 +107,23 @@ pub(crate) struct At<'a> {
     pub table: &'a Shared,
     /// How often the packet has been handed over already.
     pub hops: u8,
+}
+
+impl<'a> At<'a> {
+    /// The knobs that count for a conn: the sysctls', or with the timeouts of its policy.
+    #[inline(always)]
+    pub(crate) fn knobs_of(&self, conn: Conn<'_>) -> &'a Knobs {
+        match conn.extension() {
+            None => &self.policy.knobs,
+            Some(number) => self.knobs_by_policy(number),
+        }
+    }
+
+    #[inline(never)]
+    fn knobs_by_policy(&self, extension: u32) -> &'a Knobs {
+        let policy = self.table.extensions.get(extension).map_or(0, |e| e.timeout_policy());
+        self.policy.policies.knobs(policy).unwrap_or(&self.policy.knobs)
+    }
 }
 
 /// How frames came to this lcore.

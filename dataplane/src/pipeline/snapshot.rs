@@ -5,6 +5,7 @@
 //! one lcore.
 
 use crate::conntrack::knobs::Knobs;
+use crate::conntrack::policies::Policies;
 use crate::conntrack::zones::Zones;
 use crate::pipeline::counters::Counter;
 use crate::pipeline::route::Routes;
@@ -169,6 +170,8 @@ pub struct Snapshot {
     pub v6: FamilyRules,
     /// Timeouts and switches of conntrack.
     pub knobs: Knobs,
+    /// What some conns have instead.
+    pub policies: Policies,
 }
 
 impl Snapshot {

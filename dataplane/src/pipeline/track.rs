@@ -3,6 +3,7 @@
 //! Follows `nf_conntrack_in`, `resolve_normal_ct`, `init_conntrack` and `__nf_conntrack_confirm`.
 
 use crate::conntrack::invalid::{InvalidReason, Numbers, Remark};
+use crate::conntrack::knobs::Knobs;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tcp::{self, Outcome, TcpTrack};
@@ -242,7 +243,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Judged {
         let status = conn.status();
-        let knobs = &at.policy.knobs;
+        let knobs = at.knobs_of(conn);
         let mut accepted = Accepted { before: status, ..Accepted::default() };
         let (timeout_secs, assured) = match extent.proto {
             proto::UDP => {
@@ -340,7 +341,8 @@ impl<P: FramePool> Pipeline<P> {
         };
         let mut track = TcpTrack::from_words(conn.tracker_words());
         let remaining = conn.deadline().remaining_secs(at.now.tick);
-        let outcome = track.packet(&segment, direction, conn.status(), &at.policy.knobs, remaining);
+        let outcome =
+            track.packet(&segment, direction, conn.status(), at.knobs_of(conn), remaining);
         conn.set_tracker_words(&track.to_words());
         if matches!(outcome, Outcome::Invalid { .. } | Outcome::Ignored(_)) {
             self.sayings.keep_tcp(&outcome, &track, &segment, direction);
@@ -364,9 +366,7 @@ impl<P: FramePool> Pipeline<P> {
     /// Counts a packet for its conn, where that was switched on when the conn began.
     #[inline(always)]
     fn account(&self, conn: Conn<'_>, direction: Direction, extent: Extent, at: At<'_>) {
-        if at.policy.knobs.acct
-            && let Some(extension) = at.table.extension(conn)
-        {
+        if let Some(extension) = at.table.extension(conn) {
             extension.count(direction, 1, extent.ip_len() as u64);
         }
     }
@@ -379,7 +379,9 @@ impl<P: FramePool> Pipeline<P> {
         zones: Zones,
         at: At<'_>,
     ) -> Result<(), Exit> {
-        let first = first(&t.frame, &t.headers, at);
+        let policy = t.template.map_or(0, |template| template.timeout_policy);
+        let knobs = at.policy.policies.knobs(policy).unwrap_or(&at.policy.knobs);
+        let first = first(&t.frame, &t.headers, knobs, at);
         let (timeout_secs, words) = match first {
             Ok(first) => first,
             Err(reason) => {
@@ -393,15 +395,10 @@ impl<P: FramePool> Pipeline<P> {
         };
         let number = self.allocate(tuple, &reply, zones, at)?;
         let expected = self.expected(number, tuple, at)?;
-        if expected.is_none() {
-            self.apply(t.template, number);
-        }
-        let knobs = &at.policy.knobs;
-        if (knobs.acct || knobs.timestamp)
-            && let Some(extension) = self.store.extend(number)
-        {
-            extension.begin(knobs.acct, if knobs.timestamp { at.now.unix_ns } else { 0 });
-        }
+        let said = t.template.unwrap_or_default();
+        // The helper of an expected conn is its expectation's.
+        let helper = said.helper.filter(|_| expected.is_none());
+        self.furnish(Template { helper, ..said }, number, at);
         if let Some(conn) = at.table.records.get(number) {
             conn.set_tracker_words(&words);
             self.account(conn, Direction::Original, (&t.headers).into(), at);
@@ -419,12 +416,19 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// Makes a new conn as the table raw says (`__nf_ct_try_assign_helper`).
-    fn apply(&mut self, template: Option<Template>, number: ConnRef) {
-        let Some(helper) = template.and_then(|template| template.helper) else { return };
-        if let Some(extension) = self.store.extend(number) {
-            extension.set_helper(Some(helper));
+    /// Gives a new conn what the sysctls and the table raw say it is to have.
+    fn furnish(&mut self, template: Template, number: ConnRef, at: At<'_>) {
+        let knobs = &at.policy.knobs;
+        let (helper, policy) = (template.helper, template.timeout_policy);
+        if !knobs.acct && !knobs.timestamp && helper.is_none() && policy == 0 {
+            return;
         }
+        let Some(extension) = self.store.extend(number) else { return };
+        extension.begin(knobs.acct, if knobs.timestamp { at.now.unix_ns } else { 0 });
+        if helper.is_some() {
+            extension.set_helper(helper);
+        }
+        extension.set_timeout_policy(policy);
     }
 
     /// `nf_conntrack_inet_error`: an ICMP error belongs to the conn that its quote names.
@@ -466,7 +470,7 @@ impl<P: FramePool> Pipeline<P> {
             return;
         }
         let mut track = TcpTrack::from_words(conn.tracker_words());
-        let closing = track.set_closing(&at.policy.knobs);
+        let closing = track.set_closing(at.knobs_of(conn));
         conn.set_tracker_words(&track.to_words());
         let status = conn.status();
         // An unconfirmed conn has no deadline yet, and will not live to get one.
@@ -481,8 +485,12 @@ impl<P: FramePool> Pipeline<P> {
 }
 
 /// What the tracker says to a first packet: timeout in seconds and the tracker's words.
-fn first<F: Frame>(frame: &F, h: &Headers, at: At<'_>) -> Result<(u32, [u64; 7]), InvalidReason> {
-    let knobs = &at.policy.knobs;
+fn first<F: Frame>(
+    frame: &F,
+    h: &Headers,
+    knobs: &Knobs,
+    at: At<'_>,
+) -> Result<(u32, [u64; 7]), InvalidReason> {
     let timeouts = &knobs.timeouts;
     Ok(match h.proto {
         proto::TCP => {

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use super::hook::{Hook, Table};
 use super::model::{Place, Policy, Rule, Ruleset, TableRules};
 use super::targets::Target;
+use super::template::Ct;
 
 /// How deep jumps and gotos may nest below a base chain (nf_tables: 16 jumps).
 pub const MAX_DEPTH: usize = 64;
@@ -48,6 +49,8 @@ pub enum Fault {
     NatDrop,
     /// `--reject-with tcp-reset` without `-p tcp`.
     ResetNeedsTcp,
+    /// A timeout policy that does not exist.
+    UnknownPolicy,
     /// Following the jump leads back to this chain.
     Cycle,
     /// Chains nest deeper than [`MAX_DEPTH`].
@@ -75,6 +78,7 @@ impl fmt::Display for CheckError {
                 write!(f, "DROP: the table nat decides translation only; drop in filter or mangle")
             }
             Fault::ResetNeedsTcp => write!(f, "{word}: tcp-reset needs `-p tcp'"),
+            Fault::UnknownPolicy => write!(f, "timeout policy `{word}' does not exist"),
             Fault::Cycle => write!(f, "{word}: the jump leads back to chain {}", self.chain),
             Fault::TooDeep => write!(f, "{word}: chains nest deeper than {MAX_DEPTH}"),
             Fault::TooLong => {
@@ -92,6 +96,31 @@ impl std::error::Error for CheckError {}
 /// The first rule, in table and chain order, that cannot stand where it does.
 pub fn check(ruleset: &Ruleset) -> Result<(), CheckError> {
     ruleset.tables.iter().flatten().try_for_each(|rules| Checker::new(rules).run())
+}
+
+/// Checks that every timeout policy that `ruleset` names is `known`.
+///
+/// # Errors
+/// The first rule that names another one.
+pub fn check_policies(ruleset: &Ruleset, known: impl Fn(&str) -> bool) -> Result<(), CheckError> {
+    for rules in ruleset.tables.iter().flatten() {
+        for chain in &rules.chains {
+            for rule in &chain.rules {
+                if let Target::Ct(Ct { notrack: false, timeout: Some(name), .. }) = &rule.target
+                    && !known(name)
+                {
+                    return Err(CheckError {
+                        place: rule.place,
+                        table: rules.table,
+                        chain: chain.name.clone(),
+                        word: name.clone(),
+                        fault: Fault::UnknownPolicy,
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What is known of a chain while the graph is searched.

@@ -14,9 +14,10 @@ use super::hook::{Hook, Table};
 use super::matches::{Basics, IcmpKind, Match, Maybe};
 use super::model::{Policy, Rule, Ruleset, TableRules};
 use super::targets::{Log, RejectWith, SetMark, Target};
-use super::template::Said;
+use super::template::{Said, Template};
 use super::test::{PortSet, Test};
 use super::walk::NatTarget;
+use crate::conntrack::policies::Policies;
 
 /// Number of something that counts, as [`Ruleset::countables`] orders them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,10 +82,24 @@ impl Compiled {
         ports: &[S],
         first_counter: u32,
     ) -> Result<Compiled, CheckError> {
+        Compiled::with_policies(ruleset, ports, &Policies::default(), first_counter)
+    }
+
+    /// The same where rules may name timeout policies.
+    ///
+    /// # Errors
+    /// Likewise, and a policy that does not exist.
+    pub fn with_policies<S: AsRef<str>>(
+        ruleset: &Ruleset,
+        ports: &[S],
+        policies: &Policies,
+        first_counter: u32,
+    ) -> Result<Compiled, CheckError> {
         check::check(ruleset)?;
+        check::check_policies(ruleset, |name| policies.number(name).is_some())?;
         let mut compiled = Compiled { counters: first_counter..first_counter, ..Self::default() };
         for rules in ruleset.tables.iter().flatten() {
-            compiled.add_table(rules, ports);
+            compiled.add_table(rules, ports, policies);
         }
         compiled.find_entrances(ports.len());
         Ok(compiled)
@@ -125,7 +140,7 @@ impl Compiled {
         counter
     }
 
-    fn add_table<S: AsRef<str>>(&mut self, table: &TableRules, ports: &[S]) {
+    fn add_table<S: AsRef<str>>(&mut self, table: &TableRules, ports: &[S], policies: &Policies) {
         let first = self.chains.len() as u32;
         let numbers: HashMap<&str, u32> =
             (first..).zip(&table.chains).map(|(n, chain)| (chain.name.as_str(), n)).collect();
@@ -138,13 +153,14 @@ impl Compiled {
             }
             let start = self.rules.len() as u32;
             for rule in &chain.rules {
-                self.add_rule(rule, ports, &numbers);
+                let action = self.action(&rule.target, &numbers, policies);
+                self.add_rule(rule, ports, action);
             }
             self.chains.push(start..self.rules.len() as u32);
         }
     }
 
-    fn add_rule<S: AsRef<str>>(&mut self, rule: &Rule, ports: &[S], numbers: &HashMap<&str, u32>) {
+    fn add_rule<S: AsRef<str>>(&mut self, rule: &Rule, ports: &[S], action: Action) {
         let first_test = self.tests.len() as u32;
         add_basics(&rule.basics, ports, &mut self.tests);
         for asked in &rule.matches {
@@ -152,11 +168,15 @@ impl Compiled {
         }
         let end_test = self.tests.len() as u32;
         let counter = self.next_counter();
-        let action = self.action(&rule.target, numbers);
         self.rules.push(CompiledRule { first_test, end_test, counter, action });
     }
 
-    fn action(&mut self, target: &Target, numbers: &HashMap<&str, u32>) -> Action {
+    fn action(
+        &mut self,
+        target: &Target,
+        numbers: &HashMap<&str, u32>,
+        policies: &Policies,
+    ) -> Action {
         // The check has seen that every name leads to a chain.
         let number = |name: &String| numbers.get(name.as_str()).copied();
         match target {
@@ -173,7 +193,11 @@ impl Compiled {
             }
             Target::Notrack => self.say(Said::Notrack),
             Target::Ct(ct) if ct.notrack => self.say(Said::Notrack),
-            Target::Ct(ct) => self.say(Said::Template(ct.template)),
+            Target::Ct(ct) => {
+                let policy = ct.timeout.as_ref().and_then(|name| policies.number(name));
+                let timeout_policy = policy.unwrap_or(0);
+                self.say(Said::Template(Template { timeout_policy, ..ct.template }))
+            }
             Target::Mark(mark) => Action::Mark(*mark),
             Target::Snat(options) => self.nat(NatTarget::Snat(options.range())),
             Target::Dnat(options) => self.nat(NatTarget::Dnat(options.range())),

@@ -23,6 +23,8 @@ pub struct Ct {
 pub struct Template {
     /// `--helper`.
     pub helper: Option<Helper>,
+    /// `--timeout`: the number of the policy, from 1; 0 for the sysctls.
+    pub timeout_policy: u8,
     /// `--ctevents`: the events of the conn that are reported, by [`CT_EVENTS`]; 0 for all.
     pub ct_events: u16,
     /// `--expevents`: the same of its expectations, by [`EXP_EVENTS`].

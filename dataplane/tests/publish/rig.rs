@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use dataplane::arch::sync::AtomicBool;
 use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::policies::Policies;
 use dataplane::conntrack::record::Family as Space;
 use dataplane::conntrack::store::{Shared, Sizes, Store};
 use dataplane::conntrack::tuple::HashSeed;
@@ -89,6 +90,7 @@ pub(crate) fn snapshot(generation: u8) -> Arc<Snapshot> {
         v4: compile(&rules()),
         v6: compile(&Ruleset::new(Family::V6)),
         knobs: Knobs::default(),
+        policies: Policies::default(),
     })
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::policies::Policies;
 use dataplane::conntrack::record::{ConnId, ConnRef, Family as Space};
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::store::{Shared, Sizes, Store};
@@ -77,6 +78,7 @@ pub(crate) struct Setup {
     pub(crate) v4: Ruleset,
     pub(crate) v6: Ruleset,
     pub(crate) knobs: Knobs,
+    pub(crate) policies: Policies,
     pub(crate) mtu: [u32; 2],
     pub(crate) max: u32,
     pub(crate) neighbours: usize,
@@ -114,6 +116,7 @@ impl Default for Setup {
             v4: Ruleset::new(Family::V4),
             v6: Ruleset::new(Family::V6),
             knobs: Knobs::default(),
+            policies: Policies::default(),
             mtu: [1500, 1500],
             max: 4096,
             neighbours: 64,
@@ -217,8 +220,10 @@ impl Setup {
             .iter()
             .map(|&(port, address, prefix_len)| PortAddress { port, address, prefix_len })
             .collect();
-        let compile =
-            |r: &Ruleset| FamilyRules::new(Compiled::new(r, &names, 0).unwrap(), self.lcores);
+        let compile = |r: &Ruleset| {
+            let rules = Compiled::with_policies(r, &names, &self.policies, 0).unwrap();
+            FamilyRules::new(rules, self.lcores)
+        };
         Snapshot {
             generation,
             ports: ports.iter().enumerate().map(port).collect(),
@@ -226,6 +231,7 @@ impl Setup {
             v4: compile(&self.v4),
             v6: compile(&self.v6),
             knobs: self.knobs,
+            policies: self.policies.clone(),
         }
     }
 

@@ -2,8 +2,11 @@
 
 use arrayvec::ArrayVec;
 use dataplane::conntrack::helper::Helper;
+use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::policies::Policies;
 use dataplane::conntrack::record::{ConnRef, Family as Space};
 use dataplane::conntrack::state::Status;
+use dataplane::conntrack::timeouts::Timeout;
 use dataplane::conntrack::view::ConnView;
 use dataplane::lcore::memory::MemoryFrame;
 use dataplane::pipeline::handoff::{Handed, Stage};
@@ -11,11 +14,12 @@ use dataplane::rules::hook::Table::Raw;
 use dataplane::rules::model::Rule;
 use dataplane::rules::targets::Target;
 use dataplane::rules::template::{Ct, Side, Template, Zone};
+use dataplane::wire::tcp::flags::{ACK, RST, SYN};
 
 use super::host_lcores::Pair;
 use super::rig::*;
 use super::rules::*;
-use super::tracking::udp;
+use super::tracking::{tcp, udp};
 
 const CLIENT: &str = "192.168.1.2:4000";
 const SERVER: &str = "198.51.100.7:69";
@@ -171,4 +175,100 @@ fn lcores_meet_in_a_zone_that_only_raw_can_tell() {
         assert_eq!(owned.len(), 3, "{owned:?}");
         assert!(pair.counters.iter().any(|c| c.handed_over.get() > 0));
     }
+}
+
+fn policies(before: &Policies, knobs: &Knobs, named: &[(&str, u32)]) -> Policies {
+    let policy = |(name, secs): &(&str, u32)| {
+        let mut timeouts = knobs.timeouts;
+        let all = [Timeout::Udp, Timeout::TcpSynSent, Timeout::TcpClose, Timeout::Icmp];
+        for timeout in all.into_iter().chain([Timeout::Icmpv6, Timeout::Generic]) {
+            timeouts.set(timeout, *secs);
+        }
+        ((*name).to_owned(), timeouts)
+    };
+    before.next(&named.iter().map(policy).collect::<Vec<_>>(), knobs).unwrap()
+}
+
+fn by_policy(name: &str) -> Rule {
+    on(Target::Ct(Ct { timeout: Some(name.to_owned()), ..Ct::default() }))
+}
+
+fn remaining(rig: &mut Rig) -> Vec<u32> {
+    rig.list().iter().map(|conn| conn.remaining_secs).collect()
+}
+
+#[test]
+fn a_policy_has_timeouts_for_all_protocols() {
+    let knobs = Knobs::default();
+    let setup = Setup {
+        policies: policies(&Policies::default(), &knobs, &[("other", 5), ("slow", 777)]),
+        ..Setup::default()
+    };
+    let mut rig = setup.both(Raw, "PREROUTING", by_policy("slow").in_port("lan")).start();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    rig.pass(LAN, tcp(CLIENT, SERVER, SYN, 1, 0));
+    rig.pass(LAN, udp(CLIENT6, SERVER6));
+    rig.pass(WAN, udp("198.51.100.7:70", CLIENT));
+    // No policy keeps a SYN longer than what is not acknowledged.
+    assert_eq!(remaining(&mut rig), [777, 300, 30, 777]);
+    rig.wait_ticks(1000);
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    rig.pass(WAN, udp(SERVER6, CLIENT6));
+    assert_eq!(remaining(&mut rig), [777, 290, 20, 777], "an answer, too, is the policy's");
+    rig.pass(WAN, tcp(SERVER, CLIENT, SYN | ACK, 5, 2));
+    rig.pass(WAN, tcp(SERVER, CLIENT, RST | ACK, 6, 2));
+    let closed = rig.list().into_iter().find(|conn| conn.state == Some("CLOSE")).unwrap();
+    assert_eq!(closed.remaining_secs, 777);
+}
+
+#[test]
+fn a_conn_keeps_its_policy_across_reloads_as_long_as_there_is_one_of_the_name() {
+    let knobs = Knobs::default();
+    let first = policies(&Policies::default(), &knobs, &[("slow", 777)]);
+    let setup = Setup { policies: first.clone(), ..Setup::default() };
+    let mut rig = setup.both(Raw, "PREROUTING", by_policy("slow")).start();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    // The rule goes, another policy comes, the values change.
+    let rules = rig.setup.family(V4).table_mut(Raw).chain_mut("PREROUTING").unwrap();
+    rules.rules.clear();
+    rig.setup.family(V6).table_mut(Raw).chain_mut("PREROUTING").unwrap().rules.clear();
+    let second = policies(&first, &knobs, &[("fast", 2), ("slow", 888)]);
+    rig.setup.policies = second.clone();
+    rig.publish();
+    assert_eq!(remaining(&mut rig), [777], "no timer moves by itself");
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    assert_eq!(remaining(&mut rig), [888]);
+    rig.setup.policies = policies(&second, &knobs, &[("fast", 2)]);
+    rig.publish();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    assert_eq!(remaining(&mut rig), [30], "the sysctl's");
+}
+
+#[test]
+fn a_conn_is_counted_if_it_began_while_that_was_switched_on() {
+    let mut rig = Setup::default().start();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    rig.setup.knobs.acct = true;
+    rig.publish();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    assert_eq!(rig.conn().counters, None, "it began before");
+    rig.pass(LAN, udp(CLIENT6, SERVER6));
+    rig.setup.knobs.acct = false;
+    rig.publish();
+    rig.pass(LAN, udp(CLIENT6, SERVER6));
+    rig.pass(WAN, udp(SERVER6, CLIENT6));
+    let counted = rig.list().iter().find_map(|conn| conn.counters).unwrap();
+    assert_eq!(counted.map(|c| c.packets), [2, 1], "it goes on for those that have counters");
+}
+
+#[test]
+fn a_helper_alone_neither_counts_nor_takes_the_time() {
+    let assign = ct(tftp()).proto(17).dport(69);
+    let mut rig = Setup::default().both(Raw, "PREROUTING", assign).start();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    rig.setup.knobs.acct = true;
+    rig.publish();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    let conn = rig.conn();
+    assert_eq!((conn.counters, conn.start_unix_ns), (None, None));
 }

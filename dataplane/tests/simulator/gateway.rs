@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::policies::Policies;
 use dataplane::lcore::simulator::Simulator;
 use dataplane::pipeline::route::{PortAddress, RouteKind, Routes, StaticRoute};
 use dataplane::pipeline::snapshot::{
@@ -309,5 +310,6 @@ pub(crate) fn snapshot(
         v4: compile(v4),
         v6: compile(v6),
         knobs,
+        policies: Policies::default(),
     })
 }
