@@ -253,6 +253,7 @@ fn expectation() -> Expectation {
         helper: Helper::Tftp,
         assigns: None,
         follow: None,
+        reported: u8::MAX,
     }
 }
 

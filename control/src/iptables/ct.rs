@@ -24,8 +24,8 @@ pub(super) fn set(ct: &mut Ct, key: CtKey, text: &str) -> Result<(), Fault> {
         CtKey::Notrack => ct.notrack = true,
         CtKey::Helper => template.helper = helper(text)?,
         CtKey::Timeout => ct.timeout = Some(text.to_owned()).filter(|name| !name.is_empty()),
-        CtKey::CtEvents => return Err("CT: option `--ctevents' is not supported".to_owned()),
-        CtKey::ExpEvents => return Err("CT: option `--expevents' is not supported".to_owned()),
+        CtKey::CtEvents => template.ct_events = events(&CT_EVENTS, text)?,
+        CtKey::ExpEvents => template.exp_events = events(&EXP_EVENTS, text)? as u8,
         CtKey::Zone(side) => set_zone(&mut template.zone, side, text)?,
     }
     Ok(())
@@ -49,6 +49,14 @@ fn set_zone(zone: &mut Zone, side: Side, text: &str) -> Result<(), Fault> {
         _ => Side::Both,
     };
     Ok(())
+}
+
+fn events(all: &[&str], text: &str) -> Result<u16, Fault> {
+    let bit = |name: &str| {
+        let at = all.iter().position(|event| *event == name);
+        at.map(|bit| 1 << bit).ok_or_else(|| format!("unknown event type `{name}'"))
+    };
+    text.split(',').try_fold(0, |bits, name| Ok(bits | bit(name)?))
 }
 
 fn helper(text: &str) -> Result<Option<Helper>, Fault> {

@@ -209,6 +209,7 @@ pub(super) mod tests {
             helper: Helper::Tftp,
             assigns: None,
             follow: None,
+            reported: u8::MAX,
         };
         ExpectationView { key, what, remaining_secs: 299 }
     }

@@ -109,6 +109,8 @@ pub struct Expectation {
     pub assigns: Option<Helper>,
     /// The child's translation, where the master is translated.
     pub follow: Option<Follow>,
+    /// Which of its events are reported: bit 0 when it is made, bit 1 when it goes.
+    pub reported: u8,
 }
 
 impl Expectation {
@@ -395,6 +397,7 @@ pub fn from_peer(
         helper,
         assigns: None,
         follow,
+        reported: master.reported().expectations,
     }
 }
 

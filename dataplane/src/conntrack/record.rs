@@ -17,7 +17,7 @@
 //!    w7   | extension number + 1            | incarnation     | owner  | store |
 //! line 1
 //!    w0-w6  the tracker's words (TCP windows of both directions)
-//!    w7     port of MASQUERADE, counted from 1
+//!    w7     events of expectations (8) | events (16) | port of MASQUERADE, counted from 1 (16)
 //! line 2, IPv6 only
 //!    w0-w1  original source        w4-w5  reply source
 //!    w2-w3  original destination   w6-w7  reply destination      (upper half first)
@@ -34,6 +34,7 @@
 //! "none yet".
 
 use super::chunks::Chunks;
+use super::events::Reported;
 use super::state::{Direction, Status};
 use super::tuple::{KeyV4, Tuple};
 use super::zones::Zones;
@@ -607,7 +608,20 @@ impl<'a> Conn<'a> {
     /// Notes the port whose address MASQUERADE lent to the conn.
     #[inline]
     pub fn set_masqueraded_by(self, port: u8) {
-        self.lines[1].0[7].store(port as u64 + 1, Relaxed);
+        put(&self.lines[1].0[7], 0, 16, port as u64 + 1);
+    }
+
+    /// Which events of the conn and of its expectations are reported.
+    #[inline]
+    pub fn reported(self) -> Reported {
+        let word = self.lines[1].0[7].load(Relaxed);
+        Reported { conn: (word >> 16) as u16, expectations: (word >> 32) as u8 }
+    }
+
+    /// Says which events are reported; none are of a new conn.
+    pub fn set_reported(self, reported: Reported) {
+        let value = (reported.expectations as u64) << 16 | reported.conn as u64;
+        put(&self.lines[1].0[7], 16, 24, value);
     }
 
     /// True if the by-source index has the conn.

@@ -148,7 +148,7 @@ fn lend<F>(t: &Transit<F>) -> Option<Attachment> {
         state: CtState::Related,
         lent: true,
         delete: false,
-        changed: false,
+        events: 0,
         ..*a
     })
 }

@@ -11,7 +11,6 @@ use crate::conntrack::icmp;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::proto;
-use crate::conntrack::view::EventKind;
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::drops::DropReason;
@@ -293,8 +292,8 @@ impl<P: FramePool> Pipeline<P> {
         let Judged::Accepted(accepted) = judged else {
             return Short::Walk(Some(Prejudged { conn: conn.number(), direction, judged }));
         };
-        if accepted.changed {
-            self.report(EventKind::Update, conn.number(), at);
+        if accepted.events != 0 {
+            self.report(accepted.events, conn.number(), at);
         }
         self.paths.count(number, h.ip_len());
         self.took_path += 1;

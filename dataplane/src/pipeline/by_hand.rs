@@ -4,12 +4,13 @@
 //! alone writes. Requests and the room for their answers come from the control core and go back to
 //! it, so an lcore neither allocates nor frees.
 
+use crate::conntrack::events::{self, Reported};
 use crate::conntrack::index::Refused;
 use crate::conntrack::record::{Conn, ConnId, ConnRef};
 use crate::conntrack::state::Status;
 use crate::conntrack::tcp::{TcpState, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
-use crate::conntrack::view::{ConnView, EventKind};
+use crate::conntrack::view::ConnView;
 use crate::nat::range::{Manip, Range};
 use crate::nat::rewrite::Deltas;
 use crate::nat::select;
@@ -120,7 +121,7 @@ impl<P: FramePool> Pipeline<P> {
         let entered = self.enter(number, new, at);
         if entered.is_ok() {
             self.links.counters.conntrack.insert.add(1);
-            self.report_by(EventKind::New, number, new.by_process, at);
+            self.report_by(events::NEW | events::CHANGE, number, new.by_process, at);
         } else {
             self.store.release_unconfirmed(number);
         }
@@ -137,6 +138,7 @@ impl<P: FramePool> Pipeline<P> {
         }
         let Some(conn) = at.table.records.get(number) else { return Err(Refusal::NoMemory) };
         conn.set_mark(new.mark);
+        self.decide_reported(number, Reported::default(), at);
         conn.add_status(Status(new.status.0 & SETTABLE.0));
         conn.set_tracker_words(&words_of(&new.tuples[0], new.tcp, at.now.tick));
         if let Some(leaving) = conn.reply().inverted() {
@@ -175,7 +177,7 @@ impl<P: FramePool> Pipeline<P> {
             }
             let outcome = self.change_one(id.conn, &changes.change, at);
             if outcome.is_ok() {
-                self.report_by(EventKind::Update, id.conn, changes.by_process, at);
+                self.report_by(events::CHANGE, id.conn, changes.by_process, at);
             }
             if let Some(conn) = at.table.records.get(id.conn) {
                 changes.done.push((view_of(conn, at), outcome));

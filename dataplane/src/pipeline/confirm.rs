@@ -4,9 +4,10 @@
 //! drop does around them. Several lcores may confirm at once: the index lets one of them in, and
 //! the others join it, step aside, or lose their packet, as in the kernel.
 
+use crate::conntrack::events;
 use crate::conntrack::index::{NEIGHBOURS, Refused};
-use crate::conntrack::record::ConnRef;
-use crate::conntrack::state::Direction;
+use crate::conntrack::record::{Conn, ConnRef};
+use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::store::{AllocError, EARLY_DROP_BUCKETS};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::{ConnView, EventKind};
@@ -77,7 +78,7 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     fn drop_early(&mut self, hash: u64, at: At<'_>) {
-        let listened = self.listened(at);
+        let listened = self.listened();
         let mut gone: [Option<ConnView>; EARLY_DROPS_MAX] = [const { None }; EARLY_DROPS_MAX];
         let mut n = 0;
         let (expectations, lcore) = (&at.table.expectations, self.place.lcore());
@@ -85,7 +86,10 @@ impl<P: FramePool> Pipeline<P> {
             if helper_of(conn, at).is_some() {
                 expectations.end_master(lcore, conn.id(), at.now);
             }
-            if listened && let Some(slot) = gone.get_mut(n) {
+            if listened
+                && conn.reported().conn & events::DESTROY != 0
+                && let Some(slot) = gone.get_mut(n)
+            {
                 *slot = Some(view_of(conn, at));
                 n += 1;
             }
@@ -115,7 +119,7 @@ impl<P: FramePool> Pipeline<P> {
         let done = match self.store.confirm_over(a.conn, a.instead_of, deadline, at.now.tick) {
             Ok(()) => {
                 t.attached = Attached::Conn(Attachment { fresh: false, ..a });
-                self.report(EventKind::New, a.conn, at);
+                self.report(events_of_birth(conn, at), a.conn, at);
                 true
             }
             Err(Refused::Clash { with, side }) => self.resolve_clash(t, &a, (with, side), at),
@@ -202,7 +206,7 @@ impl<P: FramePool> Pipeline<P> {
     /// Takes a confirmed conn of this lcore out of the table.
     pub(crate) fn delete_conn(&mut self, number: ConnRef, at: At<'_>) {
         if at.table.records.get(number).is_some_and(|conn| self.owns(conn)) {
-            self.report(EventKind::Destroy, number, at);
+            self.report(events::DESTROY, number, at);
             at.table.records.get(number).inspect(|conn| self.end_expectations(*conn, at));
             self.store.delete(number);
         }
@@ -213,6 +217,13 @@ impl<P: FramePool> Pipeline<P> {
         at.table.records.get(number).inspect(|conn| self.end_expectations(*conn, at));
         self.store.release_unconfirmed(number);
     }
+}
+
+/// What confirming a conn is told as.
+fn events_of_birth(conn: Conn<'_>, at: At<'_>) -> u16 {
+    let expected = conn.status().has(Status::EXPECTED);
+    let birth = if expected { events::RELATED } else { events::NEW };
+    if helper_of(conn, at).is_some() { birth | events::HELPER } else { birth }
 }
 
 #[cfg(test)]

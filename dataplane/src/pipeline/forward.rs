@@ -4,7 +4,6 @@
 //! allocated for it on the way is settled in one place, [`Pipeline::finish`].
 
 use crate::conntrack::state::CtState;
-use crate::conntrack::view::EventKind;
 use crate::nat::range::Manip;
 use crate::pipeline::answers::IcmpError;
 use crate::pipeline::burst::{forward_one_hop, is_plain};
@@ -179,8 +178,8 @@ impl<P: FramePool> Pipeline<P> {
             } else if a.delete {
                 self.delete_conn(a.conn, at);
             } else {
-                if a.changed {
-                    self.report(EventKind::Update, a.conn, at);
+                if a.events != 0 {
+                    self.report(a.events, a.conn, at);
                 }
             }
         }

@@ -8,7 +8,6 @@ use arrayvec::ArrayVec;
 use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::{HashSeed, KeyV4, Tuple, proto};
-use crate::conntrack::view::EventKind;
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::burst::{Long, Prejudged, Short, Way};
@@ -163,8 +162,8 @@ impl<P: FramePool> Pipeline<P> {
         let Judged::Accepted(accepted) = judged else {
             return Short::Walk(Some(Prejudged { conn: conn.number(), direction, judged }));
         };
-        if accepted.changed {
-            self.report(EventKind::Update, conn.number(), at);
+        if accepted.events != 0 {
+            self.report(accepted.events, conn.number(), at);
         }
         self.paths.count(number, extent.ip_len());
         self.took_path += 1;

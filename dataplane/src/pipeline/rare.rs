@@ -148,7 +148,7 @@ impl<P: FramePool> Pipeline<P> {
         direction: Direction,
         at: At<'_>,
     ) -> Outcome {
-        let outcome = judge(frame, extent, conn, direction, &at.policy.knobs);
+        let outcome = judge(frame, extent, conn, direction, at.knobs_of(conn));
         if let Outcome::Invalid { reason, .. } = outcome {
             self.sayings.keep(Said { remark: Remark::Invalid(reason, Numbers::None), also: None });
         }

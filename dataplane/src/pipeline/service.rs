@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::arch::sync::Ordering::Relaxed;
 use crate::conntrack::dccp::DccpState;
+use crate::conntrack::events::{self, Reported};
 use crate::conntrack::gre;
 use crate::conntrack::record::{Conn, ConnId, ConnRef};
 use crate::conntrack::sctp::SctpState;
@@ -132,7 +133,7 @@ impl<P: FramePool> Pipeline<P> {
     fn delete_by(&mut self, id: ConnId, by: Option<u32>, at: At<'_>) -> bool {
         let same = self.store.get(id).is_some();
         if same {
-            self.report_by(EventKind::Destroy, id.conn, by, at);
+            self.report_by(events::DESTROY, id.conn, by, at);
             at.table.records.get(id.conn).inspect(|conn| self.end_expectations(*conn, at));
             self.store.delete(id.conn);
         }
@@ -174,24 +175,25 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Tells listeners what happened to a conn.
-    pub(crate) fn report(&mut self, kind: EventKind, number: ConnRef, at: At<'_>) {
-        self.report_by(kind, number, None, at);
+    pub(crate) fn report(&mut self, events: u16, number: ConnRef, at: At<'_>) {
+        self.report_by(events, number, None, at);
     }
 
     /// The same for what a process has asked for.
     pub(crate) fn report_by(
         &mut self,
-        kind: EventKind,
+        events: u16,
         number: ConnRef,
         by_process: Option<u32>,
         at: At<'_>,
     ) {
-        if self.listened(at)
+        if self.listened()
             && let Some(conn) = at.table.records.get(number)
+            && conn.reported().conn & events != 0
             // What the packet's own answer has ended meanwhile has been reported as such.
             && conn.status().has(Status::CONFIRMED)
         {
-            self.report_view_by(kind, view_of(conn, at), by_process, at);
+            self.report_view_by(events::kind(events), view_of(conn, at), by_process, at);
         }
     }
 
@@ -213,9 +215,19 @@ impl<P: FramePool> Pipeline<P> {
         self.tell(FromLcore::Event(EventView { kind, conn, unix_ns, by_process }));
     }
 
-    /// True while somebody wants to hear of events and they are not switched off.
-    pub(crate) fn listened(&self, at: At<'_>) -> bool {
-        self.links.listeners.load(Relaxed) && at.policy.knobs.events != 0
+    /// True while somebody wants to hear of events.
+    pub(crate) fn listened(&self) -> bool {
+        self.links.listeners.load(Relaxed)
+    }
+
+    /// Decides what will be told of a conn that begins, if a rule has `wanted` something.
+    pub(crate) fn decide_reported(&self, number: ConnRef, wanted: Reported, at: At<'_>) {
+        let reported = Reported::at_birth(wanted, at.policy.knobs.events, self.listened());
+        if reported != Reported::default()
+            && let Some(conn) = at.table.records.get(number)
+        {
+            conn.set_reported(reported);
+        }
     }
 
     /// Sends a frame that the control core has built.

@@ -2,15 +2,15 @@
 //!
 //! Follows `nf_conntrack_in`, `resolve_normal_ct`, `init_conntrack` and `__nf_conntrack_confirm`.
 
+use crate::conntrack::events::Reported;
 use crate::conntrack::invalid::{InvalidReason, Numbers, Remark};
 use crate::conntrack::knobs::Knobs;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tcp::{self, Outcome, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
-use crate::conntrack::view::EventKind;
 use crate::conntrack::zones::Zones;
-use crate::conntrack::{icmp, udp};
+use crate::conntrack::{events, icmp, udp};
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::invalid::{Place, Said};
 use crate::pipeline::transit::{Attached, Attachment, Exit, Extent, Transit};
@@ -45,8 +45,8 @@ pub(crate) struct Accepted {
     pub before: Status,
     /// The conn ends with this packet.
     pub delete: bool,
-    /// Listeners want to hear of it.
-    pub changed: bool,
+    /// What listeners may want to hear of.
+    pub events: u16,
 }
 
 /// The tuple of a packet (`nf_ct_get_tuple`).
@@ -224,7 +224,7 @@ impl<P: FramePool> Pipeline<P> {
                 t.attached = Attached::Conn(Attachment {
                     state: ct_state(accepted.before, direction),
                     delete: accepted.delete,
-                    changed: accepted.changed,
+                    events: accepted.events,
                     ..Attachment::of(conn.number(), direction)
                 });
             }
@@ -262,7 +262,7 @@ impl<P: FramePool> Pipeline<P> {
                 self.judge_rarely(frame, extent, conn, direction, at)
             } {
                 Outcome::Accept { timeout_secs, assured, changed } => {
-                    accepted.changed = changed;
+                    accepted.events = if changed { events::PROTOINFO } else { 0 };
                     (timeout_secs, assured)
                 }
                 Outcome::Ignored(_) => return self.let_pass(conn, direction, accepted, at),
@@ -290,12 +290,13 @@ impl<P: FramePool> Pipeline<P> {
         let mut news = Status::default();
         if direction == Direction::Reply && !status.has(Status::SEEN_REPLY) {
             news = news.with(Status::SEEN_REPLY);
+            accepted.events |= events::REPLY;
         }
         if assured && status.0 & (Status::ASSURED.0 | Status::NAT_CLASH.0) == 0 {
             news = news.with(Status::ASSURED);
+            accepted.events |= events::ASSURED;
         }
         if news != Status::default() {
-            accepted.changed = true;
             conn.add_status(news);
         }
         Judged::Accepted(accepted)
@@ -312,7 +313,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Judged {
         if direction == Direction::Reply && !accepted.before.has(Status::SEEN_REPLY) {
-            accepted.changed = true;
+            accepted.events |= events::REPLY;
             conn.add_status(Status::SEEN_REPLY);
         }
         // Who is to say something about it walks, for the line names what the raw table did.
@@ -399,6 +400,8 @@ impl<P: FramePool> Pipeline<P> {
         // The helper of an expected conn is its expectation's.
         let helper = said.helper.filter(|_| expected.is_none());
         self.furnish(Template { helper, ..said }, number, at);
+        let wanted = Reported { conn: said.ct_events, expectations: said.exp_events };
+        self.decide_reported(number, wanted, at);
         if let Some(conn) = at.table.records.get(number) {
             conn.set_tracker_words(&words);
             self.account(conn, Direction::Original, (&t.headers).into(), at);
@@ -479,7 +482,7 @@ impl<P: FramePool> Pipeline<P> {
             && !status.has(Status::FIXED_TIMEOUT)
         {
             self.refresh(conn, secs, at);
-            self.report(EventKind::Update, number, at);
+            self.report(events::PROTOINFO, number, at);
         }
     }
 }

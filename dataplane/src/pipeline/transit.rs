@@ -29,8 +29,8 @@ pub(crate) struct Attachment {
     pub delete: bool,
     /// An ICMP error about the conn, not a packet of it.
     pub error: bool,
-    /// Something changed that listeners want to hear of.
-    pub changed: bool,
+    /// What happened that listeners may want to hear of (`conntrack::events`).
+    pub events: u16,
     /// The finished conn of another lcore whose tuple this unconfirmed one was given.
     pub instead_of: Option<ConnId>,
 }
@@ -48,7 +48,7 @@ impl Attachment {
             timeout_secs: 0,
             delete: false,
             error: false,
-            changed: false,
+            events: 0,
             instead_of: None,
         }
     }

@@ -285,6 +285,7 @@ fn the_gateway_itself_may_ask_and_be_asked() {
 #[test]
 fn listeners_hear_of_expectations() {
     let mut rig = guarded().start();
+    rig.listen();
     rig.shared.expectations.listen(true).unwrap();
     rig.pass(LAN, request(CLIENT, SERVER));
     rig.wait(2);

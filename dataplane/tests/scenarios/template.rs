@@ -1,15 +1,17 @@
 //! What the table raw says of conns before they exist: `-j CT`.
 
 use arrayvec::ArrayVec;
+use dataplane::conntrack::events;
 use dataplane::conntrack::helper::Helper;
 use dataplane::conntrack::knobs::Knobs;
 use dataplane::conntrack::policies::Policies;
 use dataplane::conntrack::record::{ConnRef, Family as Space};
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::timeouts::Timeout;
-use dataplane::conntrack::view::ConnView;
+use dataplane::conntrack::view::{ConnView, EventKind};
 use dataplane::lcore::memory::MemoryFrame;
 use dataplane::pipeline::handoff::{Handed, Stage};
+use dataplane::pipeline::messages::FromLcore;
 use dataplane::rules::hook::Table::Raw;
 use dataplane::rules::model::Rule;
 use dataplane::rules::targets::Target;
@@ -271,4 +273,82 @@ fn a_helper_alone_neither_counts_nor_takes_the_time() {
     rig.pass(LAN, udp(CLIENT, SERVER));
     let conn = rig.conn();
     assert_eq!((conn.counters, conn.start_unix_ns), (None, None));
+}
+
+/// The events of a UDP conn from its first packet to its end, in the words of `conntrack -E`.
+fn told(rig: &mut Rig, name_it: impl FnOnce(&mut Rig)) -> Vec<EventKind> {
+    name_it(rig);
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    rig.pass(WAN, udp(SERVER, CLIENT));
+    rig.wait(3);
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    rig.wait(121);
+    // Its own first packet finds it gone.
+    rig.setup.knobs.events = 0;
+    rig.publish();
+    rig.pass(WAN, udp(SERVER, CLIENT));
+    let told = std::mem::take(&mut rig.told);
+    let kinds = told.iter().filter_map(|message| match message {
+        FromLcore::Event(event) => Some(event.kind),
+        _ => None,
+    });
+    kinds.collect()
+}
+
+fn events_by(ct_events: u16, sysctl: u8, listened: bool) -> Vec<EventKind> {
+    let rule = ct(Template { ct_events, ..Template::default() }).in_port("lan");
+    let mut setup = Setup::default();
+    setup.knobs.events = sysctl;
+    let mut rig = setup.both(Raw, "PREROUTING", rule).start();
+    if listened {
+        rig.listen();
+    }
+    told(&mut rig, |_| {})
+}
+
+#[test]
+fn events_of_the_named_classes_are_told() {
+    use EventKind::{Destroy, New, Update};
+    let all = [New, Update, Update, Destroy];
+    for sysctl in [1, 2] {
+        assert_eq!(events_by(0, sysctl, true), all);
+        assert_eq!(events_by(events::NEW, sysctl, true), [New]);
+        assert_eq!(events_by(events::RELATED, sysctl, true), []);
+        assert_eq!(events_by(events::REPLY, sysctl, true), [Update]);
+        assert_eq!(events_by(events::ASSURED | events::DESTROY, sysctl, true), [Update, Destroy]);
+    }
+    assert_eq!(events_by(0, 0, true), [], "switched off");
+    assert_eq!(events_by(events::NEW | events::DESTROY, 0, true), [New, Destroy], "but by a rule");
+    assert_eq!(events_by(0, 1, false), [], "nobody there");
+}
+
+#[test]
+fn who_comes_later_hears_of_later_conns_unless_all_are_reported() {
+    use EventKind::{Destroy, Update};
+    for (sysctl, expected) in [(2, vec![]), (1, vec![Update, Update, Destroy])] {
+        let mut setup = Setup::default();
+        setup.knobs.events = sysctl;
+        let mut rig = setup.start();
+        let early = |rig: &mut Rig| {
+            rig.pass(LAN, udp(CLIENT, SERVER));
+            rig.listen();
+        };
+        assert_eq!(told(&mut rig, early), expected);
+    }
+}
+
+#[test]
+fn of_expectations_the_named_events_are_told() {
+    let all = [(events::NEW, 0), (events::NEW, 1), (0, 1), (0, 0)];
+    for ((ct_events, exp_events), expected) in all.into_iter().zip([0, 1, 1, 2]) {
+        let wanted = Template { ct_events, exp_events, ..tftp() };
+        let mut rig = Setup::default().both(Raw, "PREROUTING", ct(wanted).proto(17)).start();
+        rig.listen();
+        rig.shared.expectations.listen(true).unwrap();
+        rig.pass(LAN, udp(CLIENT, SERVER).payload(b"\0\x01file\0octet\0"));
+        rig.pass(WAN, udp("198.51.100.7:3000", CLIENT));
+        let mut news = Vec::new();
+        rig.shared.expectations.take_news(&mut news).unwrap();
+        assert_eq!(news.len(), expected, "{ct_events} {exp_events}");
+    }
 }

@@ -323,7 +323,11 @@ impl Table {
     }
 
     fn tell(&mut self, kind: News, entry: &Entry, now: Now) {
-        if !self.listened {
+        let bit = match kind {
+            News::New => 1,
+            News::Destroy => 2,
+        };
+        if !self.listened || entry.what.reported & bit == 0 {
             return;
         }
         if self.news.len() < NEWS_MAX {

@@ -1,5 +1,6 @@
 //! The table by its rules, and against the plainest list that does the same.
 
+use crate::conntrack::events::Reported;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -51,7 +52,9 @@ impl Rig {
         };
         let number = self.store.allocate(&orig, &orig.inverted().unwrap(), [0, 0]).unwrap();
         self.store.confirm(number, after(1000).tick, after(0).tick).unwrap();
-        self.store.conn(number).unwrap().id()
+        let conn = self.store.conn(number).unwrap();
+        conn.set_reported(Reported { conn: 0, expectations: u8::MAX });
+        conn.id()
     }
 
     /// From any port of 10.2.0.`peer` to port `port`, for a master.
