@@ -80,7 +80,7 @@ pub enum Command {
     /// Replace the IPv6 rules, as ip6tables-restore(8)
     #[command(name = "ip6tables-restore", disable_help_flag = true)]
     Ip6tablesRestore(Arguments),
-    /// Show and set net.netfilter.nf_conntrack_*, as sysctl(8)
+    /// Show and set net.netfilter.nf_conntrack_* and net.ipv4.ipfrag_*, as sysctl(8)
     #[command(disable_help_flag = true)]
     Sysctl(Arguments),
     /// The text of /proc/net/nf_conntrack and its relatives

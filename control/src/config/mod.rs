@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use dataplane::conntrack::expect::EXPECT_MAX_LIMIT;
 use dataplane::conntrack::helper::{Helper, Policy};
-use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::knobs::{IN_ORDER, Knobs};
 use dataplane::conntrack::policies::POLICIES_MAX;
 use dataplane::conntrack::store::{MAX_LIMIT, default_expect_max};
 use dataplane::conntrack::timeouts::{MAX_SECS, Timeout, Timeouts};
@@ -157,7 +157,7 @@ impl Config {
             .map_err(|e| source.error(e.span().unwrap_or(0..0), e.message()))?;
         let root = Section::root(&source, table.get_ref());
         let ports = network::ports(&root.tables("port")?)?;
-        let mut conntrack = conntrack(&root.table("conntrack")?, ram_bytes)?;
+        let mut conntrack = conntrack(&root.table("conntrack")?, &root.table("ipfrag")?, ram_bytes)?;
         helpers(&root.table("helper")?, &mut conntrack.knobs)?;
         let policies = timeout_policies(&root.table("timeout_policy")?, &conntrack)?;
         let config = Config {
@@ -171,7 +171,7 @@ impl Config {
             log_level: log_level(&root.table("log")?)?,
             ports,
         };
-        root.finish(&["ipfrag"])?;
+        root.finish(&[])?;
         if config.ports.is_empty() {
             return Err(source.error(0..0, "there is no [[port]]"));
         }
@@ -249,10 +249,11 @@ fn file_prefix(section: &Section<'_>) -> Result<String, ConfigError> {
     Ok(text.to_owned())
 }
 
-/// Keys of `[conntrack]` that later versions know.
-const CONNTRACK_LATER: &[&str] = &["frag6_*"];
-
-fn conntrack(section: &Section<'_>, ram_bytes: u64) -> Result<Conntrack, ConfigError> {
+fn conntrack(
+    section: &Section<'_>,
+    ipfrag: &Section<'_>,
+    ram_bytes: u64,
+) -> Result<Conntrack, ConfigError> {
     let number = |key| section.number(key, sizes::HASHSIZE_MIN, sizes::HASHSIZE_MAX);
     let (hashsize, buckets) = (number("hashsize")?, number("buckets")?);
     if let (Some(_), Some((_, value))) = (hashsize, buckets) {
@@ -262,15 +263,7 @@ fn conntrack(section: &Section<'_>, ram_bytes: u64) -> Result<Conntrack, ConfigE
     let named_size = hashsize.or(buckets).map(|(n, _)| n as u32);
     let hashsize = named_size.unwrap_or_else(|| sizes::default_hashsize(ram_bytes));
     let named_max = section.number("max", 1, u64::from(MAX_LIMIT))?.map(|(n, _)| n as u32);
-    let mut knobs = Knobs::default();
-    let mut named = Vec::new();
-    for knob in Knobs::all() {
-        let Some((number, value)) = section.number(knob.name, knob.min, knob.max)? else {
-            continue;
-        };
-        knobs.set(knob.name, number).map_err(|e| section.wrong(knob.name, value, e))?;
-        named.push(knob.name);
-    }
+    let (knobs, named) = knobs(section, ipfrag)?;
     let refuses_when_full = match section.text("full")? {
         None | Some(("early-drop", _)) => false,
         Some(("refuse", _)) => true,
@@ -279,7 +272,7 @@ fn conntrack(section: &Section<'_>, ram_bytes: u64) -> Result<Conntrack, ConfigE
         }
     };
     let expect_max = section.number("expect_max", 1, u64::from(EXPECT_MAX_LIMIT))?;
-    section.finish(CONNTRACK_LATER)?;
+    section.finish(&[])?;
     Ok(Conntrack {
         hashsize,
         max: named_max.unwrap_or_else(|| sizes::default_max(hashsize)),
@@ -344,6 +337,43 @@ fn timeout_policies(
         policies.push((name.to_owned(), timeouts));
     }
     Ok(policies)
+}
+
+/// The sysctls, and which of them the file names.
+fn knobs(
+    section: &Section<'_>,
+    ipfrag: &Section<'_>,
+) -> Result<(Knobs, Vec<&'static str>), ConfigError> {
+    let mut knobs = Knobs::default();
+    let mut named = Vec::new();
+    for knob in Knobs::all() {
+        let (section, key) = match knob.of_ipfrag() {
+            Some(key) => (ipfrag, key),
+            None => (section, knob.name),
+        };
+        let Some((number, value)) = section.number(key, knob.min, knob.max)? else { continue };
+        knobs.set(knob.name, number).map_err(|e| section.wrong(key, value, e))?;
+        named.push(knob.name);
+    }
+    for (low, high) in IN_ORDER {
+        let (least, most) = (knobs.get(low), knobs.get(high));
+        if least <= most {
+            continue;
+        }
+        let knob = Knobs::find(low);
+        let (section, key) = match knob.and_then(|k| k.of_ipfrag()) {
+            Some(key) => (ipfrag, key),
+            None => (section, low),
+        };
+        if let Some(value) = section.value(key) {
+            return Err(section.wrong(key, value, "must not be more than high_thresh"));
+        }
+        // A lower limit takes the default along.
+        let _ = knobs.set(low, most.unwrap_or(0));
+        named.push(low);
+    }
+    ipfrag.finish(&[])?;
+    Ok((knobs, named))
 }
 
 fn rules(section: &Section<'_>) -> Result<Rules, ConfigError> {

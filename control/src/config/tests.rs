@@ -345,7 +345,6 @@ fn mistakes_elsewhere() {
         ("[helper.tftp]\nmax_expected = 0", "[helper.tftp] max_expected = 0: must be a number"),
         ("[helper.tftp]\nports = 69", "[helper.tftp] has no key \"ports\""),
         ("[helper.foo]\ntimeout = 1", "[helper] has no key \"foo\"; it takes tftp"),
-        ("[conntrack]\nfrag6_timeout = 1", "frag6_timeout is not supported in this version"),
         ("[conntrack]\nfull = \"maybe\"", "must be \"early-drop\" or \"refuse\""),
         ("[conntrack]\nhashsize = 0", "must be"),
         ("[conntrack]\nhashsize = 536870912", "must be"),
@@ -361,7 +360,6 @@ fn mistakes_elsewhere() {
         ("[timeout_policy.\"a b\"]", "a policy's name has 1 to 31 letters"),
         ("[timeout_policy]\nslow = 1", "[slow] must be a table"),
         ("[helper.ftp]\ntimeout = 1", "[helper] ftp is not supported in this version"),
-        ("[ipfrag]\ntime = 1", "ipfrag is not supported in this version"),
         ("[nonsense]\na = 1", "the file has no key \"nonsense\""),
         ("[port]\na = 1", ""),
     ] {
@@ -380,6 +378,22 @@ fn a_policy_s_timeouts_are_the_file_s_with_what_it_changes() {
     assert_eq!((z.as_str(), a.as_str()), ("z", "a-1"), "in the order of the file");
     let secs = |t: &Timeouts| [Timeout::Udp, Timeout::Icmp, Timeout::TcpSynSent2].map(|w| t.get(w));
     assert_eq!((secs(slow), secs(plain)), ([300, 32, 7], [31, 32, 120]));
+}
+
+#[test]
+fn a_threshold_takes_the_lower_bound_along_unless_that_is_named() {
+    let knobs = |more: &str| parse(&format!("{GOOD}{more}")).unwrap().conntrack;
+    let low = knobs("[ipfrag]\nhigh_thresh = 1000\ntime = 7");
+    let ipfrag = |name| low.knobs.get(&format!("ipfrag_{name}"));
+    assert_eq!((ipfrag("high_thresh"), ipfrag("low_thresh")), (Some(1000), Some(1000)));
+    assert_eq!(ipfrag("time"), Some(7));
+    let high = knobs("[conntrack]\nfrag6_high_thresh = 5000000\nfrag6_low_thresh = 4500000");
+    assert_eq!(high.knobs.frag6_low_thresh, 4_500_000);
+    let text = parse(&format!("{GOOD}[ipfrag]\nhigh_thresh = 5\nlow_thresh = 6")).unwrap_err();
+    assert!(text.to_string().contains("must not be more than high_thresh"), "{text}");
+    let text = parse(&format!("{GOOD}[ipfrag]\nlow_thresh = 5000000")).unwrap_err();
+    assert!(text.to_string().contains("[ipfrag] low_thresh"), "{text}");
+    assert!(parse(&format!("{GOOD}[ipfrag]\nhigh = 5")).is_err());
 }
 
 #[test]

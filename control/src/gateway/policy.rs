@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dataplane::conntrack::knobs::Knobs;
+use dataplane::conntrack::knobs::{IN_ORDER, Knobs};
 use dataplane::pipeline::messages::ToLcore;
 use dataplane::pipeline::snapshot::{FamilyRules, Snapshot};
 use dataplane::rules::check::check_policies;
@@ -359,6 +359,13 @@ impl ControlCore {
             if let Some(value) = config.conntrack.knobs.get(name) {
                 // The configuration has checked the bounds.
                 let _ = knobs.set(name, value);
+            }
+        }
+        // A live threshold may be the other way round to a named one.
+        for (low, high) in IN_ORDER {
+            let most = knobs.get(high).unwrap_or(0);
+            if knobs.get(low).is_some_and(|least| least > most) {
+                let _ = knobs.set(low, most);
             }
         }
         self.knobs = knobs;

@@ -283,7 +283,7 @@ impl Gateway for ControlCore {
             "nf_conntrack_buckets" => Some(self.config.conntrack.hashsize.into()),
             "nf_conntrack_count" => Some(self.count().into()),
             "nf_conntrack_expect_max" => Some(self.shared.expectations.limit().into()),
-            _ => self.knobs.get(key.strip_prefix("nf_conntrack_")?),
+            _ => self.knobs.get(knob_of(key)?),
         }
     }
 
@@ -304,9 +304,13 @@ impl Gateway for ControlCore {
             }
             "nf_conntrack_count" => Err(SysctlError::ReadOnly),
             _ => {
-                let name = key.strip_prefix("nf_conntrack_").ok_or(SysctlError::Unknown)?;
+                let name = knob_of(key).ok_or(SysctlError::Unknown)?;
                 let before = self.knobs;
                 self.knobs.set(name, value).map_err(|_| SysctlError::Invalid)?;
+                if !self.knobs.are_in_order() {
+                    self.knobs = before;
+                    return Err(SysctlError::Invalid);
+                }
                 // Before the first conn that wants it: accounting and stamps need blocks.
                 let provided = self.provide_memory().map_err(|_| SysctlError::Invalid);
                 let published =
@@ -386,4 +390,9 @@ impl Gateway for ControlCore {
         let host = self.host_stats();
         Stats { ports, lcores, control_core, drops, invalid, totals, conntrack, host }
     }
+}
+
+/// The knob that a key names.
+fn knob_of(key: &str) -> Option<&str> {
+    key.strip_prefix("nf_conntrack_").or_else(|| key.starts_with("ipfrag_").then_some(key))
 }

@@ -477,3 +477,19 @@ fn a_rule_may_only_name_a_timeout_policy_that_there_is() {
     assert!(crate::iptables::save(&loaded.v4, Default::default()).contains("--timeout slow\n"));
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn a_low_threshold_is_never_above_its_high_one() {
+    let (mut core, _fakes) = bench();
+    let invalid = Err(crate::tools::SysctlError::Invalid);
+    for family in ["ipfrag", "nf_conntrack_frag6"] {
+        let [low, high] = ["low", "high"].map(|which| format!("{family}_{which}_thresh"));
+        assert_eq!((core.sysctl(&low), core.sysctl(&high)), (Some(3_145_728), Some(4_194_304)));
+        assert_eq!(core.set_sysctl(&high, 1000), invalid);
+        assert_eq!(core.set_sysctl(&low, 4_194_305), invalid);
+        assert_eq!(core.set_sysctl(&low, 1000), Ok(()));
+        assert_eq!(core.set_sysctl(&high, 1000), Ok(()));
+        assert_eq!((core.sysctl(&low), core.sysctl(&high)), (Some(1000), Some(1000)));
+    }
+    assert_eq!(core.set_sysctl("ipfrag_nothing", 1), invalid);
+}

@@ -1,5 +1,5 @@
-//! `sluicegate sysctl`: the keys of `net.netfilter.nf_conntrack_*` as sysctl(8) shows and sets
-//! them.
+//! `sluicegate sysctl`: the keys of `net.netfilter.nf_conntrack_*` and `net.ipv4.ipfrag_*` as
+//! sysctl(8) shows and sets them.
 //!
 //! Keys come from two places: the knobs of the trackers, and `max`, `buckets` and `count` of the
 //! table. Bounds are checked here; whether a good value can be taken is the gateway's to say.
@@ -38,7 +38,10 @@ const TABLE: [(&str, bool, u64, u64); 4] = [
 /// All keys, by name.
 pub fn keys() -> impl Iterator<Item = SysctlKey> {
     let knobs = Knobs::all().map(|k| SysctlKey {
-        name: format!("nf_conntrack_{}", k.name),
+        name: match k.of_ipfrag() {
+            Some(_) => k.name.to_owned(),
+            None => format!("nf_conntrack_{}", k.name),
+        },
         writable: true,
         min: k.min,
         max: k.max,
@@ -56,13 +59,15 @@ pub fn keys() -> impl Iterator<Item = SysctlKey> {
 
 const MAX_ALIAS: &str = "net.nf_conntrack_max";
 const HOME: &str = "net.netfilter.";
+const HOME_IPV4: &str = "net.ipv4.";
 
 /// Every full name with its key, in the order of `sysctl -a`.
 fn full_names() -> Vec<(String, SysctlKey)> {
     let all: Vec<SysctlKey> = keys().collect();
     let alias = all.iter().find(|k| k.name == "nf_conntrack_max").cloned();
+    let home = |k: &SysctlKey| if k.name.starts_with("nf_") { HOME } else { HOME_IPV4 };
     let mut names: Vec<(String, SysctlKey)> =
-        all.into_iter().map(|k| (format!("{HOME}{}", k.name), k)).collect();
+        all.into_iter().map(|k| (format!("{}{}", home(&k), k.name), k)).collect();
     names.extend(alias.map(|k| (MAX_ALIAS.to_owned(), k)));
     names
 }
@@ -324,10 +329,11 @@ mod tests {
         let mut g = StandIn::with([]);
         let (out, _, exit) = sysctl("-a", &mut g);
         let names: Vec<&str> = out.lines().map(|l| l.split(' ').next().unwrap()).collect();
-        assert_eq!((names[0], exit), ("net.netfilter.nf_conntrack_acct", 0));
+        assert_eq!((names[0], exit), ("net.ipv4.ipfrag_high_thresh", 0));
         assert_eq!(*names.last().unwrap(), "net.nf_conntrack_max");
         assert!(names.contains(&UDP) && names.contains(&"net.netfilter.nf_conntrack_count"));
         let (below, ..) = sysctl("net.netfilter", &mut g);
-        assert_eq!(below.lines().count(), names.len() - 1);
+        let of_netfilter = names.iter().filter(|n| n.starts_with("net.netfilter."));
+        assert_eq!(below.lines().count(), of_netfilter.count());
     }
 }

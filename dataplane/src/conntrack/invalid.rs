@@ -72,6 +72,7 @@ reasons! {
     DccpPickup, "dccp-pickup", "not picking up existing connection";
     DccpState, "dccp-state", "invalid state transition";
     GreProtocol, "gre-protocol", "version 1 with another protocol than PPP";
+    Fragment, "fragment", "a fragment that no datagram can have";
     IcmpNew, "icmp-new", "cannot create a conn with this type";
     IcmpShort, "icmp-short", "short packet";
     IcmpChecksum, "icmp-checksum", "bad hw icmp checksum";
@@ -94,10 +95,10 @@ impl InvalidReason {
 
     /// True for what the kernel rejects without a word.
     const fn is_silent(self) -> bool {
+        use InvalidReason::{Fragment, IcmpInner, IcmpNew, IcmpUnrelated};
         use InvalidReason::{GreProtocol, SctpInit, SctpNew, TcpPickup, TcpShort};
-        use InvalidReason::{IcmpInner, IcmpNew, IcmpUnrelated};
         matches!(self, TcpShort | TcpPickup | SctpNew | SctpInit | GreProtocol)
-            || matches!(self, IcmpNew | IcmpInner | IcmpUnrelated)
+            || matches!(self, Fragment | IcmpNew | IcmpInner | IcmpUnrelated)
     }
 }
 

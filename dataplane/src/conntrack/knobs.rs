@@ -33,6 +33,9 @@ impl std::fmt::Display for KnobError {
 
 impl std::error::Error for KnobError {}
 
+/// Knobs of `net.ipv4`: all others are `net.netfilter.nf_conntrack_*`.
+const OF_IPV4: &str = "ipfrag_";
+
 /// What is fixed about a knob: its name without `nf_conntrack_`, default and range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Knob {
@@ -46,6 +49,17 @@ pub struct Knob {
     pub max: u64,
 }
 
+impl Knob {
+    /// The last word of a knob of `net.ipv4.ipfrag_*`, whose name here is the sysctl's own.
+    pub fn of_ipfrag(&self) -> Option<&'static str> {
+        self.name.strip_prefix(OF_IPV4)
+    }
+}
+
+/// Two knobs of which the first may not be more than the second.
+pub const IN_ORDER: [(&str, &str); 2] =
+    [("frag6_low_thresh", "frag6_high_thresh"), ("ipfrag_low_thresh", "ipfrag_high_thresh")];
+
 /// How a number and a field's type become each other; the range was checked before.
 trait Field: Copy {
     fn from_number(value: u64) -> Self;
@@ -58,6 +72,24 @@ impl Field for bool {
     }
     fn to_number(self) -> u64 {
         self as u64
+    }
+}
+
+impl Field for u32 {
+    fn from_number(value: u64) -> u32 {
+        value.min(u32::MAX as u64) as u32
+    }
+    fn to_number(self) -> u64 {
+        self as u64
+    }
+}
+
+impl Field for u64 {
+    fn from_number(value: u64) -> u64 {
+        value
+    }
+    fn to_number(self) -> u64 {
+        self
     }
 }
 
@@ -120,6 +152,18 @@ knobs! {
     checksum: bool = 1, max 1, "A wrong L4 checksum on receipt makes a packet INVALID.";
     dccp_loose: bool = 1, max 1, "Pick up DCCP conns whose Request was not seen.";
     events: u8 = 2, max 2, "Events: 0 never, 1 always, 2 when somebody listens.";
+    frag6_high_thresh: u64 = 4194304, max 0x7fff_ffff_ffff_ffff,
+        "IPv6 fragments that cost more, on all lcores together, let no other in; 0 lets none in.";
+    frag6_low_thresh: u64 = 3145728, max 0x7fff_ffff_ffff_ffff,
+        "A lower bound of `frag6_high_thresh`, as in the kernel, and nothing else.";
+    frag6_timeout: u32 = 60, max 21_474_835, "How long IPv6 fragments wait for the rest, seconds.";
+    ipfrag_high_thresh: u64 = 4194304, max 0x7fff_ffff_ffff_ffff,
+        "The same as `frag6_high_thresh` for IPv4.";
+    ipfrag_low_thresh: u64 = 3145728, max 0x7fff_ffff_ffff_ffff,
+        "A lower bound of `ipfrag_high_thresh`, as in the kernel, and nothing else.";
+    ipfrag_max_dist: u32 = 64, max 0x7fff_ffff,
+        "IPv4 fragments of one source between two of a datagram; 0 is without limit.";
+    ipfrag_time: u32 = 30, max 21_474_835, "How long IPv4 fragments wait for the rest, seconds.";
     log_invalid: u8 = 0, max 255, "IP protocol whose INVALID packets are logged; 255 is all.";
     tcp_be_liberal: bool = 0, max 1, "Only RSTs outside the window are INVALID.";
     tcp_ignore_invalid_rst: bool = 0, max 1, "An RST below the highest ack is not INVALID.";
@@ -162,7 +206,12 @@ impl Knobs {
         }
     }
 
-    /// Changes a knob.
+    /// True if [`IN_ORDER`] holds.
+    pub fn are_in_order(&self) -> bool {
+        IN_ORDER.iter().all(|(low, high)| self.get(low) <= self.get(high))
+    }
+
+    /// Changes a knob, whatever [`IN_ORDER`] says.
     ///
     /// # Errors
     /// [`KnobError`]; nothing is changed then.
@@ -198,11 +247,18 @@ mod tests {
             ("dccp_timeout_respond", 480),
             ("dccp_timeout_timewait", 240),
             ("events", 2),
+            ("frag6_high_thresh", 4_194_304),
+            ("frag6_low_thresh", 3_145_728),
+            ("frag6_timeout", 60),
             ("generic_timeout", 600),
             ("gre_timeout", 30),
             ("gre_timeout_stream", 180),
             ("icmp_timeout", 30),
             ("icmpv6_timeout", 30),
+            ("ipfrag_high_thresh", 4_194_304),
+            ("ipfrag_low_thresh", 3_145_728),
+            ("ipfrag_max_dist", 64),
+            ("ipfrag_time", 30),
             ("log_invalid", 0),
             ("sctp_timeout_closed", 10),
             ("sctp_timeout_cookie_echoed", 3),
@@ -235,6 +291,16 @@ mod tests {
             assert_eq!(knobs.get(name), Some(value), "{name}");
             assert_eq!(Knobs::find(name).unwrap().default, value, "{name}");
         }
+    }
+
+    #[test]
+    fn thresholds_are_in_order_or_not() {
+        let mut knobs = Knobs::default();
+        assert!(knobs.are_in_order());
+        knobs.set("ipfrag_high_thresh", 3_145_728).unwrap();
+        assert!(knobs.are_in_order());
+        knobs.set("ipfrag_high_thresh", 3_145_727).unwrap();
+        assert!(!knobs.are_in_order());
     }
 
     #[test]

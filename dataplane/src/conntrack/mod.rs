@@ -11,6 +11,7 @@ pub mod dccp;
 pub mod events;
 pub mod expect;
 pub mod extension;
+pub mod fragments;
 pub mod generic;
 pub mod gre;
 pub mod helper;
