@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use dataplane::conntrack::dccp::{self, DccpTrack};
+use dataplane::conntrack::fragments::{COST_OF_BUFFER, Key, Limits, Part, Reassembly};
 use dataplane::conntrack::helpers::tftp;
 use dataplane::conntrack::knobs::Knobs;
 use dataplane::conntrack::sctp::SctpTrack;
@@ -14,6 +15,8 @@ use dataplane::conntrack::state::{Direction, Status};
 use dataplane::conntrack::timeouts::Timeouts;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
+use dataplane::time::Tick;
+use dataplane::wire::address::Address;
 use dataplane::wire::{arp, headers, ndp, quoted, sctp, tcp};
 use sluicegate::config::Config;
 use sluicegate::iptables::{self, Look};
@@ -36,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     ("config", config),
     ("conntrack_arguments", conntrack_arguments),
     ("request", request),
+    ("fragments", fragments),
 ];
 
 /// A frame: one segment, the first of several, and without its link layer.
@@ -178,4 +182,54 @@ pub fn request(bytes: &[u8]) {
     if let Ok((argv, _)) = socket::parse_request(bytes) {
         let _ = conntrack_args::parse(&argv);
     }
+}
+
+/// Fragments, five bytes each: family and datagram, offset, length, flags and ECN, time that passes.
+/// What becomes whole has no gap, and every fragment ends once.
+pub fn fragments(bytes: &[u8]) {
+    const SECOND: u32 = 100;
+    let mut held = Reassembly::new(1);
+    let (mut now, mut ended) = (Tick(0), 0);
+    for (taken, word) in (1..).zip(bytes.chunks_exact(5)) {
+        let &[datagram, offset, len, flags, wait] = word else { continue };
+        let v6 = datagram & 1 == 1;
+        let address = |n| if v6 { Address::v6(n) } else { Address::v4(n as u32) };
+        let source = u128::from(datagram >> 5);
+        let id = u32::from(datagram >> 1 & 15);
+        let key = Key { src: address(source), dst: address(9), id, proto: 17, user: 0 };
+        let hash = |key: &Key| u64::from(key.id % 3) << 40;
+        // Far offsets are as likely as near ones.
+        let offset = u32::from(offset & 0x3f) << if offset & 0x80 == 0 { 3 } else { 10 };
+        let part = Part {
+            offset,
+            len: u32::from(len) << if flags & 0x80 == 0 { 0 } else { 8 },
+            more: flags & 1 == 1,
+            header: if v6 { 48 } else { 20 },
+            dont_fragment: flags & 2 != 0,
+            ecn: flags >> 2,
+            at: 34,
+            port: 0,
+            cost: COST_OF_BUFFER,
+        };
+        let high_thresh = u64::from(flags >> 4 & 7) << 14;
+        let limits = Limits { high_thresh, timeout_secs: 3, max_dist: 4 };
+        now = Tick(now.0.wrapping_add(u32::from(wait & 15) * SECOND / 4));
+        let mut gone = |_, _| ended += 1;
+        let whole = held.add((&key, hash(&key)), &part, offset, &limits, now, &mut gone);
+        if let Some(whole) = whole {
+            let end = whole.parts.iter().fold(0, |end, part| {
+                assert_eq!(part.frame, end, "no gap");
+                end + part.len
+            });
+            assert_eq!(end, whole.len);
+            assert!(whole.len <= 65535);
+            ended += whole.parts.len();
+        }
+        while let Some(stale) = held.expired(now, hash) {
+            ended += stale.parts.len();
+        }
+        assert_eq!(held.held() + ended, taken, "every fragment ends once");
+    }
+    held.clear(&mut |_| {});
+    assert_eq!((held.held(), held.datagrams(), held.cost(false)), (0, 0, 0));
 }
