@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use dataplane::conntrack::fragments::{COST_OF_BUFFER, PARTS_MAX};
 use dataplane::lcore::dpdk_io::DpdkIo;
 use dataplane::lcore::rings;
 use dataplane::pipeline::place::{Layout, Queues};
@@ -577,7 +578,15 @@ fn mbufs_needed(config: &Config, queues: &[Queues]) -> u32 {
     let handed_over = if workers > 1 { rings::RING_MAX as u32 } else { 0 };
     let each = under_way + handed_over + POOL_CACHE * 4;
     let descriptors = descriptors.sum::<u32>() + taps * 2 * u32::from(TAP_DESCRIPTORS);
-    (descriptors * 2 + each * workers).max(8191)
+    (descriptors * 2 + each * workers).max(8191) + fragments_held(config)
+}
+
+/// Fragments that all workers together hold at most.
+fn fragments_held(config: &Config) -> u32 {
+    let knobs = &config.conntrack.knobs;
+    let cost = knobs.ipfrag_high_thresh.saturating_add(knobs.frag6_high_thresh);
+    let most = (config.eal.worker_cores.len() * PARTS_MAX) as u64;
+    (cost / u64::from(COST_OF_BUFFER)).min(most) as u32
 }
 
 /// The command line EAL gets. A worker has an lcore number of its own, so that it may share the
@@ -705,7 +714,7 @@ mod tests {
 
     #[test]
     fn the_default_memory_holds_the_buffers_of_many_workers() {
-        assert_eq!(mbufs_mb(1), 24);
+        assert_eq!(mbufs_mb(1), 28);
         // The rest is for rings, queues and EAL itself.
         for workers in [2, 4, 8, 12] {
             assert!(mbufs_mb(workers) < 400, "{workers} workers: {} MiB", mbufs_mb(workers));

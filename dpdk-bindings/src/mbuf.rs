@@ -129,8 +129,9 @@ impl Mbuf {
         }
     }
 
-    /// Marks the packet as a device does.
-    pub(crate) fn set_checksums(&mut self, checksums: Checksums) {
+    /// Marks the packet as a device does; the default takes its marks off, for a packet that is no
+    /// longer what it looked at.
+    pub fn set_checksums(&mut self, checksums: Checksums) {
         let flags = |checksum, good, bad| match checksum {
             Checksum::Unknown => 0,
             Checksum::Good => good,

@@ -3,7 +3,7 @@
 //! Owns the receive and transmit queues given to the lcore and a handle of the mempool. The
 //! pipeline's bursts have the layout of DPDK's, so drivers fill and empty them in place.
 
-use dpdk_bindings::{Burst as Mbufs, Checksum, Mbuf, Mempool, RxQueue, TxQueue};
+use dpdk_bindings::{Burst as Mbufs, Checksum, Checksums, Mbuf, Mempool, RxQueue, TxQueue};
 
 use super::io::BurstIo;
 use crate::arch::{prefetch_read, prefetch_write};
@@ -42,6 +42,24 @@ impl Frame for Mbuf {
     #[inline]
     fn push_front(&mut self, n: usize) -> bool {
         self.prepend(n).is_some()
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        match Mbuf::append(self, bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn chain(&mut self, tail: Mbuf) -> Result<(), Mbuf> {
+        Mbuf::chain(self, tail)
+    }
+
+    fn forget_verified(&mut self) {
+        self.set_checksums(Checksums::default());
     }
 
     #[inline]

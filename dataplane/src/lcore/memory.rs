@@ -102,6 +102,21 @@ impl Frame for MemoryFrame {
         true
     }
 
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        let last = self.tail.last_mut().unwrap_or(&mut self.head);
+        if last.len() + bytes.len() > FRAME_MAX {
+            return false;
+        }
+        last.extend_from_slice(bytes);
+        true
+    }
+
+    fn chain(&mut self, tail: MemoryFrame) -> Result<(), MemoryFrame> {
+        self.tail.push(tail.head);
+        self.tail.extend(tail.tail);
+        Ok(())
+    }
+
     fn prefetch(&self) {}
 }
 
@@ -194,6 +209,16 @@ mod tests {
         assert!(frame.push_front(4));
         assert_eq!(frame.bytes(), [0, 0, 0, 0, 2, 3]);
         assert!(!frame.push_front(1));
+    }
+
+    #[test]
+    fn frames_are_chained_and_grow_at_their_end() {
+        let mut frame = MemoryFrame::new([1, 2]);
+        assert!(frame.append(&[3]));
+        frame.chain(MemoryFrame::chain(&[4, 5], &[1])).unwrap();
+        assert!(frame.append(&[6]));
+        assert!(!frame.append(&[0; FRAME_MAX]));
+        assert_eq!((frame.bytes(), frame.segments().count()), (vec![1, 2, 3, 4, 5, 6], 3));
     }
 
     #[test]

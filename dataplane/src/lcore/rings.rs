@@ -123,7 +123,15 @@ mod tests {
     use crate::rules::facts::PortId;
 
     fn handed(frame: u32) -> Handed<u32> {
-        Handed { frame, port: PortId(0), stage: Stage::Arrived, hops: 1, mark: 0, template: None }
+        Handed {
+            frame,
+            port: PortId(0),
+            stage: Stage::Arrived,
+            hops: 1,
+            mark: 0,
+            template: None,
+            datagram: None,
+        }
     }
 
     #[test]
@@ -162,7 +170,15 @@ mod tests {
         let mut rings = mesh::<std::sync::Arc<()>>(2);
         let frame = std::sync::Arc::new(());
         let (port, stage) = (PortId(0), Stage::Arrived);
-        let handed = Handed { frame: frame.clone(), port, stage, hops: 1, mark: 0, template: None };
+        let handed = Handed {
+            frame: frame.clone(),
+            port,
+            stage,
+            hops: 1,
+            mark: 0,
+            template: None,
+            datagram: None,
+        };
         rings[0].give(1, &mut ArrayVec::from([handed]));
         drop(rings);
         assert_eq!(std::sync::Arc::strong_count(&frame), 1);

@@ -106,6 +106,10 @@ impl<Io: BurstIo> Worker<Io> {
         if self.pipeline.settle(&mut self.io, now) {
             self.flush();
         }
+        if self.pipeline.expire_fragments(&mut self.io, now) {
+            done += 1;
+            self.flush();
+        }
         let mailbox = &mut self.mailbox;
         self.pipeline.deliver(|message| mailbox.send(message));
         self.pipeline.count_poll(done > 0);

@@ -23,6 +23,8 @@ use crate::wire::ethernet::Mac;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IcmpError {
     TimeExceeded,
+    /// The rest of a datagram did not come.
+    FragmentTimeout,
     NoRoute,
     HostUnreachable,
     PortUnreachable,
@@ -44,6 +46,7 @@ impl IcmpError {
         let by_family = |code4, code6| Problem::unreachable(v6, if v6 { code6 } else { code4 });
         match self {
             IcmpError::TimeExceeded => Problem::ttl(v6),
+            IcmpError::FragmentTimeout => Problem::reassembly(v6),
             IcmpError::TooBig(mtu) => Problem::too_big(v6, mtu),
             IcmpError::NoRoute => by_family(0, 0),
             IcmpError::HostUnreachable => by_family(1, 3),

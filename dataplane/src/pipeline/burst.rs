@@ -14,6 +14,7 @@ use crate::conntrack::tuple::proto;
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::drops::DropReason;
+use crate::pipeline::fragments::Datagram;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
 use crate::pipeline::handoff::{Handed, Stage};
 use crate::pipeline::lean::{Lean, overtakes};
@@ -81,6 +82,7 @@ pub(crate) struct Long<F> {
     pub headers: Headers,
     prejudged: Option<Prejudged>,
     addressed: bool,
+    datagram: Option<Datagram>,
 }
 
 impl<P: FramePool> Pipeline<P> {
@@ -152,6 +154,7 @@ impl<P: FramePool> Pipeline<P> {
             let mut t = Transit::new(l.frame, l.headers, Some(port));
             t.prejudged = l.prejudged;
             t.addressed = l.addressed;
+            t.datagram = l.datagram;
             (t.past_raw, t.mark) = (arrival.past_raw, arrival.mark);
             t.template = arrival.template;
             self.walk_received(pool, t, at);
@@ -209,7 +212,7 @@ impl<P: FramePool> Pipeline<P> {
             Short::Elsewhere(lcore) => return self.pass_on(lcore, port, frame, at),
             Short::Walk(prejudged) => prejudged,
         };
-        let headers = match kind {
+        let mut headers = match kind {
             Kind::Lean => match headers::parse(frame.head(), frame.total_len()) {
                 Ok(headers) => headers,
                 Err(malformed) => return self.refuse(pool, port, frame, malformed, at),
@@ -219,19 +222,35 @@ impl<P: FramePool> Pipeline<P> {
         if let Some(reason) = reason_to_refuse(&frame, &headers, addressed) {
             return self.drop_frame(frame, reason);
         }
+        let mut datagram = None;
+        if headers.fragment != Fragment::None {
+            let Some(joined) = self.gather(pool, port, None, (frame, &headers), at) else { return };
+            (frame, headers, datagram) = (joined.frame, joined.headers, joined.datagram);
+            // Who puts its fragments together lets it pass.
+            placed |= headers.fragment.is_fragment();
+            if let Some(reason) = reason_to_refuse(&frame, &headers, addressed) {
+                return self.drop_frame(frame, reason);
+            }
+        }
         if !placed
             && let Some(zones) = zones
             && let Some(lcore) = self.elsewhere(port, &frame, &headers, (zones, addressed), at)
         {
-            return self.pass_on(lcore, port, frame, at);
+            return match datagram {
+                Some(datagram) => self.pass_on_datagram(lcore, port, frame, datagram, at),
+                None => self.pass_on(lcore, port, frame, at),
+            };
         }
-        long.push(Long { frame, headers, prejudged, addressed });
+        long.push(Long { frame, headers, prejudged, addressed, datagram });
     }
 
     /// Hands a received frame to the lcore it belongs to.
     pub(crate) fn pass_on(&mut self, lcore: u8, port: PortId, frame: P::Frame, at: At<'_>) {
         let (stage, hops) = (Stage::Arrived, at.hops + 1);
-        self.hand_over(lcore, Handed { frame, port, stage, hops, mark: 0, template: None });
+        self.hand_over(
+            lcore,
+            Handed { frame, port, stage, hops, mark: 0, template: None, datagram: None },
+        );
     }
 
     /// The cached path of a known conn, if there is one and this packet may take it.
@@ -316,7 +335,7 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// The other lcore that a packet belongs to which walks in any case: the owner of its conn, or
-    /// of the conn that it is an error about. Fragments, and what was sent to many, stay here.
+    /// of the conn that it is an error about. What was sent to many stays here.
     #[cold]
     #[inline(never)]
     pub(crate) fn elsewhere(
@@ -471,9 +490,10 @@ pub(crate) fn reason_to_refuse<F: Frame>(
         Some(DropReason::OtherHost)
     } else if h.vlan.is_some_and(|id| id != 0) {
         Some(DropReason::UnknownVlan)
-    } else if h.fragment.is_fragment() {
-        Some(DropReason::Fragment)
-    } else if matches!(h.options, Options::SourceRoute | Options::Bad(_)) {
+    } else if matches!(h.options, Options::SourceRoute | Options::Bad(_))
+        // The datagram's are those of its first fragment.
+        && !h.fragment.is_fragment()
+    {
         Some(DropReason::IpOption)
     } else {
         None

@@ -42,7 +42,13 @@ reasons! {
     IpChecksum "ip-checksum" "The IPv4 header checksum is wrong.";
     IpOption "ip-option" "A source route option, or an extension header that is not accepted.";
     MappedAddress "mapped-address" "An IPv6 header with an IPv4-mapped address.";
-    Fragment "fragment" "A fragment: datagrams are not put together in this version.";
+    Reassembled "reassembled" "A fragment that became part of a datagram, which goes on as a frame of its own.";
+    FragmentInvalid "fragment-invalid" "A fragment that is empty or too long, or at odds with others of its datagram.";
+    FragmentDuplicate "fragment-duplicate" "A fragment of which all is there already.";
+    FragmentOverlap "fragment-overlap" "A fragment of a datagram whose fragments overlap.";
+    FragmentTimeout "fragment-timeout" "A fragment of a datagram of which the rest did not come in time.";
+    FragmentMemory "fragment-memory" "No room for another fragment.";
+    FragmentDistance "fragment-distance" "A fragment of a datagram that lost its place to others of its source (ipfrag_max_dist).";
     MartianSource "martian-source" "The source address cannot come from outside.";
     MartianDestination "martian-destination" "The destination address is never routed.";
     NotForwarded "not-forwarded" "A broadcast, multicast or link-local packet that a router does not forward.";
@@ -72,7 +78,7 @@ reasons! {
     TransportLength "transport-length" "For the gateway itself, with a TCP or UDP length that cannot be.";
     NotAccepted "not-accepted" "For the gateway itself, of a protocol that nothing answers.";
     Handoff "handoff" "The lcore that should take the frame had no room for it, or the conn changed hands too often.";
-    Stopped "stopped" "Held for a neighbour when the gateway stopped.";
+    Stopped "stopped" "Held for a neighbour, or for the rest of its datagram, when the gateway stopped.";
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::pipeline::host_tap::{for_dhcp_client, group_for_host};
 use crate::pipeline::lean::key_of;
 use crate::pipeline::neighbour::{NextHop, Resolved};
 use crate::pipeline::paths::{PathEnd, Route as PathRoute};
+use crate::pipeline::pieces::{Towards, exceeds, leaves_in_pieces};
 use crate::pipeline::route::{Destination, Martian, NoWay, Route};
 use crate::pipeline::transit::{Attached, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
@@ -133,10 +134,8 @@ impl<P: FramePool> Pipeline<P> {
         }
         let out_port = PortId(route.port);
         let mtu = at.policy.port(out_port).mtu;
-        if t.headers.ip_len() > mtu {
-            if t.headers.dont_fragment || t.is_v6() {
-                self.answer_error(pool, t, IcmpError::TooBig(mtu), at);
-            }
+        if exceeds(t, mtu) {
+            self.answer_error(pool, t, IcmpError::TooBig(mtu), at);
             return Err(DropReason::TooBig);
         }
         decrement_ttl(t);
@@ -190,10 +189,17 @@ impl<P: FramePool> Pipeline<P> {
                 if let Resolved::Known(next_hop, _) = resolved {
                     self.remember_path(&t, PathEnd::Forward(port), Some(next_hop), at);
                 }
+                if leaves_in_pieces(&t, at.policy.port(port).mtu) {
+                    let towards = Towards::NextHop(towards, resolved);
+                    return self.send_pieces(pool, t, port, towards, at);
+                }
                 self.transmit(pool, t.frame, port, towards, resolved, at);
             }
             Exit::Framed(port) => {
                 t.frame.truncate(t.headers.end as usize);
+                if t.datagram.is_some() && leaves_in_pieces(&t, at.policy.port(port).mtu) {
+                    return self.send_pieces(pool, t, port, Towards::AsFramed, at);
+                }
                 self.put_out(port, t.frame);
             }
             Exit::ToHost => self.links.counters.to_host.add(1),
@@ -214,8 +220,11 @@ impl<P: FramePool> Pipeline<P> {
                     return self.drop_frame(t.frame, DropReason::Handoff);
                 };
                 let (frame, stage, hops) = (t.frame, Stage::PastRaw, at.hops + 1);
-                let (mark, template) = (t.mark, t.template);
-                self.hand_over(lcore, Handed { frame, port, stage, hops, mark, template });
+                let (mark, template, datagram) = (t.mark, t.template, t.datagram);
+                self.hand_over(
+                    lcore,
+                    Handed { frame, port, stage, hops, mark, template, datagram },
+                );
             }
         }
     }

@@ -35,6 +35,19 @@ pub trait Frame: Sized {
     /// done, if its buffer has no room there.
     fn push_front(&mut self, n: usize) -> bool;
 
+    /// Adds bytes at the end of the last segment; false, and nothing done, if its buffer has no
+    /// room there.
+    fn append(&mut self, bytes: &[u8]) -> bool;
+
+    /// Adds the segments of `tail` behind its own; gives `tail` back if that would be too many.
+    ///
+    /// # Errors
+    /// `tail`, where the chain would be longer than can be counted.
+    fn chain(&mut self, tail: Self) -> Result<(), Self>;
+
+    /// Lets [`Frame::is_verified`] be false: what the device saw is not what the frame is now.
+    fn forget_verified(&mut self) {}
+
     /// Asks for the head's first line to be brought into the cache.
     fn prefetch(&self);
 

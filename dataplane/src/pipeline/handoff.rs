@@ -12,6 +12,7 @@ use arrayvec::ArrayVec;
 
 use crate::conntrack::record::ConnId;
 use crate::pipeline::drops::DropReason;
+use crate::pipeline::fragments::Datagram;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
 use crate::pipeline::neighbours::OUTPUT_MAX;
 use crate::pipeline::{Arrival, Pipeline};
@@ -48,6 +49,8 @@ pub struct Handed<F> {
     pub mark: u32,
     /// What the raw table said of its conn.
     pub template: Option<Template>,
+    /// It came in fragments, which are one now.
+    pub datagram: Option<Datagram>,
 }
 
 /// Conns of other lcores that one burst can ask to be ended.
@@ -131,17 +134,19 @@ impl<P: FramePool> Pipeline<P> {
         handed.iter().for_each(|handed| handed.frame.prefetch());
         let mut burst = Burst::new();
         let mut of: Option<Arrival> = None;
-        for Handed { frame, port, stage, hops, mark, template } in handed.drain(..) {
+        for Handed { frame, port, stage, hops, mark, template, datagram } in handed.drain(..) {
             let past_raw = stage == Stage::PastRaw;
             let arrival = Arrival { port, hops, past_raw, mark, template };
-            if of != Some(arrival) || stage == Stage::Send {
+            let alone = stage == Stage::Send || datagram.is_some();
+            if of != Some(arrival) || alone {
                 if let Some(before) = of.take() {
                     self.arrived(pool, before, &mut burst, now);
                 }
-                of = (stage != Stage::Send).then_some(arrival);
+                of = (!alone).then_some(arrival);
             }
-            match stage {
-                Stage::Send => self.put_out(port, frame),
+            match (stage, datagram) {
+                (Stage::Send, _) => self.put_out(port, frame),
+                (_, Some(datagram)) => self.take_datagram(pool, arrival, frame, datagram, now),
                 // As many as were handed over fit into a burst.
                 _ => burst.push(frame),
             }

@@ -19,6 +19,7 @@ use crate::rules::targets::Log;
 use crate::rules::template::Said;
 use crate::rules::walk::{Sink, Verdict, Walked};
 use crate::time::Tick;
+use crate::wire::headers::Fragment;
 
 /// LOG rules that one walk can print for; those behind them only count.
 const LOGS_MAX: usize = 2;
@@ -180,7 +181,10 @@ fn facts_of<'a, F: Frame>(t: &'a Transit<F>, conn: Option<&'a dyn facts::Conn>) 
         src: h.src,
         dst: h.dst,
         proto: h.proto,
-        fragment_offset: 0,
+        fragment_offset: match h.fragment {
+            Fragment::Later { offset, .. } => offset >> 3,
+            _ => 0,
+        },
         src_port: h.src_port,
         dst_port: h.dst_port,
         tcp_flags: h.tcp_flags,

@@ -6,6 +6,7 @@ use crate::pipeline::answers::IcmpError;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::host_tap::for_programs;
+use crate::pipeline::pieces::exceeds;
 use crate::pipeline::route::Destination;
 use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
@@ -78,6 +79,9 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
         let h = t.headers;
+        if h.fragment.is_fragment() {
+            return Err(DropReason::FragmentInvalid);
+        }
         let Some(end) = transport_end(t) else { return Err(DropReason::TransportLength) };
         if !received_whole(t, end) {
             return Err(DropReason::TransportChecksum);
@@ -148,10 +152,8 @@ impl<P: FramePool> Pipeline<P> {
         t.out_port = Some(port);
         self.filter(pool, t, Table::Filter, Hook::Output, at)?;
         let mtu = at.policy.port(port).mtu;
-        if t.headers.ip_len() > mtu {
-            if t.headers.dont_fragment || t.is_v6() {
-                self.answer_error(pool, t, IcmpError::TooBig(mtu), at);
-            }
+        if exceeds(t, mtu) {
+            self.answer_error(pool, t, IcmpError::TooBig(mtu), at);
             return Err(DropReason::TooBig.into());
         }
         Ok(self.postrouting(pool, t, towards, port, at)?)

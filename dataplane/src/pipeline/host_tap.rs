@@ -42,8 +42,10 @@ use crate::conntrack::tuple::proto;
 use crate::pipeline::burst::reason_to_refuse;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::forward::take_off_tag;
+use crate::pipeline::fragments::Joined;
 use crate::pipeline::frame::{Burst, Frame, FramePool};
 use crate::pipeline::route::Destination;
+use crate::pipeline::snapshot::PortKind;
 use crate::pipeline::transit::{Exit, FromHost, Transit};
 use crate::pipeline::{Arrival, At, Pipeline};
 use crate::rules::facts::PortId;
@@ -51,7 +53,7 @@ use crate::rules::hook::{Hook, Table};
 use crate::wire::address::Address;
 use crate::wire::build::{Link, neighbour as build_neighbour};
 use crate::wire::ethernet::{self, Mac, ether_type};
-use crate::wire::headers::{self, Headers, Malformed};
+use crate::wire::headers::{self, Fragment, Headers, Malformed};
 use crate::wire::{arp, icmp, icmpv6, ipv4, ndp};
 
 impl<P: FramePool> Pipeline<P> {
@@ -96,22 +98,59 @@ impl<P: FramePool> Pipeline<P> {
         if is_of_the_link(&headers) {
             return self.host_neighbour_message(pool, host, frame, &headers, at);
         }
-        let mut t = Transit::new(frame, headers, None);
-        (t.host, t.addressed) = (Some(host), addressed);
-        (t.past_raw, t.mark) = (arrival.past_raw, arrival.mark);
-        t.template = arrival.template;
-        take_off_tag(&mut t);
         if headers.src.is_unspecified() {
+            let mut t = Transit::new(frame, headers, None);
+            (t.host, t.addressed) = (Some(host), addressed);
+            take_off_tag(&mut t);
             let exit = bare(&mut t, host, at);
             return self.finish(pool, t, exit, at);
         }
+        if headers.fragment != Fragment::None {
+            let joined = self.gather(pool, host.tap, Some(host), (frame, &headers), at);
+            if let Some(joined) = joined {
+                self.host_packet(pool, arrival, host, joined, at);
+            }
+            return;
+        }
+        self.host_packet(pool, arrival, host, Joined { frame, headers, datagram: None }, at);
+    }
+
+    /// Whose kernel interface a port is, if it is one.
+    pub(crate) fn host_of(&self, port: PortId, at: At<'_>) -> Option<FromHost> {
+        match at.policy.port(port).kind {
+            PortKind::HostTap { of } => Some(FromHost { tap: port, of }),
+            _ => None,
+        }
+    }
+
+    /// A packet of the box's own programs, whole.
+    pub(crate) fn host_packet(
+        &mut self,
+        pool: &mut P,
+        arrival: Arrival,
+        host: FromHost,
+        Joined { frame, headers, datagram }: Joined<P::Frame>,
+        at: At<'_>,
+    ) {
+        let addressed = !dst_mac(&frame).is_multicast();
+        if let Some(reason) = reason_to_refuse(&frame, &headers, addressed) {
+            return self.drop_frame(frame, reason);
+        }
+        let mut t = Transit::new(frame, headers, None);
+        (t.host, t.addressed, t.datagram) = (Some(host), addressed, datagram);
+        (t.past_raw, t.mark, t.template) = (arrival.past_raw, arrival.mark, arrival.template);
+        take_off_tag(&mut t);
         if !t.past_raw
             && !self.place.is_alone()
+            && !t.headers.fragment.is_fragment()
             && let Some(zones) = at.policy.zones(t.is_v6(), None)
             && let Some(lcore) =
                 self.elsewhere(host.tap, &t.frame, &t.headers, (zones, addressed), at)
         {
-            return self.pass_on(lcore, host.tap, t.frame, at);
+            return match datagram {
+                Some(datagram) => self.pass_on_datagram(lcore, host.tap, t.frame, datagram, at),
+                None => self.pass_on(lcore, host.tap, t.frame, at),
+            };
         }
         self.links.counters.walked.add(1);
         let exit = self.host_out(pool, &mut t, host, at).unwrap_or_else(|end| end);

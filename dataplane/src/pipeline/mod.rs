@@ -20,6 +20,7 @@
 //! | `rare` | the same for SCTP, DCCP, GRE, UDP-Lite and what has no tracker |
 //! | `confirm` | new conns: room for them, confirm at the end, clashes |
 //! | `translate` | the nat table and the edit of packets |
+//! | `fragments`, `pieces` | datagrams put together before all hooks and cut behind them |
 //! | `answers` | ICMP errors and resets |
 //! | `untracked` | the cached paths of packets that no conn carries |
 //! | `vlan` | sub-interfaces: tags taken off and put on |
@@ -37,6 +38,7 @@ pub(crate) mod confirm;
 pub mod counters;
 pub mod drops;
 pub(crate) mod forward;
+pub mod fragments;
 pub mod frame;
 pub mod handoff;
 pub(crate) mod helpers;
@@ -49,6 +51,7 @@ pub mod messages;
 pub mod neighbour;
 pub mod neighbours;
 pub mod paths;
+pub(crate) mod pieces;
 pub mod place;
 pub(crate) mod rare;
 pub mod resize;
@@ -68,6 +71,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::arch::sync::AtomicBool;
+use crate::conntrack::fragments::Reassembly;
 use crate::conntrack::knobs::Knobs;
 use crate::conntrack::record::{Conn, ConnId};
 use crate::conntrack::store::{Shared, Store};
@@ -190,6 +194,8 @@ pub struct Pipeline<P: FramePool> {
     /// The neighbour table's epoch those numbers belong to.
     epoch: u32,
     held: Held<P::Frame>,
+    /// What waits for the rest of its datagram.
+    fragments: Reassembly<P::Frame>,
     /// The neighbour table's news that held frames have been looked at for.
     heard: u32,
     outputs: Box<[neighbours::Output<P::Frame>]>,
@@ -244,6 +250,7 @@ impl<P: FramePool> Pipeline<P> {
             generation: 1,
             epoch,
             held: Held::default(),
+            fragments: Reassembly::new(seed),
             heard: 0,
             outputs,
             trunks,

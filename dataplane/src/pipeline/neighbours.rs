@@ -225,8 +225,10 @@ impl<P: FramePool> Pipeline<P> {
         if let Some(lcore) = self.place.sender(port) {
             // Finished: it goes no further than there.
             let (stage, hops, mark) = (Stage::Send, 1, 0);
-            return self
-                .hand_over(lcore, Handed { frame, port, stage, hops, mark, template: None });
+            return self.hand_over(
+                lcore,
+                Handed { frame, port, stage, hops, mark, template: None, datagram: None },
+            );
         }
         let output = self.outputs.get_mut(port.0 as usize);
         if let Some(Err((frame, reason))) = output.map(|o| o.push(frame)) {

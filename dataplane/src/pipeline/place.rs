@@ -165,6 +165,12 @@ impl Place {
         if self.is_alone() || !self.ports.get(port.0 as usize)?.spread {
             return None;
         }
+        self.named(hash)
+    }
+
+    /// The other lcore that a hash names, wherever what it is of arrives.
+    #[inline]
+    pub fn named(&self, hash: u64) -> Option<u8> {
         let lcore = spread(hash, self.lcores);
         (lcore != self.lcore).then_some(lcore)
     }

@@ -81,8 +81,14 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// Frees every frame that still waits for a neighbour.
+    /// Frees every frame that still waits for a neighbour or for the rest of its datagram.
     pub fn stop(&mut self) {
+        let Pipeline { fragments, links, .. } = self;
+        fragments.clear(&mut |frame| {
+            drop(frame);
+            links.counters.held.sub(1);
+            links.counters.count_drop(DropReason::Stopped);
+        });
         while let Some(frame) = self.held.pop() {
             self.links.counters.held.sub(1);
             self.drop_frame(frame, DropReason::Stopped);

@@ -132,6 +132,11 @@ impl<P: FramePool> Pipeline<P> {
                 return Ok(());
             }
         }
+        if t.headers.fragment.is_later() {
+            // It has no ids (`get_l4proto`).
+            self.invalid(t, InvalidReason::Fragment, at);
+            return Ok(());
+        }
         let check = t.in_port.is_some() && at.policy.knobs.checksum;
         match sound(&t.frame, &t.headers, check) {
             Ok(icmp::Kind::Untracked) => {

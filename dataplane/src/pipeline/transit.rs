@@ -5,6 +5,7 @@ use crate::conntrack::state::{CtState, Direction};
 use crate::conntrack::zones::Zones;
 use crate::pipeline::burst::Prejudged;
 use crate::pipeline::drops::DropReason;
+use crate::pipeline::fragments::Datagram;
 use crate::pipeline::paths::Hits;
 use crate::rules::facts::PortId;
 use crate::rules::template::Template;
@@ -116,6 +117,8 @@ pub(crate) struct Transit<F> {
     pub mark: u32,
     /// What the raw table says of a conn that begins with it.
     pub template: Option<Template>,
+    /// It came in fragments.
+    pub datagram: Option<Datagram>,
     /// The raw table has seen it on another lcore.
     pub past_raw: bool,
     /// Counters hit so far.
@@ -137,6 +140,7 @@ impl<F> Transit<F> {
             prejudged: None,
             mark: 0,
             template: None,
+            datagram: None,
             past_raw: false,
             hits: Hits::new(),
             cacheable: true,

@@ -249,6 +249,38 @@ impl<'a> ViewMut<'a> {
     }
 }
 
+/// Makes the options of a header, which begins `header`, those of a later fragment: whatever is not
+/// to be copied becomes padding, up to what is malformed (`ip_options_fragment`). The header's
+/// checksum follows.
+pub fn keep_copied_options(header: &mut [u8]) {
+    const COPIED: u8 = 0x80;
+    let Some((fixed, bytes)) = header.split_first_chunk_mut::<HEADER_LEN>() else { return };
+    let mut delta = 0;
+    let mut at = 0;
+    while let Some(&kind) = bytes.get(at) {
+        let len = match kind {
+            option::END => break,
+            option::NOOP => 1,
+            _ => bytes.get(at + 1).copied().unwrap_or(0) as usize,
+        };
+        let Some(option) = bytes.get_mut(at..at + len).filter(|o| !o.is_empty()) else { break };
+        if kind != option::NOOP && len < 2 {
+            break;
+        }
+        if kind & COPIED == 0 && kind != option::NOOP {
+            delta = 1;
+            option.fill(option::NOOP);
+        }
+        at += len;
+    }
+    if delta != 0 {
+        let mut ip = ViewMut(fixed);
+        ip.set_check(0);
+        let sum = checksum::sum(ip.0) + checksum::sum(bytes);
+        ip.set_check(checksum::finish(sum));
+    }
+}
+
 /// One option as the iterator gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opt<'a> {

@@ -12,6 +12,9 @@ pub const HEADER_LEN: usize = 40;
 /// Bytes of a fragment header.
 pub const FRAGMENT_LEN: usize = 8;
 
+/// The smallest MTU a link may have.
+pub const MTU_MIN: u32 = 1280;
+
 /// Most extension headers in a packet.
 pub const EXTENSIONS_MAX: usize = 8;
 
@@ -227,6 +230,33 @@ pub fn walk(first: u8, bytes: &[u8]) -> Result<Chain, Malformed> {
         named_at = this_at;
     }
     if is_extension(chain.proto) { Err(Malformed::ExtensionChain) } else { Ok(chain) }
+}
+
+/// What every fragment of a packet repeats (`ip6_find_1stfragopt`): its length from the start of
+/// the fixed header, and the offset of the byte that names what follows it. `None` if it does not
+/// lie in `packet`.
+pub fn unfragmentable(packet: &[u8]) -> Option<(usize, usize)> {
+    let (mut len, mut named_at, mut routed) = (HEADER_LEN, 6, false);
+    for _ in 0..=EXTENSIONS_MAX {
+        match *packet.get(named_at)? {
+            protocol::HOP_BY_HOP => {}
+            protocol::ROUTING => routed = true,
+            // Before a routing header they are for each hop, behind it for the last one.
+            protocol::DESTINATION if !routed => {}
+            _ => return (packet.len() >= len).then_some((len, named_at)),
+        }
+        let kind = *packet.get(named_at)?;
+        named_at = len;
+        len += extension_len(kind, *packet.get(named_at + 1)?);
+    }
+    None
+}
+
+/// A fragment header; `offset` is a multiple of 8.
+pub fn fragment_header(next: u8, offset: u16, more: bool, id: u32) -> [u8; FRAGMENT_LEN] {
+    let [a, b] = (offset | u16::from(more)).to_be_bytes();
+    let [i, j, k, l] = id.to_be_bytes();
+    [next, 0, a, b, i, j, k, l]
 }
 
 /// Bytes of an extension header whose second byte is `units`: 8 to 2048, so eight of them fit a

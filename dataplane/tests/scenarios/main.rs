@@ -5,6 +5,7 @@
 mod by_hand;
 mod expect;
 mod forwarding;
+mod fragments;
 mod full;
 mod host;
 mod host_lcores;

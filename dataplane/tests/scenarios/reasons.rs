@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use dataplane::pipeline::drops::DropReason::{self, *};
 
 /// Where each reason is provoked and its counter checked.
-const PROVOKED: [(DropReason, &str); 36] = [
+const PROVOKED: [(DropReason, &str); 42] = [
     (ShortFrame, include_str!("forwarding.rs")),
     (OtherHost, include_str!("forwarding.rs")),
     (EtherType, include_str!("forwarding.rs")),
@@ -20,7 +20,13 @@ const PROVOKED: [(DropReason, &str); 36] = [
     (IpOption, include_str!("forwarding.rs")),
     (MappedAddress, include_str!("forwarding.rs")),
     (TransportChecksum, include_str!("forwarding.rs")),
-    (Fragment, include_str!("forwarding.rs")),
+    (Reassembled, include_str!("fragments.rs")),
+    (FragmentInvalid, include_str!("fragments.rs")),
+    (FragmentDuplicate, include_str!("fragments.rs")),
+    (FragmentOverlap, include_str!("fragments.rs")),
+    (FragmentTimeout, include_str!("fragments.rs")),
+    (FragmentMemory, include_str!("fragments.rs")),
+    (FragmentDistance, include_str!("fragments.rs")),
     (MartianSource, include_str!("forwarding.rs")),
     (MartianDestination, include_str!("forwarding.rs")),
     (NotForwarded, include_str!("forwarding.rs")),

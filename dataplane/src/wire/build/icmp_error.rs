@@ -35,6 +35,11 @@ impl Problem {
         Problem { kind, code: 0, rest: 0 }
     }
 
+    /// The same for a datagram whose fragments did not all come in time.
+    pub const fn reassembly(v6: bool) -> Problem {
+        Problem { code: 1, ..Problem::ttl(v6) }
+    }
+
     /// Fragmentation needed, or packet too big, with the next hop's MTU in bytes.
     pub const fn too_big(v6: bool, mtu: u32) -> Problem {
         if v6 {
