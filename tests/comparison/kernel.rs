@@ -54,7 +54,10 @@ impl Kernel {
     /// Sets the sequence's settings and returns the values they had.
     pub fn set(&self, settings: &[(&str, u32)]) -> Vec<(String, String)> {
         let set = |(name, value): &(&str, u32)| {
-            let name = format!("net.netfilter.nf_conntrack_{name}");
+            let name = match name.starts_with("ipfrag_") {
+                true => format!("net.ipv4.{name}"),
+                false => format!("net.netfilter.nf_conntrack_{name}"),
+            };
             let before = self.netns.gateway(&format!("sysctl -n {name}"), "").trim().to_owned();
             self.netns.gateway(&format!("sysctl -qw {name}={value}"), "");
             (name, before)
@@ -152,6 +155,11 @@ impl Wire for LiveWire<'_> {
 
     fn wait(&mut self, time: Duration) {
         std::thread::sleep(time);
+        // What came out meanwhile belongs to what was sent before.
+        let late = self.collect();
+        if let Some(step) = self.steps.last_mut() {
+            step.extend(late);
+        }
     }
 
     fn emitted(&mut self, step: usize) -> Vec<Emitted> {

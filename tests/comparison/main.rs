@@ -111,6 +111,6 @@ macro_rules! groups {
 }
 
 groups!(
-    expect
+    expect fragments
     tcp_states tcp_windows tcp_tracker udp icmp nat rules gateway ipv6 template sctp gre protocols
 );

@@ -32,10 +32,6 @@ const NANOSECONDS: u8 = 9;
 
 /// Sequences that need what the replay does not do yet. One that agrees has to leave the list.
 pub const LATER: &[(&str, &str)] = &[
-    ("too-large", "fragments of its own"),
-    ("udp-fragments", "reassembly"),
-    ("udp-fragments-reversed", "reassembly"),
-    ("masquerade-fragments", "reassembly"),
     ("netmap", "target NETMAP"),
     ("reject-established", "match length"),
     ("dropped-first-packet", "match length"),
@@ -63,6 +59,10 @@ pub struct Spread {
     pub differs: &'static [(&'static str, &'static str)],
 }
 
+/// Of what several workers do otherwise.
+const DISTANCE: &[(&str, &str)] =
+    &[("fragments-distance", "one count of a source's fragments for all workers")];
+
 /// What every sequence is replayed with.
 pub const SPREADS: [Spread; 3] = [
     Spread { name: "sluicegate replay", workers: 1, queues: 1, logs: true, differs: &[] },
@@ -72,7 +72,7 @@ pub const SPREADS: [Spread; 3] = [
         workers: 3,
         queues: 1,
         logs: true,
-        differs: &[],
+        differs: DISTANCE,
     },
     // As a NIC spreads: both directions of a conn at one worker, until NAT makes them two.
     Spread {
@@ -80,7 +80,7 @@ pub const SPREADS: [Spread; 3] = [
         workers: 2,
         queues: 2,
         logs: false,
-        differs: &[],
+        differs: DISTANCE,
     },
 ];
 
@@ -218,7 +218,12 @@ fn configuration(setup: &Setup, spread: Spread) -> String {
     if spread.logs {
         text.push_str("log_invalid = 255\n");
     }
-    for (name, value) in setup.settings {
+    let of_ipfrag = |name: &str| name.strip_prefix("ipfrag_").map(str::to_owned);
+    for (name, value) in setup.settings.iter().filter(|(name, _)| of_ipfrag(name).is_none()) {
+        let _ = writeln!(text, "{name} = {value}");
+    }
+    text.push_str("\n[ipfrag]\n");
+    for (name, value) in setup.settings.iter().filter_map(|(n, v)| Some((of_ipfrag(n)?, v))) {
         let _ = writeln!(text, "{name} = {value}");
     }
     text.push_str("\n[rules]\nipv4 = \"rules.v4\"\nipv6 = \"rules.v6\"\n");

@@ -20,7 +20,8 @@ pub struct Setup {
     /// Text for `iptables-restore` and `ip6tables-restore`; all four tables.
     pub rules4: String,
     pub rules6: String,
-    /// `nf_conntrack_` settings without that prefix, where they differ from the default.
+    /// `nf_conntrack_` settings without that prefix, and `ipfrag_` settings, where they differ from
+    /// the default.
     pub settings: &'static [(&'static str, u32)],
     /// MTU of the port `wan`; that of `lan` is 1500.
     pub wan_mtu: u16,

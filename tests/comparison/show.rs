@@ -34,7 +34,27 @@ pub struct Layers<'a> {
     later_fragment: bool,
 }
 
-/// Takes an IP packet apart as far as the scripts need it (no extension headers).
+/// Protocol, layer 4 and the fragment header's offset and flag of what follows an IPv6 header:
+/// destination options and a fragment header are stepped over.
+fn behind6(mut protocol: u8, mut rest: &[u8]) -> (u8, &[u8], Option<u16>) {
+    const DESTINATION: u8 = 60;
+    const FRAGMENT: u8 = 44;
+    let mut fragment = None;
+    while let (DESTINATION | FRAGMENT, Some(header)) = (protocol, rest.first_chunk::<8>()) {
+        let units = if protocol == DESTINATION { usize::from(header[1]) } else { 0 };
+        let Some(behind) = rest.get(8 * (units + 1)..) else { break };
+        if protocol == FRAGMENT {
+            fragment = Some(u16::from_be_bytes([header[2], header[3]]));
+        }
+        (protocol, rest) = (header[0], behind);
+        if fragment.is_some_and(|word| word & 0xfff8 != 0) {
+            break;
+        }
+    }
+    (protocol, rest, fragment)
+}
+
+/// Takes an IP packet apart as far as the scripts need it.
 pub fn layers(bytes: &[u8]) -> Option<Layers<'_>> {
     if bytes.first()? >> 4 == 4 {
         let header = bytes.first_chunk::<20>()?;
@@ -52,13 +72,14 @@ pub fn layers(bytes: &[u8]) -> Option<Layers<'_>> {
     } else {
         let (header, rest) = bytes.split_first_chunk::<40>()?;
         let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+        let (protocol, layer4, fragment) = behind6(header[6], rest.get(..length.min(rest.len()))?);
         Some(Layers {
             src: IpAddr::from(<[u8; 16]>::try_from(&header[8..24]).ok()?),
             dst: IpAddr::from(<[u8; 16]>::try_from(&header[24..40]).ok()?),
-            protocol: header[6],
-            layer4: rest.get(..length.min(rest.len()))?,
-            whole: rest.len() >= length,
-            later_fragment: false,
+            protocol,
+            layer4,
+            whole: rest.len() >= length && fragment.is_none_or(|word| word & 0xfff9 == 0),
+            later_fragment: fragment.is_some_and(|word| word & 0xfff8 != 0),
         })
     }
 }
@@ -115,7 +136,20 @@ fn header6(bytes: &[u8]) -> String {
     let word = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     let length = u16::from_be_bytes([bytes[4], bytes[5]]);
     let (class, label) = (word >> 20 & 0xff, word & 0xfffff);
-    format!("IPv6 length {length} hops {} class {class:#04x} label {label:#x}", bytes[7])
+    let mut line =
+        format!("IPv6 length {length} hops {} class {class:#04x} label {label:#x}", bytes[7]);
+    let (next, rest) = (bytes[6], bytes.get(40..).unwrap_or_default());
+    let (protocol, behind, fragment) = behind6(next, rest);
+    if let Some(word) = fragment {
+        let more = if word & 1 != 0 { "+" } else { "" };
+        let _ = write!(line, " fragment {}{more} of {protocol}", word & 0xfff8);
+    }
+    // The identification is a choice of whoever cuts.
+    let extensions = rest.len() - behind.len() - if fragment.is_some() { 8 } else { 0 };
+    if extensions > 0 {
+        let _ = write!(line, " extensions {next} {}", hex(&rest[..extensions]));
+    }
+    line
 }
 
 fn tcp(parts: &Layers<'_>, learned: &Learned) -> String {
