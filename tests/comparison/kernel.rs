@@ -156,7 +156,7 @@ impl Wire for LiveWire<'_> {
     fn wait(&mut self, time: Duration) {
         std::thread::sleep(time);
         // What came out meanwhile belongs to what was sent before.
-        let late = self.collect();
+        let late = self.kernel.collect();
         if let Some(step) = self.steps.last_mut() {
             step.extend(late);
         }

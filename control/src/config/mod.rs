@@ -157,7 +157,8 @@ impl Config {
             .map_err(|e| source.error(e.span().unwrap_or(0..0), e.message()))?;
         let root = Section::root(&source, table.get_ref());
         let ports = network::ports(&root.tables("port")?)?;
-        let mut conntrack = conntrack(&root.table("conntrack")?, &root.table("ipfrag")?, ram_bytes)?;
+        let mut conntrack =
+            conntrack(&root.table("conntrack")?, &root.table("ipfrag")?, ram_bytes)?;
         helpers(&root.table("helper")?, &mut conntrack.knobs)?;
         let policies = timeout_policies(&root.table("timeout_policy")?, &conntrack)?;
         let config = Config {

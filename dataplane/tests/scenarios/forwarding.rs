@@ -335,3 +335,15 @@ fn the_gateway_does_not_answer_what_was_damaged_on_its_way() {
         rig.dropped(LAN, packet, DropReason::TransportChecksum);
     }
 }
+
+#[test]
+fn the_gateway_does_not_answer_a_header_that_says_more_than_there_is() {
+    let mut rig = Setup::default().start();
+    for packet in [
+        udp(CLIENT, "192.168.1.1:53").l4_len(200),
+        udp(CLIENT, "192.168.1.1:53").l4_len(7),
+        udp(CLIENT6, "[2001:db8:1::1]:53").l4_len(200),
+    ] {
+        rig.dropped(LAN, packet, DropReason::TransportLength);
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use dataplane::pipeline::drops::DropReason::{self, *};
 
 /// Where each reason is provoked and its counter checked.
-const PROVOKED: [(DropReason, &str); 42] = [
+const PROVOKED: [(DropReason, &str); 43] = [
     (ShortFrame, include_str!("forwarding.rs")),
     (OtherHost, include_str!("forwarding.rs")),
     (EtherType, include_str!("forwarding.rs")),
@@ -20,6 +20,7 @@ const PROVOKED: [(DropReason, &str); 42] = [
     (IpOption, include_str!("forwarding.rs")),
     (MappedAddress, include_str!("forwarding.rs")),
     (TransportChecksum, include_str!("forwarding.rs")),
+    (TransportLength, include_str!("forwarding.rs")),
     (Reassembled, include_str!("fragments.rs")),
     (FragmentInvalid, include_str!("fragments.rs")),
     (FragmentDuplicate, include_str!("fragments.rs")),
