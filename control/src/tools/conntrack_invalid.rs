@@ -55,6 +55,13 @@ fn put_line(out: &mut String, seen: &Seen) {
         // The tuple has type and code already.
         Numbers::Icmp { .. } => {}
         Numbers::Outer { outer, inner } => put(out, format_args!(" outer={outer} inner={inner}")),
+        Numbers::Tag { found, right, .. } => {
+            put(out, format_args!(" tag={found:#010x} right={right:#010x}"));
+        }
+        Numbers::Chunk { number, kind, length, .. } => {
+            put(out, format_args!(" chunk={number} type={kind} length={length}"));
+        }
+        Numbers::Step { state, kind, .. } => put(out, format_args!(" state={state} type={kind}")),
         Numbers::Flags(byte) => put(out, format_args!(" flags={}", Flags(byte))),
         Numbers::Window(n) => put_window(out, &n),
     }

@@ -61,6 +61,7 @@ reasons! {
     SctpChunks, "sctp-chunks", "no chunks, or chunks that may not be together";
     SctpNew, "sctp-new", "chunks that may not begin a conn";
     SctpTag, "sctp-tag", "verification tag check failed";
+    SctpChunkTag, "sctp-chunk-tag", "a tag that this chunk may not come with";
     SctpState, "sctp-state", "chunk invalid in this state";
     SctpInit, "sctp-init", "INIT is cut";
     DccpShort, "dccp-short", "nf_ct_dccp: short packet";
@@ -93,11 +94,11 @@ impl InvalidReason {
         self as u8 >= InvalidReason::IcmpShort as u8
     }
 
-    /// True for what the kernel rejects without a word.
-    const fn is_silent(self) -> bool {
+    /// True for what the kernel rejects without a word, whatever `log_invalid` says.
+    pub const fn is_silent(self) -> bool {
         use InvalidReason::{Fragment, IcmpInner, IcmpNew, IcmpUnrelated};
-        use InvalidReason::{GreProtocol, SctpInit, SctpNew, TcpPickup, TcpShort};
-        matches!(self, TcpShort | TcpPickup | SctpNew | SctpInit | GreProtocol)
+        use InvalidReason::{GreProtocol, SctpChunkTag, SctpInit, SctpNew, TcpPickup, TcpShort};
+        matches!(self, TcpShort | TcpPickup | SctpNew | SctpChunkTag | SctpInit | GreProtocol)
             || matches!(self, Fragment | IcmpNew | IcmpInner | IcmpUnrelated)
     }
 }
@@ -136,6 +137,35 @@ pub enum Numbers {
         /// The conn's.
         inner: Address,
     },
+    /// An SCTP packet's verification tag, and that of its direction.
+    Tag {
+        /// The packet's.
+        found: u32,
+        /// The conn's.
+        right: u32,
+        /// Of the packet.
+        direction: Direction,
+    },
+    /// The SCTP chunk that may not be where it is.
+    Chunk {
+        /// Which of the packet's, from 0.
+        number: u16,
+        /// Its type.
+        kind: u8,
+        /// Its length field.
+        length: u16,
+        /// It, or one before it, has to be alone.
+        alone: bool,
+    },
+    /// The SCTP chunk that is invalid in a state.
+    Step {
+        /// The state's number.
+        state: u8,
+        /// Of the packet.
+        direction: Direction,
+        /// The chunk's type.
+        kind: u8,
+    },
     /// The byte of TCP flags.
     Flags(u8),
     /// A segment and what its conn's windows were.
@@ -169,9 +199,12 @@ const KERNEL_TICKS_PER_SEC: u64 = 250;
 impl Remark {
     /// True if the kernel says something about it.
     pub fn is_said(&self) -> bool {
+        use InvalidReason::{SctpChunks, SctpState, UdpShort, UdpliteShort};
         match self {
             // Where the ports are missing no tracker gets to see the packet.
-            Remark::Invalid(InvalidReason::UdpShort, Numbers::Lengths { found, .. }) => *found >= 4,
+            Remark::Invalid(UdpShort | UdpliteShort, Numbers::Lengths { found, .. }) => *found >= 4,
+            // Of chunks nothing is said where there are none.
+            Remark::Invalid(SctpChunks | SctpState, Numbers::None) => false,
             Remark::Invalid(reason, _) => !reason.is_silent(),
             _ => true,
         }
@@ -230,6 +263,20 @@ fn write_invalid(
         }
         (InvalidReason::IcmpOuterDestination, Numbers::Outer { outer, inner }) => {
             write!(f, "outer daddr {} != inner {}", Whole(*outer), Whole(*inner))
+        }
+        // The kernel prints both in the order of the wire.
+        (_, Numbers::Tag { found, right, direction }) => {
+            let (found, right) = (found.swap_bytes(), right.swap_bytes());
+            let direction = *direction as u8;
+            write!(f, "verification tag check failed {found:x} vs {right:x} for dir {direction}")
+        }
+        (_, Numbers::Chunk { number, kind, length, alone }) => {
+            let (length, alone) = (length.swap_bytes(), u8::from(*alone));
+            write!(f, "do_basic_checks failed. chunk num {number}, type {kind}, ")?;
+            write!(f, "len {length} flag {alone}")
+        }
+        (_, Numbers::Step { state, direction, kind }) => {
+            write!(f, "Invalid, old_state {state}, dir {}, type {kind}", *direction as u8)
         }
         _ => f.write_str(reason.text()),
     }

@@ -10,7 +10,7 @@
 //! w1   tag of the original direction (upper half), of the reply direction
 //! ```
 
-use super::invalid::InvalidReason;
+use super::invalid::{InvalidReason, Numbers};
 use super::state::Direction;
 use super::tcp::Outcome;
 use super::timeouts::Timeouts;
@@ -196,6 +196,20 @@ fn survey<S: Source + ?Sized>(packet: &S) -> Result<Kinds, InvalidReason> {
     if count == 0 { Err(InvalidReason::SctpChunks) } else { Ok(kinds) }
 }
 
+/// What [`survey`] stumbled on.
+fn misplaced<S: Source + ?Sized>(packet: &S) -> Numbers {
+    let (mut alone, mut number) = (false, 0u16);
+    for c in sctp::chunks(packet) {
+        alone |= matches!(c.kind, chunk::INIT | chunk::INIT_ACK | chunk::SHUTDOWN_COMPLETE);
+        let first = alone || matches!(c.kind, chunk::COOKIE_ACK | chunk::COOKIE_ECHO);
+        if c.length == 0 || first && number > 0 {
+            return Numbers::Chunk { number, kind: c.kind, length: c.length, alone };
+        }
+        number = number.saturating_add(1);
+    }
+    Numbers::None
+}
+
 /// What is known of a conn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SctpTrack {
@@ -231,7 +245,7 @@ impl SctpTrack {
     /// A conn's first packet: its words, and the timeout in seconds.
     ///
     /// # Errors
-    /// `SctpChunks`, `SctpNew`, `SctpTag`, `SctpInit`.
+    /// `SctpChunks`, `SctpNew`, `SctpTag`, `SctpChunkTag`, `SctpInit`.
     pub fn first<S: Source + ?Sized>(
         packet: &S,
         timeouts: &Timeouts,
@@ -256,7 +270,7 @@ impl SctpTrack {
                 return Err(InvalidReason::SctpNew);
             }
             match c.kind {
-                chunk::INIT if tag != 0 => return Err(InvalidReason::SctpTag),
+                chunk::INIT if tag != 0 => return Err(InvalidReason::SctpChunkTag),
                 chunk::INIT => {
                     let told = c.initiate_tag(packet).ok_or(InvalidReason::SctpInit)?;
                     track.tags[Direction::Reply.index()] = told;
@@ -338,7 +352,7 @@ impl SctpTrack {
             chunk::HEARTBEAT | chunk::HEARTBEAT_ACK => return self.heartbeat(c, sight, course),
             _ => true,
         };
-        if right { Ok(true) } else { Err(InvalidReason::SctpTag) }
+        if right { Ok(true) } else { Err(InvalidReason::SctpChunkTag) }
     }
 
     /// A further path of an association may have begun with packets that were not seen, or belong
@@ -360,7 +374,7 @@ impl SctpTrack {
             return Ok(true);
         }
         if sight.kinds.any(&[chunk::DATA]) || course.ignore {
-            return Err(InvalidReason::SctpTag);
+            return Err(InvalidReason::SctpChunkTag);
         }
         if c.kind == chunk::HEARTBEAT {
             self.foreign_heartbeat = Some(sight.direction);
@@ -368,7 +382,7 @@ impl SctpTrack {
             return Ok(false);
         }
         if self.foreign_heartbeat != Some(sight.direction.opposite()) {
-            return Err(InvalidReason::SctpTag);
+            return Err(InvalidReason::SctpChunkTag);
         }
         self.foreign_heartbeat = None;
         self.tags[own] = sight.tag;
@@ -403,7 +417,7 @@ impl SctpTrack {
             } else {
                 let unasked = !self.init[peer] && known != 0;
                 if (unasked || self.init == [true; 2]) && known != told {
-                    return Err(InvalidReason::SctpTag);
+                    return Err(InvalidReason::SctpChunkTag);
                 }
             }
             self.tags[peer] = told;
@@ -412,6 +426,32 @@ impl SctpTrack {
         course.changed |= old != new;
         course.assured |= old != new && new == ES;
         Ok(())
+    }
+
+    /// The numbers behind a refusal of this packet, by what is known after it; a conn that does not
+    /// exist knows nothing.
+    #[cold]
+    pub fn numbers<S: Source + ?Sized>(
+        &self,
+        packet: &S,
+        direction: Direction,
+        reason: InvalidReason,
+    ) -> Numbers {
+        match reason {
+            InvalidReason::SctpChunks => misplaced(packet),
+            InvalidReason::SctpTag => {
+                let right = self.tags[direction.index()];
+                let found = Header::read(packet).map(|header| header.tag());
+                found.map_or(Numbers::None, |found| Numbers::Tag { found, right, direction })
+            }
+            InvalidReason::SctpState => {
+                let refused = |c: &Chunk| step(direction, c.kind, self.state).is_none();
+                let state = self.state as u8;
+                let kind = sctp::chunks(packet).find(refused).map(|c| c.kind);
+                kind.map_or(Numbers::None, |kind| Numbers::Step { state, direction, kind })
+            }
+            _ => Numbers::None,
+        }
     }
 
     /// The state.
@@ -510,7 +550,7 @@ mod tests {
         assert_eq!(go(&mut track, S, 9, ack), Err(InvalidReason::SctpTag));
         assert_eq!(go(&mut track, S, 1, ack), Ok((Some(3), false, CW)));
         let echo = &[(chunk::COOKIE_ECHO, 0, 0)];
-        assert_eq!(go(&mut track, C, 9, echo), Err(InvalidReason::SctpTag));
+        assert_eq!(go(&mut track, C, 9, echo), Err(InvalidReason::SctpChunkTag));
         assert_eq!(go(&mut track, C, 2, echo), Ok((Some(3), false, CE)));
         let data = &[(chunk::DATA, 0, 0)];
         assert_eq!(go(&mut track, S, 1, &[(chunk::COOKIE_ACK, 0, 0)]), Ok((Some(210), true, ES)));
@@ -519,7 +559,7 @@ mod tests {
         assert_eq!(go(&mut track, C, 2, &[(chunk::SHUTDOWN, 0, 0)]), Ok((Some(3), false, SS)));
         assert_eq!(go(&mut track, S, 1, &[(chunk::SHUTDOWN_ACK, 0, 0)]), Ok((Some(3), false, SA)));
         let complete = &[(chunk::SHUTDOWN_COMPLETE, 0, 0)];
-        assert_eq!(go(&mut track, C, 1, complete), Err(InvalidReason::SctpTag));
+        assert_eq!(go(&mut track, C, 1, complete), Err(InvalidReason::SctpChunkTag));
         assert_eq!(go(&mut track, C, 2, complete), Ok((Some(10), false, CL)));
     }
 
@@ -529,7 +569,7 @@ mod tests {
             for (direction, flags, tag) in [(C, 0, 2), (C, 1, 1), (S, 0, 1), (S, 1, 2)] {
                 let mut track = established();
                 let wrong = go(&mut track, direction, 3 - tag, &[(kind, flags, 0)]);
-                assert_eq!(wrong, Err(InvalidReason::SctpTag));
+                assert_eq!(wrong, Err(InvalidReason::SctpChunkTag));
                 assert!(go(&mut track, direction, tag, &[(kind, flags, 0)]).is_ok());
                 assert_eq!(track.state(), if kind == chunk::ABORT { CL } else { ES });
             }
@@ -551,8 +591,8 @@ mod tests {
             };
             assert_eq!(result, expected, "{kind}");
         }
-        assert_eq!(first(7, &[(chunk::INIT, 0, 1)]), Err(InvalidReason::SctpTag));
-        assert_eq!(first(7, &[(chunk::COOKIE_ECHO, 0, 0)]), Err(InvalidReason::SctpTag));
+        assert_eq!(first(7, &[(chunk::INIT, 0, 1)]), Err(InvalidReason::SctpChunkTag));
+        assert_eq!(first(7, &[(chunk::COOKIE_ECHO, 0, 0)]), Err(InvalidReason::SctpChunkTag));
         assert_eq!(first(7, &[(chunk::ERROR, 0, 0)]), Err(InvalidReason::SctpTag));
         assert!(first(7, &[(chunk::HEARTBEAT, 0, 0)]).is_ok());
         assert!(first(7, &[(chunk::SHUTDOWN_ACK, 0, 0)]).is_ok());
@@ -604,14 +644,14 @@ mod tests {
     fn a_foreign_heartbeat_teaches_tags_once_it_is_acknowledged() {
         let (beat, ack) = (&[(chunk::HEARTBEAT, 0, 0)], &[(chunk::HEARTBEAT_ACK, 0, 0)]);
         let mut track = established();
-        assert_eq!(go(&mut track, S, 9, ack), Err(InvalidReason::SctpTag), "to nothing");
+        assert_eq!(go(&mut track, S, 9, ack), Err(InvalidReason::SctpChunkTag), "to nothing");
         let with_data = &[(chunk::HEARTBEAT, 0, 0), (chunk::DATA, 0, 0)];
-        assert_eq!(go(&mut track, C, 8, with_data), Err(InvalidReason::SctpTag));
+        assert_eq!(go(&mut track, C, 8, with_data), Err(InvalidReason::SctpChunkTag));
         let twice = &[(chunk::HEARTBEAT, 0, 0), (chunk::HEARTBEAT, 0, 0)];
-        assert_eq!(go(&mut track, C, 8, twice), Err(InvalidReason::SctpTag));
+        assert_eq!(go(&mut track, C, 8, twice), Err(InvalidReason::SctpChunkTag));
         let mut track = established();
         assert_eq!(go(&mut track, C, 8, beat), Ok((None, false, ES)), "passes, refreshes nothing");
-        assert_eq!(go(&mut track, C, 9, ack), Err(InvalidReason::SctpTag), "the same side");
+        assert_eq!(go(&mut track, C, 9, ack), Err(InvalidReason::SctpChunkTag), "the same side");
         assert_eq!(go(&mut track, S, 9, ack), Ok((Some(210), false, ES)));
         assert_eq!(track.tags, [0, 9]);
         assert_eq!(go(&mut track, C, 8, beat), Ok((Some(210), false, ES)));
@@ -620,7 +660,7 @@ mod tests {
         let mut track = established();
         assert!(go(&mut track, C, 8, beat).is_ok());
         assert!(go(&mut track, C, 2, beat).is_ok());
-        assert_eq!(go(&mut track, S, 9, ack), Err(InvalidReason::SctpTag));
+        assert_eq!(go(&mut track, S, 9, ack), Err(InvalidReason::SctpChunkTag));
     }
 
     #[test]
@@ -628,16 +668,16 @@ mod tests {
         let init = &[(chunk::INIT, 0, 1)];
         let (mut track, _) = first(0, init).unwrap();
         assert_eq!(go(&mut track, C, 0, init), Ok((None, false, CL)), "the timer stands");
-        assert_eq!(go(&mut track, C, 5, init), Err(InvalidReason::SctpTag));
+        assert_eq!(go(&mut track, C, 5, init), Err(InvalidReason::SctpChunkTag));
         // An INIT ACK that nobody asked for may repeat the tag, not change it.
         let mut track = established();
         assert!(go(&mut track, S, 1, &[(chunk::INIT_ACK, 0, 2)]).is_ok());
         let other = go(&mut track, S, 1, &[(chunk::INIT_ACK, 0, 3)]);
-        assert_eq!(other, Err(InvalidReason::SctpTag));
+        assert_eq!(other, Err(InvalidReason::SctpChunkTag));
         // Nor does an old INIT ask for it.
         assert!(go(&mut track, C, 0, &[(chunk::INIT, 0, 1)]).is_ok());
         let other = go(&mut track, S, 1, &[(chunk::INIT_ACK, 0, 3)]);
-        assert_eq!(other, Err(InvalidReason::SctpTag));
+        assert_eq!(other, Err(InvalidReason::SctpChunkTag));
         // A restart asks, and may.
         assert!(go(&mut track, C, 0, &[(chunk::INIT, 0, 4)]).is_ok());
         assert_eq!(go(&mut track, S, 4, &[(chunk::INIT_ACK, 0, 3)]), Ok((Some(210), false, ES)));
@@ -646,7 +686,7 @@ mod tests {
         let (mut track, _) = first(0, init).unwrap();
         assert!(go(&mut track, S, 0, &[(chunk::INIT, 0, 2)]).is_ok());
         let other = go(&mut track, S, 1, &[(chunk::INIT_ACK, 0, 3)]);
-        assert_eq!(other, Err(InvalidReason::SctpTag));
+        assert_eq!(other, Err(InvalidReason::SctpChunkTag));
         assert_eq!(go(&mut track, S, 1, &[(chunk::INIT_ACK, 0, 2)]), Ok((Some(3), false, CW)));
     }
 

@@ -12,7 +12,7 @@ use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
 use crate::pipeline::messages::{FromLcore, LogLine};
 use crate::pipeline::track::{right_checksum, tcp_segment, tuple_of};
 use crate::pipeline::transit::Transit;
-use crate::pipeline::{At, Pipeline, hooks};
+use crate::pipeline::{At, Pipeline, hooks, rare};
 use crate::rules::facts::PortId;
 use crate::wire::headers::Headers;
 
@@ -183,6 +183,7 @@ fn numbers_of<F: Frame>(reason: InvalidReason, frame: &F, h: &Headers) -> Number
     match reason {
         R::TcpShort => Numbers::Lengths { needed: 20, found },
         R::UdpShort | R::UdpliteShort | R::IcmpShort => Numbers::Lengths { needed: 8, found },
+        R::SctpChunks | R::SctpTag => rare::numbers_of_first(frame, h.into(), reason),
         R::SctpShort | R::DccpShort => Numbers::Lengths { needed: 12, found },
         R::Icmpv6ShortRedirect => Numbers::Lengths { needed: 40, found },
         R::TcpTruncated => {

@@ -150,10 +150,27 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Outcome {
         let outcome = judge(frame, extent, conn, direction, at.knobs_of(conn));
         if let Outcome::Invalid { reason, .. } = outcome {
-            self.sayings.keep(Said { remark: Remark::Invalid(reason, Numbers::None), also: None });
+            let numbers = match extent.proto {
+                proto::SCTP => {
+                    let track = SctpTrack::from_words(conn.tracker_words());
+                    track.numbers(&Bytes::of(frame, extent), direction, reason)
+                }
+                _ => Numbers::None,
+            };
+            self.sayings.keep(Said { remark: Remark::Invalid(reason, numbers), also: None });
         }
         outcome
     }
+}
+
+/// The numbers behind the refusal of a packet that is to begin a conn.
+pub(crate) fn numbers_of_first<F: Frame>(
+    frame: &F,
+    extent: Extent,
+    reason: InvalidReason,
+) -> Numbers {
+    let bytes = Bytes::of(frame, extent);
+    SctpTrack::default().numbers(&bytes, Direction::Original, reason)
 }
 
 fn judge<F: Frame>(
