@@ -3,7 +3,8 @@
 //! `perf compare` replays the same capture through testpmd, OVS-DPDK and Sluicegate on the same
 //! virtual devices and the same CPU, interleaved, and prints one table of medians and ratios.
 //! `perf workers` does so with one and two workers of Sluicegate, direct and with every packet
-//! handed over. See README.md of this crate for what the figures mean and how they are kept fair.
+//! handed over. `perf resize` changes the size of the table under traffic. See README.md of this
+//! crate for what the figures mean and how they are kept fair.
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ mod process;
 mod program;
 mod proof;
 mod report;
+mod resize;
 mod rig;
 mod sluicegate;
 mod testpmd;
@@ -42,6 +44,8 @@ enum Benchmark {
     Workers(workers::Options),
     /// Instructions per packet of an established conn, counted by callgrind.
     Instructions(instructions::Options),
+    /// The table changed to another size and back under replayed traffic.
+    Resize(resize::Options),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Benchmark::Compare(options) => compare::run(&options),
         Benchmark::Workers(options) => workers::run(&options),
         Benchmark::Instructions(options) => instructions::run(&options),
+        Benchmark::Resize(options) => resize::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

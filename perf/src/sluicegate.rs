@@ -133,7 +133,7 @@ fn configuration(plan: &Plan<'_>, socket: &Path) -> String {
 }
 
 /// The rule file of a workload: clients may open conns, servers may only answer.
-fn rules(workload: Workload) -> String {
+pub(crate) fn rules(workload: Workload) -> String {
     if workload == Workload::Forward {
         return "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
                 -A PREROUTING -j CT --notrack\nCOMMIT\n"
@@ -156,7 +156,7 @@ fn rules(workload: Workload) -> String {
     text
 }
 
-fn colons(mac: Mac) -> String {
+pub(crate) fn colons(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 

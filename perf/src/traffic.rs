@@ -118,6 +118,17 @@ impl Traffic {
         write_capture(path, frames)
     }
 
+    /// The frames that clients send.
+    pub(crate) fn originals(&self) -> Vec<Vec<u8>> {
+        let frames = self.conns.iter().zip(0..);
+        frames.map(|(&ends, n)| frame(LAN_MAC, LAN_NEXT_HOP_MAC, ends, n).to_vec()).collect()
+    }
+
+    /// The servers' replies; see [`Traffic::write_replies`].
+    pub(crate) fn replies(&self, translated: Option<Ipv4Addr>) -> Vec<Vec<u8>> {
+        self.reply_frames(translated).map(|frame| frame.to_vec()).collect()
+    }
+
     /// Writes the frames that clients send, all conns again and again.
     pub(crate) fn write_repeated(&self, path: &Path, times: usize) -> io::Result<()> {
         let again = (0..times).flat_map(|_| self.conns.iter().zip(0..));
@@ -131,11 +142,14 @@ impl Traffic {
         path: &Path,
         translated: Option<Ipv4Addr>,
     ) -> io::Result<()> {
-        let frames = self.conns.iter().zip(0..).map(|(ends, n)| {
+        write_capture(path, self.reply_frames(translated))
+    }
+
+    fn reply_frames(&self, translated: Option<Ipv4Addr>) -> impl Iterator<Item = Frame> {
+        self.conns.iter().zip(0..).map(move |(ends, n)| {
             let seen = Ends { src: translated.unwrap_or(ends.src), ..*ends };
             frame(WAN_MAC, WAN_NEXT_HOP_MAC, seen.reversed(), n)
-        });
-        write_capture(path, frames)
+        })
     }
 }
 
