@@ -113,7 +113,7 @@ impl ControlCore {
 
     fn take_full(&mut self) {
         let now = self.tick_now();
-        self.upkeep.make_room(!self.shared.capacity.refuses());
+        self.upkeep.make_room(self.shared.index.buckets());
         if self.upkeep.full.may_say(now) {
             log::warn!("nf_conntrack: table full, dropping packet");
         }

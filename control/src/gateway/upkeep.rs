@@ -44,14 +44,23 @@ const BATCHES: usize = 64;
 pub(super) struct Upkeep {
     swept: u32,
     sweep_at: Tick,
-    /// Where the search for conns that may go early stands; `None` while nobody is in need of it.
-    relieved: Option<u32>,
+    relief: Relief,
     neighbours_at: Tick,
     expectations_at: Tick,
     /// Lines that the table of conns is full, and that of expectations.
     pub(super) full: FullLines,
     pub(super) expectations_full: FullLines,
     reachable: u32,
+}
+
+/// The search for conns that may go early.
+#[derive(Default)]
+struct Relief {
+    /// Where it goes on. A pass begins where the last one ended: were it always at the same place,
+    /// what lies far behind it would never go, and pile up.
+    from: u32,
+    /// Buckets that the present pass has still to look at; 0 while nobody is in need of it.
+    left: u32,
 }
 
 /// Lines that a table is full.
@@ -73,11 +82,11 @@ impl FullLines {
 }
 
 impl Upkeep {
-    /// A new conn found the table full: the next pass over the table makes room, if it `may`
+    /// A new conn found the table of so many buckets full: a pass over them makes room
     /// (`conntrack_gc_work.early_drop`).
-    pub(super) fn make_room(&mut self, may: bool) {
-        if may {
-            self.relieved.get_or_insert(0);
+    pub(super) fn make_room(&mut self, buckets: u32) {
+        if self.relief.left == 0 {
+            self.relief.left = buckets;
         }
     }
 }
@@ -177,23 +186,23 @@ impl ControlCore {
     /// Once the table was full: one pass over it that names, as long as there is less room than 5
     /// %, conns that may go early (`gc_worker`). It goes at the pace of the sweep, and no faster
     /// than the owners delete.
-    fn relieve(&mut self, share: u32, now: Tick) {
-        let mut left = share;
-        while left > 0
-            && let Some(from) = self.upkeep.relieved
-            && self.inbox.expiring < BATCHES / 2
-        {
-            let slice = left.min(SLICE / 4);
-            left -= slice;
-            let shared = Arc::clone(&self.shared);
-            let pressed = shared.capacity.is_pressed() && !shared.capacity.refuses();
-            let (by_owner, next) = self.gather(|batches| match pressed {
-                true => shared.spendable(from, slice, now, |id, owner| {
+    fn relieve(&mut self, mut share: u32, now: Tick) {
+        let shared = Arc::clone(&self.shared);
+        while share > 0 && self.upkeep.relief.left > 0 && self.inbox.expiring < BATCHES / 2 {
+            if !shared.capacity.is_pressed() || shared.capacity.refuses() {
+                self.upkeep.relief.left = 0;
+                break;
+            }
+            let from = self.upkeep.relief.from;
+            let slice = share.min(SLICE / 4).min(self.upkeep.relief.left);
+            share -= slice;
+            let (by_owner, next) = self.gather(|batches| {
+                shared.spendable(from, slice, now, |id, owner| {
                     batches.add(id, owner);
-                }),
-                false => 0,
+                })
             });
-            self.upkeep.relieved = Some(next).filter(|&next| next > 0);
+            self.upkeep.relief.from = next;
+            self.upkeep.relief.left -= slice;
             self.send_batches(by_owner, ToLcore::Relieve);
         }
     }

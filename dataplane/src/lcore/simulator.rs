@@ -59,6 +59,9 @@ const STEPS_MAX: usize = 4_000_000;
 /// Record numbers that one listing message looks at.
 const LIST_SLICE: u32 = 512;
 
+/// Buckets that are searched at once for conns that may go early.
+const RELIEF_SLICE: u32 = 64;
+
 /// Buckets that a round of the control core sweeps at most.
 const SWEEP_MAX: u32 = 512;
 
@@ -208,6 +211,8 @@ pub struct Simulator {
     swept: u32,
     /// A packet found the table full since the last round of the control core.
     was_full: bool,
+    /// Where the search for conns that may go early goes on.
+    relieved: u32,
     timers_at: Tick,
     /// A listing that nobody reads is under way.
     noisy: bool,
@@ -271,6 +276,7 @@ impl Simulator {
             resized: 0,
             swept: 0,
             was_full: false,
+            relieved: 0,
             timers_at: Tick(0),
             noisy: false,
         };
@@ -546,13 +552,23 @@ impl Simulator {
         self.order_batches(due, ToLcore::Expire);
     }
 
-    /// Makes room in a table that was full: one pass over it (`gc_worker`).
+    /// Makes room in a table that was full: one pass over it at most, from where the last one ended
+    /// (`gc_worker`).
     fn relieve(&mut self) {
         let mut spendable: Vec<Vec<ConnId>> = vec![Vec::new(); self.lcores.len()];
-        if core::mem::take(&mut self.was_full) && self.shared.capacity.is_pressed() {
-            self.shared.spendable(0, u32::MAX, self.now.tick, |id, owner| {
-                spendable[owner as usize].push(id);
-            });
+        let capacity = &self.shared.capacity;
+        let mut left = self.shared.index.buckets();
+        if core::mem::take(&mut self.was_full) && capacity.is_pressed() {
+            let mut wanted = (capacity.count() + 1).saturating_sub(capacity.relief());
+            while wanted > 0 && left > 0 {
+                let slice = left.min(RELIEF_SLICE);
+                left -= slice;
+                let named = |id: ConnId, owner: u8| {
+                    wanted = wanted.saturating_sub(1);
+                    spendable[owner as usize].push(id);
+                };
+                self.relieved = self.shared.spendable(self.relieved, slice, self.now.tick, named);
+            }
         }
         self.order_batches(spendable, ToLcore::Relieve);
     }

@@ -132,7 +132,8 @@ fn flood(lcores: u8, syns: u32) {
     let_in += flood.left();
     let refused = syns as u64 - let_in as u64;
     let early = flood.sum(|c| c.conntrack.early_drop.get());
-    assert_eq!(flood.sum(|c| c.conntrack.drop.get()), refused);
+    let drops = flood.simulator.drops();
+    assert_eq!(flood.sum(|c| c.conntrack.drop.get()), refused, "{drops:?}");
     assert!(early > 0 && flood.simulator.heard().full > 0, "the table was full");
     let conns = flood.simulator.list().unwrap();
     let assured = conns.iter().filter(|conn| conn.status.has(Status::ASSURED)).count();
