@@ -41,7 +41,6 @@ pub const LATER: &[(&str, &str)] = &[
     ("addresses", "match iprange"),
     ("limit", "match limit"),
     ("every-third", "match statistic"),
-    ("zone", "zones"),
     ("segment-size", "target TCPMSS"),
     ("segment-size-clamped", "target TCPMSS"),
     ("header-targets", "target DSCP"),

@@ -552,8 +552,7 @@ impl Simulator {
         self.order_batches(due, ToLcore::Expire);
     }
 
-    /// Makes room in a table that was full: one pass over it at most, from where the last one ended
-    /// (`gc_worker`).
+    /// Makes room in a table that was full, from where it ended last time (`gc_worker`).
     fn relieve(&mut self) {
         let mut spendable: Vec<Vec<ConnId>> = vec![Vec::new(); self.lcores.len()];
         let capacity = &self.shared.capacity;
