@@ -112,7 +112,10 @@ fn every_number_of_the_semantics_has_its_test() {
         .lines()
         .filter_map(|line| line.strip_prefix("**S")?.split_once(".**")?.0.parse().ok())
         .collect();
-    assert!(sentences.len() >= 35, "{sentences:?}");
+    // Those between are left to translation, expectations and rules.
+    let wanted = (1..=49).chain(73..=80);
+    let missing: Vec<u32> = wanted.filter(|number| !sentences.contains(number)).collect();
+    assert!(missing.is_empty(), "no sentence S{missing:?}");
     let mut tests = BTreeSet::new();
     let mut folders = ["dataplane", "control", "tests"].map(|name| root().join(name)).to_vec();
     while let Some(folder) = folders.pop() {

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_follow_the_ram() {
+    fn s22_defaults_follow_the_ram() {
         assert_eq!(default_hashsize(0), 1024);
         assert_eq!(default_hashsize(16 << 20), 1024);
         assert_eq!(default_hashsize(512 << 20), 32_768);

@@ -320,7 +320,7 @@ fn all_there(store: &Store, conns: u32) -> bool {
 }
 
 #[test]
-fn buckets_and_max_change_live_and_every_conn_stays() {
+fn s23_buckets_and_max_change_live_and_every_conn_stays() {
     let (mut core, fakes) = bench();
     for n in 0..256 {
         enter(&mut fakes.borrow_mut()[n as usize % 2].store, n).unwrap();

@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_counts() {
+    fn s79_lists_and_counts() {
         let mut g = gateway();
         let all = done("-L", &mut g);
         assert_eq!(all.out.lines().count(), 3);

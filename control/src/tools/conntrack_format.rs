@@ -443,7 +443,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn lists_as_the_golden_file() {
+    fn s74_lists_as_the_golden_file() {
         let plain = Output::default();
         assert_eq!(
             listed(&tcp(), plain),
@@ -518,7 +518,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn saves_as_the_golden_file() {
+    fn s74_saves_as_the_golden_file() {
         let save = Output { save: true, ..Output::default() };
         assert_eq!(
             listed(&tcp(), save),
@@ -541,7 +541,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn events_as_the_golden_file() {
+    fn s75_events_as_the_golden_file() {
         let event = |kind, conn| EventView { kind, conn, unix_ns: START, by_process: None };
         let stamped = Output { timestamp: true, ..Output::default() };
         let syn = ConnView { state: Some("SYN_SENT"), remaining_secs: 120, ..tcp() };
@@ -568,7 +568,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn statistics_as_the_golden_file() {
+    fn s76_statistics_as_the_golden_file() {
         assert_eq!(
             statistics_line(0, &CpuStatistics::default()),
             "cpu=0   \tfound=0 invalid=0 insert=0 insert_failed=0 drop=0 early_drop=0 error=0 \

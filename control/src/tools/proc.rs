@@ -163,7 +163,7 @@ mod tests {
     use dataplane::conntrack::expect::Flags;
 
     #[test]
-    fn lines_as_the_kernel_writes_them() {
+    fn s73_lines_as_the_kernel_writes_them() {
         assert_eq!(
             conn_line(&sample::tcp(), sample::START),
             "ipv4     2 tcp      6 431999 ESTABLISHED src=10.9.0.1 dst=10.9.0.2 sport=43451 \
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn expectations_as_the_kernel_writes_them() {
+    fn s78_expectations_as_the_kernel_writes_them() {
         let mut view = expect::tftp(1, "10.1.0.2", "10.2.0.2");
         let start = "299 l3proto = 2 proto=17 src=10.2.0.2 dst=10.1.0.2 sport=0 dport=5000 ";
         assert_eq!(expect_line(&view), format!("{start}tftp"));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_as_the_kernel_writes_them() {
+    fn s77_statistics_as_the_kernel_writes_them() {
         let cpu = CpuStatistics { found: 0x11, chain_too_long: 2, ..CpuStatistics::default() };
         assert_eq!(
             statistics(4, &[cpu]),

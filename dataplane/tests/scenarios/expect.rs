@@ -130,7 +130,7 @@ fn only_requests_are_read_and_every_one_of_them() {
 }
 
 #[test]
-fn a_child_has_its_masters_mark_and_is_new_to_listeners() {
+fn s11_a_child_has_its_masters_mark_and_is_new_to_listeners() {
     let mut rig = guarded().start();
     rig.pass(LAN, request(CLIENT, SERVER));
     let master = id_of_key(rig.conn().key).conn;
@@ -188,7 +188,7 @@ fn the_child_of_a_server_behind_dnat_comes_from_the_address_that_was_asked() {
 }
 
 #[test]
-fn two_requests_for_one_port_clash_and_the_second_is_dropped() {
+fn s15_two_requests_for_one_port_clash_and_the_second_is_dropped() {
     let mut rig = guarded().both(Raw, "PREROUTING", tftp(6969)).start();
     rig.pass(LAN, request(CLIENT, SERVER));
     rig.dropped(LAN, request(CLIENT, "198.51.100.7:6969"), DropReason::Expectation);

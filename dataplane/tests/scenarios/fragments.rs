@@ -93,7 +93,7 @@ fn masquerading() -> Setup {
 }
 
 #[test]
-fn a_datagram_goes_through_the_hooks_once_and_every_frame_ends_once() {
+fn s49_a_datagram_goes_through_the_hooks_once_and_every_frame_ends_once() {
     let setup = masquerading().both(Raw, "PREROUTING", count()).both(Filter, "FORWARD", count());
     let mut rig = setup.start();
     let payload = bytes(3000);

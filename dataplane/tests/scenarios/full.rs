@@ -42,7 +42,7 @@ fn a_table_that_refuses_keeps_what_it_has() {
 /// What the control core names when the table was full, the lcore deletes as long as it is nearly
 /// so; ASSURED conns of TCP only where they are about to end.
 #[test]
-fn relief_ends_at_95_percent_and_spares_who_is_in_use() {
+fn s21_relief_ends_at_95_percent_and_spares_who_is_in_use() {
     let mut rig = Setup { max: 100, ..Setup::default() }.start();
     let assured = 60;
     for n in 0..assured {

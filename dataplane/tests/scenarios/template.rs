@@ -42,7 +42,7 @@ fn helper(conn: &ConnView) -> Option<&str> {
 }
 
 #[test]
-fn a_helper_is_assigned_when_the_conn_begins_and_stays() {
+fn s10_a_helper_is_assigned_when_the_conn_begins_and_stays() {
     let assign = ct(tftp()).proto(17).dport(69);
     let mut rig = Setup::default().both(Raw, "PREROUTING", assign).start();
     for (client, server) in [(CLIENT, SERVER), (CLIENT6, SERVER6)] {
@@ -124,7 +124,7 @@ fn conns_of_a_zone_by_port_take_the_short_way() {
 }
 
 #[test]
-fn an_answer_of_the_replys_zone_is_found_behind_raw() {
+fn s04_an_answer_of_the_replys_zone_is_found_behind_raw() {
     let rule = in_zone(5, false, Side::Original).in_port("lan");
     let mut rig = Setup::default().both(Raw, "PREROUTING", rule).start();
     for _ in 0..3 {
@@ -247,7 +247,7 @@ fn a_conn_keeps_its_policy_across_reloads_as_long_as_there_is_one_of_the_name() 
 }
 
 #[test]
-fn a_conn_is_counted_if_it_began_while_that_was_switched_on() {
+fn s10_a_conn_is_counted_if_it_began_while_that_was_switched_on() {
     let mut rig = Setup::default().start();
     rig.pass(LAN, udp(CLIENT, SERVER));
     rig.setup.knobs.acct = true;
@@ -307,7 +307,7 @@ fn events_by(ct_events: u16, sysctl: u8, listened: bool) -> Vec<EventKind> {
 }
 
 #[test]
-fn events_of_the_named_classes_are_told() {
+fn s80_events_of_the_named_classes_are_told() {
     use EventKind::{Destroy, New, Update};
     let all = [New, Update, Update, Destroy];
     for sysctl in [1, 2] {

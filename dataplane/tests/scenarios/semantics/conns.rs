@@ -197,9 +197,12 @@ fn s16_the_deadline_counts_from_confirm_and_both_tuples_are_in() {
 fn s17_insert_is_for_tools_and_found_for_taken_tuples() {
     let mut rig = Setup::default().both(Nat, "POSTROUTING", masquerade()).start();
     rig.pass(LAN, udp(CLIENT, SERVER));
-    assert_eq!(rig.counters.conntrack.found.get(), 0);
+    let counters = &rig.counters.conntrack;
+    assert_eq!((counters.insert.get(), counters.found.get()), (0, 0));
     rig.pass(LAN, udp("192.168.1.3:4000", SERVER));
-    assert!(rig.counters.conntrack.found.get() > 0, "the port was taken");
+    let counters = &rig.counters.conntrack;
+    assert_eq!(counters.insert.get(), 0);
+    assert!(counters.found.get() > 0, "the port was taken");
 }
 
 #[test]
