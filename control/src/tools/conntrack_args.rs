@@ -443,10 +443,16 @@ impl Reading {
         if command != Command::Help {
             self.check_proto_options(command, shown)?;
         }
-        let sctp = self.filter.proto == Some(proto::SCTP) && command != Command::List;
-        let state = sctp && self.proto_seen.contains(&Key::State);
-        if state || self.proto_seen.contains(&Key::VtagOriginal) {
-            return Err(not_yet("a state of SCTP"));
+        let stateful = match self.filter.proto {
+            Some(proto::SCTP) => Some("a state of SCTP"),
+            Some(proto::DCCP) => Some("a state of DCCP"),
+            _ => None,
+        };
+        let state = command != Command::List && self.proto_seen.contains(&Key::State);
+        if let Some(what) = stateful
+            && (state || self.proto_seen.contains(&Key::VtagOriginal))
+        {
+            return Err(not_yet(what));
         }
         for (key, name) in [(Key::Secmark, "-c"), (Key::BufferSize, "-b")] {
             if self.saw(key) {

@@ -18,7 +18,6 @@ use dataplane::wire::address::Address;
 use super::conntrack_args::{Command, Family, Request};
 use super::conntrack_filter::{Filter, Translated};
 use super::conntrack_format::has_ports;
-use super::conntrack_options::DCCP_NUMBER;
 
 /// The tool's words for a refusal, which depend on the command.
 pub fn words_of(refusal: Refusal, command: Command) -> &'static str {
@@ -119,9 +118,7 @@ fn tuple(
     ids: [Option<u16>; 2],
 ) -> Result<Tuple, Refusal> {
     let number = filter.proto.unwrap_or_default();
-    // The kernel knows of no ports of DCCP.
-    let needed = number != DCCP_NUMBER
-        && (has_ports(number) || matches!(number, proto::GRE | proto::ICMP | proto::ICMPV6));
+    let needed = has_ports(number) || matches!(number, proto::GRE | proto::ICMP | proto::ICMPV6);
     let wrong_family = match number {
         proto::ICMP => !src.is_v4(),
         proto::ICMPV6 => src.is_v4(),
