@@ -160,17 +160,19 @@ fn to_address() -> Sequence {
 }
 
 fn port_range() -> Sequence {
-    let rules = "-A POSTROUTING -o wan -p udp -j SNAT --to-source 203.0.113.10:20000-20099\n";
+    let rules = "-A POSTROUTING -o wan -p udp -j SNAT --to-source 203.0.113.10:20000-29999\n";
     sequence(
         "port-range",
         "a port outside the range is replaced, one inside is kept",
         nat(rules),
         |s| {
+            // So wide that the two ports chosen are hardly ever the same.
             let step = s.lan(udp((C1, 4000), SERVER));
-            let outside = s.learn(step, 20000..=20099, "port of C1");
+            let outside = s.learn(step, 20000..=29999, "port of C1");
             s.wan(udp(SERVER, outside));
-            s.lan(udp((C2, 20100), (S2, 53)));
-            s.learn(step + 2, 20000..=20099, "port of C2");
+            s.lan(udp((C2, 30000), (S2, 53)));
+            s.learn(step + 2, 20000..=29999, "port of C2");
+            s.lan(udp((C2, 25_000), SERVER));
             s.lan(tcp((C1, 4000), (S1, 80), "S", 1, 0));
             s.table();
         },
