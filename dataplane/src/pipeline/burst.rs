@@ -150,7 +150,8 @@ impl<P: FramePool> Pipeline<P> {
             self.short_way(pool, arrival, zones, &our_mac, frame, &scratch, &mut long, at);
         }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
-        for l in long {
+        // Not by value: the list itself, mostly empty, would be copied whole.
+        for l in long.drain(..) {
             let mut t = Transit::new(l.frame, l.headers, Some(port));
             t.prejudged = l.prejudged;
             t.addressed = l.addressed;
