@@ -23,37 +23,38 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
+/// Name, meaning and the rest of each row of a page's table of names.
+fn rows(path: &str) -> Vec<[String; 3]> {
+    let text = read(path);
+    let rows = text.lines().filter(|line| line.starts_with("| `")).map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').splitn(3, '|').map(str::trim).collect();
+        let [name, meaning, rest] = cells[..] else { panic!("{path}: {line}") };
+        [name.trim_matches('`'), meaning, rest].map(str::to_owned)
+    });
+    rows.collect()
+}
+
 #[test]
 fn every_drop_reason_has_its_row_in_order() {
-    let text = read("docs/drop-reasons.md");
-    let rows: Vec<Vec<&str>> = text
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .map(|line| line.trim_matches('|').splitn(3, '|').map(str::trim).collect())
-        .collect();
-    let names: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+    let rows = rows("docs/drop-reasons.md");
+    let names: Vec<&str> = rows.iter().map(|[name, ..]| name.as_str()).collect();
     let reasons: Vec<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     assert_eq!(names, reasons);
-    for (row, reason) in rows.iter().zip(DropReason::ALL) {
-        assert_eq!(row[1], reason.text(), "meaning of {}", reason.name());
-        assert!(row[2].ends_with('.'), "{}: what to do?", reason.name());
+    for ([_, meaning, rest], reason) in rows.iter().zip(DropReason::ALL) {
+        assert_eq!(meaning, reason.text(), "meaning of {}", reason.name());
+        assert!(rest.ends_with('.'), "{}: what to do?", reason.name());
     }
 }
 
 #[test]
 fn every_invalid_reason_has_its_row_in_order() {
-    let text = read("docs/invalid-reasons.md");
-    let rows: Vec<Vec<&str>> = text
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .map(|line| line.trim_matches('|').splitn(3, '|').map(str::trim).collect())
-        .collect();
-    let names: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+    let rows = rows("docs/invalid-reasons.md");
+    let names: Vec<&str> = rows.iter().map(|[name, ..]| name.as_str()).collect();
     let reasons: Vec<&str> = InvalidReason::ALL.iter().map(|reason| reason.name()).collect();
     assert_eq!(names, reasons);
-    for (row, reason) in rows.iter().zip(InvalidReason::ALL) {
-        assert_eq!(row[1], reason.text(), "meaning of {}", reason.name());
-        let silent = row[2].ends_with("Not logged.");
+    for ([_, meaning, rest], reason) in rows.iter().zip(InvalidReason::ALL) {
+        assert_eq!(meaning, reason.text(), "meaning of {}", reason.name());
+        let silent = rest.ends_with("Not logged.");
         assert_eq!(silent, reason.is_silent(), "{}", reason.name());
     }
 }
