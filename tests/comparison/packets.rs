@@ -13,6 +13,7 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const GRE: u8 = 47;
 pub const ESP: u8 = 50;
+pub const AH: u8 = 51;
 pub const ICMPV6: u8 = 58;
 pub const SCTP: u8 = 132;
 pub const UDPLITE: u8 = 136;

@@ -9,7 +9,7 @@ use crate::conntrack::state::CtState;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::route::{Destination, Martian};
-use crate::pipeline::track::checksum_ok;
+use crate::pipeline::track::{ADDRESSLESS, checksum_ok, sum_ok};
 use crate::pipeline::transit::{Attachment, Transit};
 use crate::pipeline::{At, Pipeline, transport_segments};
 use crate::rules::facts::PortId;
@@ -17,7 +17,9 @@ use crate::rules::targets::RejectWith;
 use crate::wire::address::Address;
 use crate::wire::build::icmp_error::{self, Problem};
 use crate::wire::build::{self, Link, reset};
+use crate::wire::checksum;
 use crate::wire::ethernet::Mac;
+use crate::wire::headers::{Headers, protocol};
 
 /// An error that forwarding or delivery runs into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,8 +133,8 @@ impl<P: FramePool> Pipeline<P> {
         with: RejectWith,
         at: At<'_>,
     ) {
-        // What was damaged on its way may not come from whom it says (`nf_reject_verify_csum`).
-        if !checksum_ok(&t.frame, &t.headers) {
+        // What was damaged on its way may not come from whom it says.
+        if !undamaged(&t.frame, &t.headers) {
             return;
         }
         match with {
@@ -140,6 +142,29 @@ impl<P: FramePool> Pipeline<P> {
             RejectWith::Unreachable(code) => {
                 self.answer_error(pool, t, IcmpError::Reject { code }, at);
             }
+        }
+    }
+}
+
+/// True if REJECT may answer the packet (`nf_reject_verify_csum`, `reject6_csum_ok`): its bytes sum
+/// up to a right checksum, or it is of a protocol that is known to have none, one that may be left
+/// out, or one of another kind. Of what nobody knows IPv6 takes a pseudo header for granted, IPv4
+/// none.
+fn undamaged<F: Frame>(frame: &F, h: &Headers) -> bool {
+    let (start, end) = (h.l4 as usize, h.end as usize);
+    match h.proto {
+        _ if h.is_v6() && (start >= end || h.proto == protocol::NONE) => false,
+        protocol::GRE | protocol::ESP | protocol::AH => true,
+        protocol::SCTP | protocol::UDPLITE | protocol::DCCP => true,
+        protocol::UDP if !h.l4_truncated => checksum_ok(frame, h),
+        other => {
+            let addressed = h.is_v6() || matches!(other, protocol::TCP | protocol::UDP);
+            let pseudo = if addressed {
+                checksum::pseudo(h.src, h.dst, other, h.l4_len())
+            } else {
+                ADDRESSLESS
+            };
+            sum_ok(frame, pseudo, start, end)
         }
     }
 }

@@ -73,6 +73,10 @@ fn ids(
     Tuple { src, dst, src_id, dst_id, proto: proto_number }
 }
 
+/// What the bytes of an IPv4 packet without pseudo header are added to: its IP header's sum, as the
+/// kernel sums whole packets (`nf_ip_checksum`). So zeros are right as well.
+pub(crate) const ADDRESSLESS: u32 = 0xffff;
+
 /// True if the transport checksum is right, or there is none to check. A UDP datagram may go
 /// without; that a receiver refuses one without over IPv6 is not for routers to judge.
 #[inline(always)]
@@ -83,7 +87,7 @@ pub(crate) fn checksum_ok<F: Frame>(frame: &F, h: &Headers) -> bool {
         proto::TCP | proto::ICMPV6 => {}
         proto::UDP if head.get(start + 6..start + 8) == Some(&[0, 0]) => return true,
         proto::UDP => {}
-        proto::ICMP => return sum_ok(frame, 0, start, end),
+        proto::ICMP => return sum_ok(frame, ADDRESSLESS, start, end),
         _ => return true,
     }
     // Where the addresses lie right before the transport header they are summed with it.
@@ -600,6 +604,9 @@ pub(crate) fn sound<F: Frame>(
     }
     let kind = icmp_kind(h);
     let (short, wrong) = match h.proto {
+        // Messages of the other family: trackers do not look at them.
+        proto::ICMP if h.is_v6() => return Err(InvalidReason::IcmpNew),
+        proto::ICMPV6 if !h.is_v6() => return Err(InvalidReason::IcmpNew),
         proto::ICMP => (InvalidReason::IcmpShort, InvalidReason::IcmpChecksum),
         proto::ICMPV6 => (InvalidReason::IcmpShort, InvalidReason::Icmpv6Checksum),
         proto::UDP => (InvalidReason::UdpShort, InvalidReason::UdpChecksum),

@@ -9,6 +9,7 @@ use dataplane::rules::matches::StateMask;
 use dataplane::rules::targets::Target;
 use dataplane::rules::template::Ct;
 use dataplane::wire::build::packet::Packet;
+use dataplane::wire::checksum;
 use dataplane::wire::tcp::flags::{ACK, FIN, RST, SYN};
 
 use super::rig::*;
@@ -80,6 +81,55 @@ fn a_reset_by_reject_ends_the_attempt() {
     assert_eq!(sent.flow(), format!("{SERVER6} > {CLIENT6}"));
     // A reset is not answered with a reset.
     rig.dropped(LAN, tcp(CLIENT, SERVER, RST, 7, 0), DropReason::Rejected);
+}
+
+#[test]
+fn reject_answers_unknown_protocols_whose_bytes_sum_up() {
+    let mut rig = Setup::default().both(Filter, "FORWARD", reject(3)).start();
+    let hosts = |v6| if v6 { (CLIENT6, SERVER6) } else { (CLIENT, SERVER) };
+    let of = |v6, proto, bytes| {
+        let (src, dst) = hosts(v6);
+        Packet::raw(at(src).ip(), at(dst).ip(), proto).payload(bytes)
+    };
+    // No pseudo header over IPv4, one over IPv6, which has no empty packets either.
+    for (v6, bytes, answered) in [
+        (false, &b"bytes"[..], false),
+        (false, &[0x12, 0x34, 0xed, 0xcb], true),
+        (false, &[0; 6], true),
+        (false, &[], true),
+        (true, &b"bytes"[..], false),
+        (true, &[0x12, 0x34, 0xed, 0xcb], false),
+        (true, &[], false),
+    ] {
+        let sent = rig.send_counting(LAN, framed(LAN, &of(v6, 253, bytes)), DropReason::Rejected);
+        assert_eq!(sent.len(), usize::from(answered), "{v6} {bytes:?}");
+    }
+    let (src, dst) = hosts(true);
+    let pseudo = checksum::pseudo(at(src).ip().into(), at(dst).ip().into(), 253, 2);
+    let right = checksum::finish(pseudo).to_be_bytes();
+    rig.answered(LAN, of(true, 253, &right), DropReason::Rejected);
+    // Those that have none, or one of another kind.
+    for proto in [33, 47, 50, 51, 132, 136] {
+        rig.answered(LAN, of(false, proto, b"sixteen bytes more"), DropReason::Rejected);
+    }
+    rig.answered(LAN, of(true, 50, b"bytes"), DropReason::Rejected);
+}
+
+#[test]
+fn messages_of_the_other_family_are_invalid_and_zeros_are_a_right_checksum() {
+    let mut rig = Setup::default().start();
+    let raw = |src, dst, proto| Packet::raw(at(src).ip(), at(dst).ip(), proto);
+    let request = &[8, 0, 0xf7, 0xff, 0, 0, 0, 0];
+    // Right as it would be over IPv6.
+    let sum = checksum::pseudo(at(CLIENT).ip().into(), at(SERVER).ip().into(), 58, 8) + 0x8000;
+    let [high, low] = checksum::finish(sum).to_be_bytes();
+    rig.pass(LAN, raw(CLIENT, SERVER, 58).payload(&[128, 0, high, low, 0, 0, 0, 0]));
+    rig.pass(LAN, raw(CLIENT6, SERVER6, 1).payload(request));
+    assert!(rig.list().is_empty());
+    rig.pass(LAN, raw(CLIENT, SERVER, 1).payload(request));
+    rig.strict = false;
+    rig.pass(WAN, raw(SERVER, CLIENT, 1).payload(&[0; 8]));
+    assert!(rig.conn().status.has(Status::SEEN_REPLY));
 }
 
 #[test]

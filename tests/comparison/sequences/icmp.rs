@@ -1,9 +1,11 @@
 //! ICMP queries and errors, and the errors the gateway itself sends.
 
 use super::{HIGH, MASQUERADE, STATEFUL, Sequence, Setup, both, only4, sequence};
-use crate::packets::{Packet, echo, echo_reply, error, icmp, other, query, tcp, too_big, udp};
+use crate::packets::{
+    ICMP, ICMPV6, Packet, echo, echo_reply, error, icmp, other, query, tcp, too_big, udp,
+};
 use crate::script::Script;
-use crate::topology::{C1, C2, GATEWAY_WAN, S1, S2, S3};
+use crate::topology::{C1, C1_6, C2, GATEWAY_WAN, S1, S1_6, S2, S3};
 
 /// Sequences about ICMP.
 pub fn group() -> Vec<Sequence> {
@@ -11,6 +13,7 @@ pub fn group() -> Vec<Sequence> {
         echoed(),
         reply_alone(),
         other_queries(),
+        of_the_other_family(),
         damaged(),
         short_messages(),
         related(),
@@ -82,6 +85,18 @@ fn other_queries() -> Sequence {
     )
 }
 
+fn of_the_other_family() -> Sequence {
+    messages("icmp-other-family", "ICMPv6 over IPv4 and ICMP over IPv6 are invalid", |s| {
+        s.lan(other(C1, S1, ICMPV6, &[128, 0, 0, 0, 0, 12, 0, 34]).checksum(0x7fd1));
+        // With the pseudo header that IPv6 would have.
+        s.lan(other(C1, S1, ICMPV6, &[128, 0, 0, 0, 0, 12, 0, 34]));
+        s.lan(other(C1_6, S1_6, ICMP, &[8, 0, 0, 0, 0, 12, 0, 34]));
+        s.lan(other(C1_6, S1_6, ICMP, &[8, 0, 0, 0, 0, 12, 0, 34]).bad_checksum());
+        s.lan(other(C1_6, S1_6, ICMP, &[8, 0, 0, 0]));
+        s.table();
+    })
+}
+
 fn damaged() -> Sequence {
     messages("icmp-damaged", "wrong checksums, codes and cut messages", |s| {
         s.lan(echo(C1, S1, 77, 1).bad_checksum());
@@ -89,6 +104,9 @@ fn damaged() -> Sequence {
         s.lan(echo(C1, S1, 79, 1).cut(24));
         s.lan(icmp(C1, S1, 8, 3, [0, 80, 0, 1]));
         s.wan(icmp(S1, C1, 0, 0, [0, 80, 0, 1]));
+        // Zeros are right like any sum.
+        s.lan(icmp(C1, S1, 8, 0, [0; 4]));
+        s.wan(icmp(S1, C1, 0, 0, [0; 4]).zero_checksum());
         s.table();
     })
 }

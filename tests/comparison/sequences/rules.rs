@@ -1,15 +1,20 @@
 //! Rules: what matches, what targets do, what is left in the table.
 
-use super::{Ends, MASQUERADE, NOT_INVALID, Sequence, only4, sequence};
-use crate::packets::{echo, error, mss, syn_options, tcp, udp};
+use super::{Ends, MASQUERADE, NOT_INVALID, Sequence, both, only4, sequence};
+use crate::packets::{
+    AH, ESP, GRE, ICMP, ICMPV6, SCTP, UDP, UDPLITE, checksum, echo, error, layer4_checksum, mss,
+    other, syn_options, tcp, udp,
+};
 use crate::script::Script;
-use crate::topology::{C1, C2, C3, S1, S2};
+use crate::topology::{C1, C1_6, C2, C3, GATEWAY_LAN, GATEWAY_LAN_6, S1, S1_6, S2};
+use std::net::IpAddr;
 
 /// Sequences about rules.
 pub fn group() -> Vec<Sequence> {
     vec![
         notrack(),
         reject_types(),
+        reject_sums(),
         reject_tcp(),
         reject_established(),
         user_chains(),
@@ -104,6 +109,53 @@ fn reject_types() -> Sequence {
             s.table();
         },
     )
+}
+
+/// Whole packets of protocols that have no checksum in the kernel's eyes, or one of another kind.
+const UNSUMMED: [u8; 5] = [GRE, ESP, AH, SCTP, UDPLITE];
+
+fn reject_sums() -> Sequence {
+    let filter = "\
+-A FORWARD -m conntrack --ctstate INVALID,NEW -j REJECT
+-A INPUT -j REJECT
+";
+    let setup = both(&[("filter", filter)]);
+    let shows = "REJECT answers a protocol it does not know if the bytes sum up to a checksum";
+    sequence("reject-sums", shows, setup, |s| {
+        for (from, to) in [(C1, S1), (C1, GATEWAY_LAN), (C1_6, S1_6), (C1_6, GATEWAY_LAN_6)] {
+            for protocol in UNSUMMED.into_iter().chain([89, 253, ICMP, ICMPV6]) {
+                s.lan(other(from, to, protocol, b"eight bytes and more"));
+            }
+            for protocol in [ESP, 253] {
+                for payload in [&[][..], &[0; 8], &[0xff, 0xff], &[0xff; 9], &[0x12, 0x34, 0xed]] {
+                    s.lan(other(from, to, protocol, payload));
+                }
+                // Right with and without the addresses, and cut behind a byte.
+                s.lan(other(from, to, protocol, &summed(b"right??", None)));
+                s.lan(other(from, to, protocol, &summed(b"right?!", Some((from, to, protocol)))));
+                s.lan(other(from, to, protocol, &summed(b"right?!", Some((from, to, 17)))));
+            }
+            // Messages that are zeros and say so.
+            s.lan(other(from, to, ICMP, &[0; 8]).zero_checksum());
+            s.lan(other(from, to, UDP, &[0; 7]));
+            s.lan(other(from, to, UDP, &[0; 8]).zero_checksum());
+            s.lan(udp((from, 4000), (to, 53)).bad_checksum());
+            s.lan(other(from, to, 59, b"nothing follows"));
+        }
+        s.table();
+    })
+}
+
+/// Two bytes in front of others that make all of them sum up to a right checksum, with a pseudo
+/// header or without.
+fn summed(bytes: &[u8], pseudo: Option<(IpAddr, IpAddr, u8)>) -> Vec<u8> {
+    let mut all = [&[0; 2], bytes].concat();
+    let sum = match pseudo {
+        Some((from, to, protocol)) => layer4_checksum(from, to, protocol, &all),
+        None => checksum(&all),
+    };
+    all[..2].copy_from_slice(&sum.to_be_bytes());
+    all
 }
 
 fn reject_tcp() -> Sequence {
