@@ -3,7 +3,8 @@
 //!
 //! Keys come from two places: the knobs of the trackers, and `max`, `buckets` and `count` of the
 //! table. Bounds are checked here; whether a good value can be taken is the gateway's to say.
-//! Unlike procps, a value that is not a number is refused whole, and every refusal exits with 1.
+//! Numbers are read as the kernel reads them. Unlike procps, every refusal exits with 1, that of a
+//! key that can only be read too.
 
 use dataplane::conntrack::expect::EXPECT_MAX_LIMIT;
 use dataplane::conntrack::knobs::Knobs;
@@ -234,13 +235,18 @@ fn is_below(full: &str, directory: &str) -> bool {
     full.strip_prefix(directory).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// A number as the kernel reads one: decimal, `0x` hexadecimal, or octal after a `0`.
+/// Digits of a number, with what says their base (`TMPBUFLEN`).
+const NUMBER_LEN: usize = 20;
+
+/// A number as the kernel reads one (`proc_get_long`): decimal, `0x` hexadecimal, or octal after a
+/// `0`. What follows behind white space goes unread.
 fn number(text: &str) -> Option<u64> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let word = text.split([' ', '\t', '\n']).next().filter(|word| word.len() <= NUMBER_LEN)?;
+    let digits = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X"));
     let (digits, base) = match digits {
         Some(hex) => (hex, 16),
-        None if text.len() > 1 && text.starts_with('0') => (&text[1..], 8),
-        None => (text, 10),
+        None if word.len() > 1 && word.starts_with('0') => (&word[1..], 8),
+        None => (word, 10),
     };
     if digits.starts_with('+') { None } else { u64::from_str_radix(digits, base).ok() }
 }
@@ -270,6 +276,10 @@ mod tests {
         assert_eq!(g.values["nf_conntrack_udp_timeout"], 77);
         assert_eq!(sysctl(&format!("{UDP}=0x10"), &mut g), ok(&format!("{UDP} = 0x10\n")));
         assert_eq!(g.values["nf_conntrack_udp_timeout"], 16);
+        assert_eq!(number("12 7"), Some(12));
+        assert_eq!(number("12\tx"), Some(12));
+        assert_eq!(number("00000000000000000012"), Some(10));
+        assert_eq!(number("000000000000000000012"), None, "the kernel's buffer ends here");
         assert_eq!(sysctl(&format!("-q -w {UDP}=030"), &mut g), ok(""));
         assert_eq!(sysctl(&format!("-n {}", UDP.replace('.', "/")), &mut g), ok("24\n"));
         assert_eq!(

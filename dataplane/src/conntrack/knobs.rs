@@ -156,14 +156,14 @@ knobs! {
         "IPv6 fragments that cost more, on all lcores together, let no other in; 0 lets none in.";
     frag6_low_thresh: u64 = 3145728, max 0x7fff_ffff_ffff_ffff,
         "A lower bound of `frag6_high_thresh`, as in the kernel, and nothing else.";
-    frag6_timeout: u32 = 60, max 21_474_835, "How long IPv6 fragments wait for the rest, seconds.";
+    frag6_timeout: u32 = 60, max 8_589_934, "How long IPv6 fragments wait for the rest, seconds.";
     ipfrag_high_thresh: u64 = 4194304, max 0x7fff_ffff_ffff_ffff,
         "The same as `frag6_high_thresh` for IPv4.";
     ipfrag_low_thresh: u64 = 3145728, max 0x7fff_ffff_ffff_ffff,
         "A lower bound of `ipfrag_high_thresh`, as in the kernel, and nothing else.";
     ipfrag_max_dist: u32 = 64, max 0x7fff_ffff,
         "IPv4 fragments of one source between two of a datagram; 0 is without limit.";
-    ipfrag_time: u32 = 30, max 21_474_835, "How long IPv4 fragments wait for the rest, seconds.";
+    ipfrag_time: u32 = 30, max 8_589_934, "How long IPv4 fragments wait for the rest, seconds.";
     log_invalid: u8 = 0, max 255, "IP protocol whose INVALID packets are logged; 255 is all.";
     tcp_be_liberal: bool = 0, max 1, "Only RSTs outside the window are INVALID.";
     tcp_ignore_invalid_rst: bool = 0, max 1, "An RST below the highest ack is not INVALID.";
