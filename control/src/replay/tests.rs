@@ -1,6 +1,7 @@
 //! Captures made in memory, through the whole of the replay.
 
 use super::*;
+use dataplane::rules::facts::PortId;
 use dataplane::wire::build::packet::Packet;
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::headers::parse;
