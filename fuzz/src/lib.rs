@@ -4,6 +4,8 @@
 //! Plain functions, so that the fuzzer, the corpora (`tests/corpus.rs`) and the mutations of
 //! `tests/mutations.rs` run the same thing.
 
+pub mod gateway;
+
 use std::path::Path;
 
 use dataplane::conntrack::dccp::{self, DccpTrack};
@@ -12,7 +14,9 @@ use dataplane::conntrack::helpers::tftp;
 use dataplane::conntrack::knobs::Knobs;
 use dataplane::conntrack::sctp::SctpTrack;
 use dataplane::conntrack::state::{Direction, Status};
+use dataplane::conntrack::tcp::{self as tracker, Outcome, TcpTrack};
 use dataplane::conntrack::timeouts::Timeouts;
+use dataplane::conntrack::tuple::{HashSeed, KeyV4, Tuple};
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
 use dataplane::time::Tick;
@@ -31,8 +35,10 @@ pub const TARGETS: &[Target] = &[
     ("headers", headers),
     ("quoted", quoted),
     ("tcp_options", tcp_options),
+    ("tcp", tcp),
     ("sctp", sctp),
     ("dccp", dccp),
+    ("tuple", tuple),
     ("neighbours", neighbours),
     ("tftp", tftp),
     ("iptables", iptables),
@@ -40,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     ("conntrack_arguments", conntrack_arguments),
     ("request", request),
     ("fragments", fragments),
+    ("gateway", gateway::packets),
 ];
 
 /// A frame: one segment, the first of several, and without its link layer.
@@ -77,6 +84,73 @@ pub fn tcp_options(bytes: &[u8]) {
     assert!(tcp::options(bytes).count() <= bytes.len());
     let summary = tcp::summary(bytes);
     assert!(summary.sack_blocks().len() <= 4, "{summary:?}");
+}
+
+/// Segments of one TCP conn; the first byte sets the knobs. A conn is never left without a state,
+/// its deadline never lies beyond the longest timeout, and its words lead back to it.
+pub fn tcp(bytes: &[u8]) {
+    let Some((&with, rest)) = bytes.split_first() else { return };
+    let knobs = Knobs {
+        tcp_loose: with & 1 != 0,
+        tcp_be_liberal: with & 2 != 0,
+        tcp_ignore_invalid_rst: with & 4 != 0,
+        ..Knobs::default()
+    };
+    const LONGEST: u32 = 432_000;
+    let (mut status, mut track) = (Status::default(), None);
+    for (direction, packet) in dialogue(rest) {
+        let Ok(segment) = tracker::sanity(packet, packet.len() as u32) else { continue };
+        let Some(conn) = &mut track else {
+            if let Ok((first, timeout)) = TcpTrack::first(&segment, &knobs) {
+                assert!(timeout <= LONGEST, "{timeout} s after {segment:?}");
+                track = Some(first);
+            }
+            continue;
+        };
+        if direction == Direction::Reply {
+            status = status.with(Status::SEEN_REPLY);
+        }
+        match conn.packet(&segment, direction, status, &knobs, LONGEST) {
+            Outcome::Accept { timeout_secs, assured, .. } => {
+                assert!(timeout_secs.is_none_or(|secs| secs <= LONGEST), "{segment:?}");
+                if assured {
+                    status = status.with(Status::ASSURED);
+                }
+            }
+            Outcome::Invalid { shorten_to_secs, .. } => {
+                assert!(shorten_to_secs.is_none_or(|secs| secs < LONGEST), "{segment:?}");
+                conn.numbers(&segment, direction);
+            }
+            Outcome::Ignored(_) => drop(conn.numbers(&segment, direction)),
+            Outcome::Restart | Outcome::Delete => track = None,
+        }
+        if let Some(conn) = &track {
+            assert_eq!(TcpTrack::from_words(conn.to_words()), *conn);
+        }
+    }
+}
+
+/// A tuple: inverted twice it is itself, and both directions have one hash, by either form of key.
+pub fn tuple(bytes: &[u8]) {
+    let Some((&[v6, proto, a, b, c, d], rest)) = bytes.split_first_chunk() else { return };
+    let Some((src, rest)) = rest.split_first_chunk::<16>() else { return };
+    let Some((dst, _)) = rest.split_first_chunk::<16>() else { return };
+    let address = |bits: u128| match v6 & 1 {
+        0 => Address::v4(bits as u32),
+        _ => Address::v6(bits),
+    };
+    let (src, dst) = (address(u128::from_le_bytes(*src)), address(u128::from_le_bytes(*dst)));
+    let (src_id, dst_id) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+    let tuple = Tuple { src, dst, src_id, dst_id, proto };
+    let seed = HashSeed([3, 5, 7, 11, 13]);
+    let Some(inverted) = tuple.inverted() else { return };
+    assert_eq!(inverted.inverted(), Some(tuple));
+    assert_eq!(inverted.hash(7, &seed), tuple.hash(7, &seed), "{tuple:?}");
+    if v6 & 1 == 0 && matches!(proto, 6 | 17) {
+        let addresses = u64::from(src.v4_bits()) << 32 | u64::from(dst.v4_bits());
+        let key = KeyV4 { addresses, ids: u32::from(src_id) << 16 | u32::from(dst_id), proto };
+        assert_eq!((key.tuple(), key.hash(7, &seed)), (tuple, tuple.hash(7, &seed)));
+    }
 }
 
 /// Packets of one SCTP conn, as [`dialogue`] cuts them: what the tracker makes of each, and that its
