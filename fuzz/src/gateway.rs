@@ -124,7 +124,7 @@ pub fn packets(bytes: &[u8]) {
         let (packet, rest) = rest.split_at(rest.len().min(usize::from(len)));
         bytes = rest;
         // Up to 33 ms in one step, or up to half an hour in a hundred.
-        now += 1000 << if wait & 0x20 == 0 { wait & 15 } else { wait & 31 };
+        now += 1000 << if wait & 0xe0 == 0x20 { wait & 31 } else { wait & 15 };
         bench.frame(PortId(how & 1), now, frame(packet, how));
     }
     bench.check_balance().unwrap_or_else(|e| panic!("{e}"));
