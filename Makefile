@@ -65,10 +65,11 @@ bench:
 	cargo run --release -p perf -- compare
 
 lint:
-	@tests/packages.sh build
+	@tests/packages.sh lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p dataplane --all-targets -- -D warnings
+	cargo clippy -p sluicegate-fuzz --all-targets --features libfuzzer -- -D warnings
 
 install:
 	@test -x target/release/sluicegate || { echo "first: make all"; exit 1; }

@@ -3,7 +3,7 @@
 # or benchmarks) is on this machine. Looks first, and calls apt-get only for what is missing; so a machine
 # that has everything is left alone and needs no network.
 #
-#   tests/packages.sh [build|demo|test|bench]
+#   tests/packages.sh [build|demo|test|bench|lint]
 set -euo pipefail
 
 purpose=${1:-build}
@@ -44,6 +44,11 @@ if [[ $purpose == test ]]; then
     command_of dnsmasq dnsmasq-base
     command_of dhclient isc-dhcp-client
     command_of udhcpc udhcpc
+fi
+
+# libFuzzer, which the fuzz targets are checked with, is C++.
+if [[ $purpose == lint ]]; then
+    command_of c++ g++
 fi
 
 if [[ $purpose == bench ]]; then

@@ -27,26 +27,38 @@ use sluicegate::iptables::{self, Look};
 use sluicegate::socket;
 use sluicegate::tools::conntrack_args;
 
-/// A target and its name, which is the name of its corpus too.
-pub type Target = (&'static str, fn(&[u8]));
+/// A target.
+pub struct Target {
+    /// Its name, which is the name of its corpus too.
+    pub name: &'static str,
+    /// What it does with an input.
+    pub run: fn(&[u8]),
+    /// What an input costs, in inputs of a parser.
+    pub cost: u64,
+}
+
+/// A parser, or what costs no more.
+const fn parser(name: &'static str, run: fn(&[u8])) -> Target {
+    Target { name, run, cost: 1 }
+}
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
-    ("headers", headers),
-    ("quoted", quoted),
-    ("tcp_options", tcp_options),
-    ("tcp", tcp),
-    ("sctp", sctp),
-    ("dccp", dccp),
-    ("tuple", tuple),
-    ("neighbours", neighbours),
-    ("tftp", tftp),
-    ("iptables", iptables),
-    ("config", config),
-    ("conntrack_arguments", conntrack_arguments),
-    ("request", request),
-    ("fragments", fragments),
-    ("gateway", gateway::packets),
+    parser("headers", headers),
+    parser("quoted", quoted),
+    parser("tcp_options", tcp_options),
+    parser("tcp", tcp),
+    parser("sctp", sctp),
+    parser("dccp", dccp),
+    parser("tuple", tuple),
+    parser("neighbours", neighbours),
+    parser("tftp", tftp),
+    parser("iptables", iptables),
+    parser("config", config),
+    parser("conntrack_arguments", conntrack_arguments),
+    parser("request", request),
+    parser("fragments", fragments),
+    Target { name: "gateway", run: gateway::packets, cost: 40 },
 ];
 
 /// A frame: one segment, the first of several, and without its link layer.
@@ -202,8 +214,8 @@ fn dialogue(mut bytes: &[u8]) -> impl Iterator<Item = (Direction, &[u8])> {
 /// An ARP packet, and the same bytes as a neighbour discovery message.
 pub fn neighbours(bytes: &[u8]) {
     if let Some(view) = arp::View::new(bytes) {
-        (view.operation(), view.sender(), view.target(), view.is_gratuitous());
-        (view.sender_mac(), view.target_mac());
+        let _ = (view.operation(), view.sender(), view.target(), view.is_gratuitous());
+        let _ = (view.sender_mac(), view.target_mac());
     }
     let h = headers::Headers { proto: 58, ttl: 255, ..headers::Headers::default() };
     ndp::parse(&h, bytes);

@@ -105,8 +105,8 @@ impl Bench {
         Ok(Bench { core, workers, layout, ports, parents, clock, origin_ns, sent })
     }
 
-    /// Moves the clock to `unix_ns`, rounds of the control core on the way, and lets a frame arrive;
-    /// returns what was sent since the last one.
+    /// Moves the clock to `unix_ns`, with rounds of the control core on the way, and lets a frame
+    /// arrive; returns what was sent since the last one.
     pub fn frame(&mut self, port: PortId, unix_ns: u64, bytes: Vec<u8>) -> Vec<Sent> {
         let step = self.step_towards(unix_ns);
         while self.step(step, unix_ns) {}
