@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use dataplane::conntrack::invalid::InvalidReason;
 use dataplane::pipeline::drops::DropReason;
+use sluicegate::tools::sysctl;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -56,6 +57,19 @@ fn every_invalid_reason_has_its_row_in_order() {
         assert_eq!(meaning, reason.text(), "meaning of {}", reason.name());
         let silent = rest.ends_with("Not logged.");
         assert_eq!(silent, reason.is_silent(), "{}", reason.name());
+    }
+}
+
+/// Each sysctl has a row that names a test, and the test is there.
+#[test]
+fn every_sysctl_has_a_row_and_a_test() {
+    let rows = rows("docs/sysctls.md");
+    let names: Vec<&str> = rows.iter().map(|[name, ..]| name.as_str()).collect();
+    let keys: Vec<String> = sysctl::keys().map(|key| key.name).collect();
+    assert_eq!(names, keys);
+    let tests: BTreeSet<String> = sources().iter().flat_map(|source| named_tests(source)).collect();
+    for [name, effect, test] in &rows {
+        assert!(!effect.is_empty() && tests.contains(test.trim_matches('`')), "{name}: {test}");
     }
 }
 
@@ -117,7 +131,15 @@ fn every_number_of_the_semantics_has_its_test() {
     let wanted = (1..=49).chain(73..=80);
     let missing: Vec<u32> = wanted.filter(|number| !sentences.contains(number)).collect();
     assert!(missing.is_empty(), "no sentence S{missing:?}");
-    let mut tests = BTreeSet::new();
+    let names = sources().into_iter().flat_map(|source| named_tests(&source).collect::<Vec<_>>());
+    let tests = names.filter_map(|name| name.strip_prefix('s')?.split_once('_')?.0.parse().ok());
+    let tests: BTreeSet<u32> = tests.collect();
+    assert_eq!(sentences, tests, "numbers with a sentence, numbers with a test");
+}
+
+/// Every source of Rust with tests in it.
+fn sources() -> Vec<String> {
+    let mut sources = Vec::new();
     let mut folders = ["dataplane", "control", "tests"].map(|name| root().join(name)).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -125,18 +147,18 @@ fn every_number_of_the_semantics_has_its_test() {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                tests.extend(numbered_tests(&fs::read_to_string(path).unwrap()));
+                sources.push(fs::read_to_string(path).unwrap());
             }
         }
     }
-    assert_eq!(sentences, tests, "numbers with a sentence, numbers with a test");
+    sources
 }
 
-/// The numbers of tests called `s05_…` in a source.
-fn numbered_tests(source: &str) -> impl Iterator<Item = u32> {
+/// The names of a source's tests.
+fn named_tests(source: &str) -> impl Iterator<Item = String> {
     let lines = source.lines().zip(source.lines().skip(1));
     let tests = lines.filter(|(before, _)| before.trim() == "#[test]").map(|(_, line)| line.trim());
-    tests.filter_map(|line| line.strip_prefix("fn s")?.split_once('_')?.0.parse().ok())
+    tests.filter_map(|line| Some(line.strip_prefix("fn ")?.split_once('(')?.0.to_owned()))
 }
 
 #[test]

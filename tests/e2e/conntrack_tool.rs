@@ -4,6 +4,7 @@
 //! Masked are what no two runs share: timers, ages, identifiers, and who asked. Lines are compared
 //! in an order of their own, as neither side has one.
 
+use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -20,15 +21,15 @@ use crate::rig::{
 use crate::servers::{Server, exchange, udp_client};
 
 /// The kernel as the router between two hosts.
-struct Kernel {
+pub struct Kernel {
     lan: Namespace,
     wan: Namespace,
-    router: Namespace,
-    _files: Files,
+    pub router: Namespace,
+    files: Files,
 }
 
 impl Kernel {
-    fn new() -> Kernel {
+    pub fn new() -> Kernel {
         demand_programs(&["conntrack", "iptables-restore", "ip6tables-restore"]);
         let (lan, wan) = (Namespace::new("klan"), Namespace::new("kwan"));
         let router = Namespace::new("kgw");
@@ -50,38 +51,65 @@ impl Kernel {
             let path = files.write(tool, text);
             router.run(&format!("{tool} {}", path.display()));
         }
-        Kernel { lan, wan, router, _files: files }
+        Kernel { lan, wan, router, files }
     }
 }
 
 /// Who is asked.
 #[derive(Clone, Copy)]
-enum Side<'a> {
+pub enum Side<'a> {
     Kernel(&'a Kernel),
     Gateway(&'a Rig),
 }
 
 impl Side<'_> {
-    fn hosts(&self) -> (&Namespace, &Namespace) {
+    pub fn hosts(&self) -> (&Namespace, &Namespace) {
         match self {
             Side::Kernel(kernel) => (&kernel.lan, &kernel.wan),
             Side::Gateway(rig) => (&rig.lan, &rig.wan),
         }
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub fn command(&self, line: &str) -> Command {
         match self {
             Side::Kernel(kernel) => kernel.router.command(line),
             Side::Gateway(rig) => rig.files().tool_command(&line.split(' ').collect::<Vec<_>>()),
         }
     }
 
-    fn ask(&self, line: &str) -> Output {
+    pub fn ask(&self, line: &str) -> Output {
         self.command(line).stdin(Stdio::null()).output().expect("the tool starts")
     }
 
+    /// A folder for files about this side.
+    pub fn files(&self) -> &Files {
+        match self {
+            Side::Kernel(kernel) => &kernel.files,
+            Side::Gateway(rig) => rig.files(),
+        }
+    }
+
+    /// A command with something on its standard input.
+    pub fn feed(&self, line: &str, input: &str) -> Output {
+        let path = self.files().write("input", input);
+        let input = File::open(path).expect("the input was just written");
+        self.command(line).stdin(input).output().expect("the tool starts")
+    }
+
+    /// Sends pings until hosts and gateway know each other's neighbours.
+    pub fn find_neighbours(&self) {
+        let (lan, wan) = self.hosts();
+        for (host, address) in
+            [(lan, WAN_HOST), (lan, WAN_HOST6), (wan, WAN_GATEWAY), (wan, WAN_GATEWAY6)]
+        {
+            eventually("the ways are known", || {
+                host.try_run(&format!("ping -c1 -W1 {address}")).status.success()
+            });
+        }
+    }
+
     /// The text of a file below /proc.
-    fn proc(&self, file: &str) -> String {
+    pub fn proc(&self, file: &str) -> String {
         let line = match self {
             Side::Kernel(_) => format!("cat /proc/{file}"),
             Side::Gateway(_) => format!("proc {file}"),
@@ -107,7 +135,7 @@ const VARYING: &[&str] = &[
 ];
 
 /// A line without what no two runs share.
-fn masked(line: &str) -> String {
+pub fn masked(line: &str) -> String {
     let mut line = line.replace(" progname=conntrack", "");
     for word in VARYING {
         let mut at = 0;
@@ -146,14 +174,14 @@ fn masked(line: &str) -> String {
     words.into_iter().enumerate().map(mask).collect::<Vec<_>>().join(" ")
 }
 
-fn lines(text: &[u8]) -> Vec<String> {
+pub fn lines(text: &[u8]) -> Vec<String> {
     let mut lines: Vec<String> = String::from_utf8_lossy(text).lines().map(masked).collect();
     lines.sort();
     lines
 }
 
 /// Fails with the lines that only one side has.
-fn same(ours: &[String], theirs: &[String], what: &str) {
+pub fn same(ours: &[String], theirs: &[String], what: &str) {
     if ours == theirs {
         return;
     }
@@ -240,14 +268,7 @@ fn both() -> (Kernel, Rig) {
     for side in [Side::Kernel(&kernel), Side::Gateway(&rig)] {
         let keys = "net.netfilter.nf_conntrack_acct=1 net.netfilter.nf_conntrack_timestamp=1";
         side.ask(&format!("sysctl -w {keys}"));
-        let (lan, wan) = side.hosts();
-        for (host, address) in
-            [(lan, WAN_HOST), (lan, WAN_HOST6), (wan, WAN_GATEWAY), (wan, WAN_GATEWAY6)]
-        {
-            eventually("the ways are known", || {
-                host.try_run(&format!("ping -c1 -W1 {address}")).status.success()
-            });
-        }
+        side.find_neighbours();
         assert!(side.ask("conntrack -F").status.success());
     }
     (kernel, rig)

@@ -21,11 +21,18 @@ mod host_dhcp;
 mod host_once;
 mod host_rig;
 mod host_ssh;
+mod live;
 mod netns;
+#[path = "../comparison/nflog.rs"]
+mod nflog;
+#[allow(dead_code)]
+#[path = "../comparison/packets.rs"]
+mod packets;
 mod reload;
 mod rig;
 mod servers;
 mod sysctl;
+mod sysctl_effects;
 mod traffic;
 mod vlan;
 mod watchdog;

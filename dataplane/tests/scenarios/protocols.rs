@@ -227,6 +227,55 @@ fn dccp_over_ipv6_and_what_is_invalid() {
 }
 
 #[test]
+fn dccp_timeouts_hold_from_the_next_packet_on() {
+    let (client, server) = ((CLIENT, 4000), (SERVER, 80));
+    let first = 1 << 40 | 5;
+    // What brings a conn into the state of a key, one packet after the other.
+    let steps = [
+        ("request", LAN, REQUEST, 1, 0),
+        ("respond", WAN, RESPONSE, first, 1),
+        ("partopen", LAN, ACK, 2, first),
+        ("open", WAN, DATA, first + 1, 0),
+        ("closereq", WAN, CLOSE_REQ, first + 2, 0),
+        ("closing", LAN, CLOSE, 21, 0),
+        ("timewait", WAN, RESET, first + 3, 0),
+    ];
+    for (at, (name, ..)) in steps.iter().enumerate() {
+        let key = format!("dccp_timeout_{name}");
+        let mut rig = Setup::default().knob(&key, 99).start();
+        let pass = |rig: &mut Rig, (_, port, kind, seq, ack): (&str, _, u8, u64, u64)| {
+            let (from, to) = if port == LAN { (client, server) } else { (server, client) };
+            rig.pass(port, dccp(from, to, kind, seq, ack));
+        };
+        steps[..=at].iter().for_each(|step| pass(&mut rig, *step));
+        assert_eq!(rig.conn().remaining_secs, 99, "{key}");
+        rig.setup.knobs.set(&key, 222).unwrap();
+        rig.publish();
+        assert_eq!(rig.conn().remaining_secs, 99, "{key}: no timer moves");
+        pass(&mut rig, steps[at]);
+        // A repeated Close is ignored.
+        let expected = if *name == "closing" { 99 } else { 222 };
+        assert_eq!(rig.conn().remaining_secs, expected, "{key}: the next packet");
+        rig.wait(99);
+        steps[..=at].iter().for_each(|step| pass(&mut rig, *step));
+        assert_eq!(rig.conn().remaining_secs, 222, "{key}: a new conn");
+    }
+}
+
+#[test]
+fn a_dccp_conn_is_picked_up_while_that_is_on() {
+    let (client, server) = ((CLIENT, 4000), (SERVER, 80));
+    let mut rig = Setup::default().knob("dccp_loose", 0).start();
+    for (loose, refused) in [(0, 1), (1, 1), (0, 2)] {
+        rig.setup.knobs.set("dccp_loose", loose).unwrap();
+        rig.publish();
+        // Ignored, the conn has no time: what is picked up ends with its packet.
+        rig.pass(LAN, dccp(client, server, SYNC, 1, 0));
+        assert_eq!(count_of(&rig, InvalidReason::DccpPickup), refused, "with {loose}");
+    }
+}
+
+#[test]
 fn dccp_that_was_not_seen_to_begin() {
     let (client, server) = ((CLIENT, 4000), (SERVER, 80));
     for (loose, reason) in [(1, InvalidReason::DccpNew), (0, InvalidReason::DccpPickup)] {
