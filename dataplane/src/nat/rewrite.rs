@@ -63,7 +63,7 @@ pub fn apply(frame: &mut [u8], headers: &mut Headers, manip: Manip, to: &Tuple) 
         end: headers.end as usize,
         l4_len: headers.l4_len(),
         proto: headers.proto,
-        has_l4: !headers.fragment.is_later() && !headers.l4_truncated,
+        has_l4: has_l4(headers),
     };
     let from = match manip {
         Manip::Src => headers.src,
@@ -100,7 +100,7 @@ pub fn apply_cached(frame: &mut [u8], headers: &Headers, to: &Tuple, deltas: Del
         ip[8..24].copy_from_slice(&to.src.bits().to_be_bytes());
         ip[24..40].copy_from_slice(&to.dst.bits().to_be_bytes());
     }
-    if headers.fragment.is_later() || headers.l4_truncated {
+    if !has_l4(headers) {
         return true;
     }
     match to.proto {
@@ -119,6 +119,13 @@ pub fn apply_cached(frame: &mut [u8], headers: &Headers, to: &Tuple, deltas: Del
         _ => return cached_rarely(l4, headers, to, deltas),
     }
     true
+}
+
+/// Whether there are ids to translate. GRE that is too short to have them is tracked all the same,
+/// and cannot be translated.
+#[inline]
+fn has_l4(headers: &Headers) -> bool {
+    !headers.fragment.is_later() && (!headers.l4_truncated || headers.proto == proto::GRE)
 }
 
 /// The whole edit of a forwarded TCP or UDP packet over IPv4 without options and tag, in one go:
@@ -614,7 +621,9 @@ mod tests {
         let source = Tuple { src: Address::v4(3 << 24), ..from };
         let destination = Tuple { dst: Address::v4(3 << 24), ..from };
         for (l4, of_source, of_destination) in [
-            (&[0, 0, 8, 0][..], false, false),
+            (&[][..], false, false),
+            (&[0, 0], false, false),
+            (&[0, 0, 8, 0], false, false),
             (&[0, 0, 8, 0, 1, 2, 3, 4], true, true),
             (&[0, 1, 0x88, 0x0b, 0, 0, 0, 0], true, true),
             (&[0, 2, 8, 0, 1, 2, 3, 4], true, false),

@@ -180,9 +180,13 @@ fn masqueraded_enhanced() -> Sequence {
 
 fn masqueraded_short() -> Sequence {
     sequence("gre-masqueraded-short", "headers of less than eight bytes", nat(), |s| {
+        s.lan(other(C2, S1, GRE, b""));
+        s.lan(other(C2, S1, GRE, b"\x30\x01"));
+        s.table();
         s.lan(other(C1, S1, GRE, b"\x00\x00\x08\x00"));
         s.lan(other(C1, S1, GRE, b"\x00\x00\x08\x00\x01\x02\x03\x04"));
         s.wan(other(S1, GATEWAY_WAN, GRE, b"\x00\x00\x08\x00"));
+        s.wan(other(S1, GATEWAY_WAN, GRE, b"\x00\x00"));
         s.wan(other(S1, GATEWAY_WAN, GRE, b"\x00\x02\x08\x00\x01\x02\x03\x04"));
         s.table();
     })
