@@ -228,7 +228,7 @@ impl<P: FramePool> Pipeline<P> {
             let Some(joined) = self.gather(pool, port, None, (frame, &headers), at) else { return };
             (frame, headers, datagram) = (joined.frame, joined.headers, joined.datagram);
             // Who puts its fragments together lets it pass.
-            placed |= headers.fragment.is_fragment();
+            placed |= datagram.is_none();
             if let Some(reason) = reason_to_refuse(&frame, &headers, addressed) {
                 return self.drop_frame(frame, reason);
             }

@@ -44,10 +44,22 @@ const HEADER_ROOM: usize = 128;
 pub struct Datagram {
     /// Bytes of the largest IP packet that brought a part of it (`frag_max_size`).
     pub size: u32,
-    /// Bytes of the second fragment that were moved to the end of the first segment.
-    pub pulled: u16,
-    /// Apart from these, each segment is what one fragment brought.
+    /// Bytes of payload in the first fragment; what else is in the first segment was moved there.
+    pub first: u16,
+    /// Where fragments end in what was moved: bit `n` for `n + 1` times eight bytes behind the
+    /// first. Each further segment is what is left of one fragment.
+    pub ends: u16,
+    /// The pieces may leave as they came.
     pub as_it_came: bool,
+}
+
+impl Datagram {
+    /// Where fragments end in the first segment, in bytes of payload.
+    pub(crate) fn ends(self) -> impl Iterator<Item = usize> {
+        let first = self.first as usize;
+        let moved = (0..u16::BITS as usize).filter(move |n| self.ends >> n & 1 == 1);
+        core::iter::once(first).chain(moved.map(move |n| first + 8 * (n + 1)))
+    }
 }
 
 /// Bytes of a TCP header without options (`tcp_v4_early_demux` has them in one piece).
@@ -95,10 +107,14 @@ impl<P: FramePool> Pipeline<P> {
             self.drop_frame(frame, DropReason::FragmentInvalid);
             return None;
         };
-        if h.is_v6() && (is_unaligned(&part) || is_cut_short(h)) {
-            if !is_cut_short(h) {
-                self.forget(&key, hash);
-            }
+        if h.is_v6() && is_cut_short(h) {
+            // It may begin a conn, so its owner takes it like a datagram.
+            let (size, first) = (h.ip_len(), h.l4_len() as u16);
+            let datagram = Some(Datagram { size, first, ends: 0, as_it_came: true });
+            return Some(Joined { frame, headers: *h, datagram });
+        }
+        if h.is_v6() && is_unaligned(&part) {
+            self.forget(&key, hash);
             return Some(Joined { frame, headers: *h, datagram: None });
         }
         let limits = self.limits_of_fragments(h.is_v6(), at);
@@ -167,7 +183,8 @@ impl<P: FramePool> Pipeline<P> {
                 held.frame
             })
             .collect();
-        let pulled = pull(&mut first, &mut rest, &mut as_it_came);
+        let first_len = first.len as u16;
+        let ends = pull(&mut first, &mut rest, &mut as_it_came);
         let mut tail: Option<P::Frame> = None;
         let mut too_many = false;
         while let Some(mut before) = rest.pop() {
@@ -187,7 +204,7 @@ impl<P: FramePool> Pipeline<P> {
         }
         match headers::parse(frame.head(), frame.total_len()) {
             Ok(headers) => {
-                let datagram = Some(Datagram { size, pulled, as_it_came });
+                let datagram = Some(Datagram { size, first: first_len, ends, as_it_came });
                 Some(Joined { frame, headers, datagram })
             }
             Err(malformed) => {
@@ -391,7 +408,7 @@ fn is_cut_short(h: &Headers) -> bool {
 }
 
 /// Moves the beginning of what follows to the end of the first segment, until a transport header is
-/// in it for certain; how much came from the second fragment, if nothing came from others.
+/// in it for certain; where fragments that were moved as a whole ended, see [`Datagram::ends`].
 fn pull<F: Frame>(
     first: &mut Held<F>,
     rest: &mut ArrayVec<F, PER_DATAGRAM_MAX>,
@@ -404,28 +421,30 @@ fn pull<F: Frame>(
     // There the kernel moves bytes as well, and forgets how they came.
     let short_tcp = first.len < TCP_HEADER && is_tcp(first);
     *as_it_came &= !short_tcp;
-    let (mut pulled, mut used_up) = (0, 0);
+    let (mut ends, mut moved, mut used_up) = (0u16, 0, 0);
+    let count = rest.len();
     for (n, frame) in rest.iter_mut().enumerate() {
         let missing = wanted.saturating_sub(first.frame.head().len());
         let some = frame.head().get(..missing.min(frame.head().len())).unwrap_or_default();
         if some.is_empty() || !first.frame.append(some) {
             break;
         }
-        let moved = some.len();
-        frame.strip_front(moved);
-        if n == 0 {
-            pulled = moved as u16;
-        }
+        let some = some.len();
+        moved += some;
+        frame.strip_front(some);
         if frame.total_len() > 0 {
-            // Of what came second, or of a later one.
-            *as_it_came &= n == 0;
             break;
         }
-        *as_it_came = false;
         used_up = n + 1;
+        if used_up < count {
+            match 1u16.checked_shl((moved as u32 / 8).wrapping_sub(1)) {
+                Some(bit) if moved % 8 == 0 => ends |= bit,
+                _ => *as_it_came = false,
+            }
+        }
     }
     rest.drain(..used_up);
-    pulled
+    ends
 }
 
 fn is_tcp<F: Frame>(first: &Held<F>) -> bool {

@@ -2,8 +2,8 @@
 //!
 //! A datagram that came in fragments leaves in fragments, none larger than the largest that came.
 //! Where they still fit they are the same again, byte by byte in their payload; where they do not,
-//! because the way out is narrower, a fragment's IP options are not the others', or the TCP header
-//! was in several, all are cut anew. A packet that came whole is cut if its way out is
+//! because the way out is narrower, a fragment's IP options are not the others', or a header that
+//! is looked at was in several, all are cut anew. A packet that came whole is cut if its way out is
 //! too narrow and its header allows it. IPv6 packets are only cut here if they came in fragments or
 //! are our own.
 //!
@@ -14,7 +14,7 @@ use crate::pipeline::drops::DropReason;
 use crate::pipeline::fragments::Datagram;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::neighbour::Resolved;
-use crate::pipeline::transit::Transit;
+use crate::pipeline::transit::{Attached, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::wire::address::Address;
@@ -23,6 +23,11 @@ use crate::wire::{ipv4, ipv6};
 
 /// Bytes in one buffer; a longer piece is a chain of such.
 const BUFFER: usize = 2048;
+
+/// Bytes of an SCTP or DCCP header that are written to, or might be. Where the first fragment has
+/// fewer, the kernel takes the rest from the second and forgets how they came
+/// (`skb_ensure_writable`).
+pub(crate) const CHECKED_HEADER: u16 = 12;
 
 /// Where pieces go.
 #[derive(Clone, Copy)]
@@ -41,7 +46,7 @@ struct Cut {
     most: usize,
     /// Bytes of payload.
     len: usize,
-    /// Payload of the first and the second piece, and of what follows the segments.
+    /// How the pieces came, if they are to leave so.
     as_it_came: Option<Datagram>,
     /// IPv6: offset of the byte that names what is cut, and the identification.
     named: usize,
@@ -112,7 +117,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) {
         let mtu = at.policy.port(port).mtu;
-        let Some(mut cut) = cut_of(&t, mtu) else {
+        let Some(mut cut) = cut_of(&t, mtu, at.policy.knobs.checksum) else {
             return self.drop_frame(t.frame, DropReason::TooBig);
         };
         cut.id = self.random.next();
@@ -151,7 +156,7 @@ impl<P: FramePool> Pipeline<P> {
 }
 
 /// How a packet is cut for a link of this MTU; `None` if there is no way.
-fn cut_of<F: Frame>(t: &Transit<F>, mtu: u32) -> Option<Cut> {
+fn cut_of<F: Frame>(t: &Transit<F>, mtu: u32, checked: bool) -> Option<Cut> {
     let (h, l3) = (&t.headers, t.headers.l3 as usize);
     let (payload, named, added, size) = if h.is_v6() {
         let (len, named) = ipv6::unfragmentable(t.frame.head().get(l3..)?)?;
@@ -162,7 +167,10 @@ fn cut_of<F: Frame>(t: &Transit<F>, mtu: u32) -> Option<Cut> {
     };
     let most = (size as usize).checked_sub(payload - l3 + added)?;
     let len = (h.end as usize).checked_sub(payload)?;
-    let as_it_came = t.datagram.filter(|d| d.as_it_came && t.frame.segments().count() > 1);
+    // What looked at the CRC has moved the header together (`sctp_error`).
+    let looked_at = checked && t.in_port.is_some() && !matches!(t.attached, Attached::Untracked);
+    let moved = looked_at && h.proto == protocol::SCTP;
+    let as_it_came = t.datagram.filter(|d| d.as_it_came && !(moved && d.first < CHECKED_HEADER));
     (most >= 8).then_some(Cut { payload, most, len, as_it_came, named, id: 0 })
 }
 
@@ -172,15 +180,19 @@ fn lengths<'a, F: Frame>(
     cut: &Cut,
     datagram: Datagram,
 ) -> impl Iterator<Item = (usize, bool)> + use<'a, F> {
-    let (payload, pulled, most) = (cut.payload, datagram.pulled as usize, cut.most);
-    let count = frame.segments().count();
-    frame.segments().enumerate().map(move |(n, segment)| {
-        let len = match n {
-            0 => segment.len().saturating_sub(payload + pulled),
-            1 => segment.len() + pulled,
-            _ => segment.len(),
-        };
-        (len, len > 0 && len <= most && (len.is_multiple_of(8) || n + 1 == count))
+    let (most, len) = (cut.most, cut.len);
+    let mut reached = frame.head().len().saturating_sub(cut.payload);
+    // The last fragment may have been moved as a whole.
+    let alone = (frame.segments().count() == 1).then_some(reached);
+    let behind = frame.segments().skip(1).map(move |segment| {
+        reached += segment.len();
+        reached
+    });
+    let mut before = 0;
+    datagram.ends().chain(alone).chain(behind).filter_map(move |end| {
+        let piece = end.saturating_sub(before);
+        before = end;
+        (piece > 0).then_some((piece, piece <= most && (piece.is_multiple_of(8) || end == len)))
     })
 }
 

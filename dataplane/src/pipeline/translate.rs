@@ -16,6 +16,7 @@ use crate::nat::select::{self, Claims, Holder, Wanted};
 use crate::nat::{icmp, rewrite};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::pieces::CHECKED_HEADER;
 use crate::pipeline::place::Place;
 use crate::pipeline::route::Destination;
 use crate::pipeline::transit::{Attached, Attachment, Transit};
@@ -239,6 +240,12 @@ impl<P: FramePool> Pipeline<P> {
         if let Some(other) = translated_by(a, manip, at)
             && let Some(target) = other.inverted()
         {
+            if let Some(datagram) = &mut t.datagram
+                && matches!(t.headers.proto, proto::SCTP | proto::DCCP)
+                && datagram.first < CHECKED_HEADER
+            {
+                datagram.as_it_came = false;
+            }
             return rewrite::apply(t.frame.head_mut(), &mut t.headers, manip, &target);
         }
         true

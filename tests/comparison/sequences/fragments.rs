@@ -1,9 +1,13 @@
 //! Datagrams in fragments: put together before every hook, cut again behind them.
 
 use super::{HIGH, MASQUERADE, NOT_INVALID, OPEN, STATEFUL, both, only4, sequence};
-use crate::packets::{IDENTIFICATION, Packet, checksum, echo, tcp, udp};
+use crate::packets::{
+    GRE, IDENTIFICATION, Packet, checksum, chunk, echo, icmp, other, sctp, syn_options, tcp, udp,
+};
 use crate::script::{Script, Sequence, Setup};
-use crate::topology::{C1, C1_6, C2, GATEWAY_LAN, GATEWAY_LAN_6, GATEWAY_WAN, S1, S1_6, Side};
+use crate::topology::{
+    C1, C1_6, C2, C2_6, C3_6, GATEWAY_LAN, GATEWAY_LAN_6, GATEWAY_WAN, S1, S1_6, S2_6, S3_6, Side,
+};
 use std::net::IpAddr;
 
 pub fn group() -> Vec<Sequence> {
@@ -24,6 +28,8 @@ pub fn group() -> Vec<Sequence> {
         congestion(),
         tiny_first(),
         tiny_first_translated(),
+        small_pieces(),
+        small_pieces_translated(),
         translated(),
         forwarded_port(),
         rules(),
@@ -57,14 +63,20 @@ type Part = (usize, usize, bool);
 /// The identification of a packet's fragments: sequences that leave some behind have a source port
 /// of their own, so that these are in nobody's way.
 fn id_of(payload: &[u8]) -> u16 {
-    IDENTIFICATION + u16::from_be_bytes([payload[0], payload[1]]).saturating_sub(4000) % 1000
+    let port = payload.first_chunk().map_or(0, |port| u16::from_be_bytes(*port));
+    IDENTIFICATION + port.saturating_sub(4000) % 1000
 }
 
 /// A part of a packet's payload as a fragment; what lies beyond the packet is zeros. IPv4 keeps the
 /// flags of the packet's header.
-fn part(whole: &[u8], (offset, len, more): Part) -> Vec<u8> {
+fn part(whole: &[u8], part: Part) -> Vec<u8> {
     let header = if whole[0] >> 4 == 4 { 20 } else { 40 };
-    let id = id_of(&whole[header..]);
+    identified_part(whole, id_of(&whole[header..]), part)
+}
+
+/// The same with an identification, of which IPv6 makes 32 bits.
+pub fn identified_part(whole: &[u8], id: u16, (offset, len, more): Part) -> Vec<u8> {
+    let header = if whole[0] >> 4 == 4 { 20 } else { 40 };
     let mut payload = whole[header..].to_vec();
     payload.resize(payload.len().max(offset + len), 0);
     let payload = &payload[offset..offset + len];
@@ -353,6 +365,44 @@ fn tiny_first_translated() -> Sequence {
     })
 }
 
+/// A header and what follows in pieces of these lengths, and then the rest.
+const SMALL: [&[usize]; 6] = [&[24], &[24, 8], &[24, 8, 8, 8], &[16, 8], &[8, 8, 8], &[8, 40]];
+
+/// Packets that have their headers, or all they are, in several pieces.
+fn in_small_pieces(s: &mut Script<'_>, client: IpAddr, server: IpAddr) {
+    let (from, to) = ((client, 4000), (server, 80));
+    let beat = chunk(4, 0, &[7; 40]);
+    let kind = if client.is_ipv4() { 13 } else { 139 };
+    for packet in [
+        tcp(from, to, "S", 1000, 0).options(&syn_options(1460, 7)).payload(&[1; 25]),
+        sctp(from, to, 7, &[beat]),
+        icmp(client, server, kind, 0, [0, 7, 0, 1]).payload(&[0; 50]),
+        other(client, server, GRE, &[0; 60]),
+    ] {
+        for lengths in SMALL {
+            send(s, Side::Lan, cut(&packet, lengths));
+            send(s, Side::Lan, cut(&packet.clone().dont_fragment(), lengths));
+        }
+    }
+    s.table();
+}
+
+fn small_pieces() -> Sequence {
+    let setup = both(&[("filter", OPEN)]);
+    sequence("fragments-small", "headers and more in several pieces", setup, |s| {
+        in_small_pieces(s, C1, S1);
+        in_small_pieces(s, C1_6, S1_6);
+    })
+}
+
+fn small_pieces_translated() -> Sequence {
+    let setup = both(&[("filter", OPEN), ("nat", MASQUERADE)]);
+    sequence("fragments-small-translated", "the same through NAT", setup, |s| {
+        in_small_pieces(s, C1, S1);
+        in_small_pieces(s, C1_6, S1_6);
+    })
+}
+
 fn translated() -> Sequence {
     let setup = only4(&[("filter", STATEFUL), ("nat", MASQUERADE)]);
     sequence("fragments-masquerade", "both directions are translated whole", setup, |s| {
@@ -540,6 +590,13 @@ fn atomic_6() -> Sequence {
         s.table();
         // One of the same id gets into a queue's way.
         one_by_one(s, &packet, &[(0, 56, true), (0, 108, false), (0, 56, true), (56, 52, false)]);
+        // Nothing is a packet of a conn where no header has to follow; the rest comes too late.
+        for (client, server) in [(C2_6, S2_6), (C2_6, S3_6), (C3_6, S3_6)] {
+            let nothing = other(client, server, 253, &[]);
+            one_by_one(s, &nothing, &[(0, 0, false), (0, 0, true), (8, 8, false), (0, 0, false)]);
+        }
+        one_by_one(s, &datagram((C2_6, 4000), SERVER_6, 100), &[(0, 0, false), (0, 0, true)]);
+        s.table();
     })
 }
 

@@ -28,7 +28,7 @@ pub const HIGH: RangeInclusive<u16> = 1024..=65535;
 pub type Group = fn() -> Vec<Sequence>;
 
 pub use expect::group as expect;
-pub use fragments::group as fragments;
+pub use fragments::{group as fragments, identified_part};
 pub use gateway::group as gateway;
 pub use gre::group as gre;
 pub use icmp::group as icmp;
