@@ -31,7 +31,7 @@ pub struct Layers<'a> {
     pub protocol: u8,
     pub layer4: &'a [u8],
     pub whole: bool,
-    later_fragment: bool,
+    pub later_fragment: bool,
 }
 
 /// Protocol, layer 4 and the fragment header's offset and flag of what follows an IPv6 header:

@@ -16,6 +16,7 @@ use crate::sequences;
 use crate::show;
 use crate::topology::Side;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// Sequences in a batch.
@@ -63,8 +64,9 @@ impl Batch {
     pub fn draw(number: u64) -> Batch {
         let mut dice = Dice::new(number ^ 0xba7c_0000_0000);
         let seeds = number * SIZE..(number + 1) * SIZE;
-        let plans = seeds.map(|seed| generate::plan(seed, slot(seed))).collect();
         let settings = settings(&mut dice);
+        let checked = !settings.contains(&("checksum", 0));
+        let plans = seeds.map(|seed| generate::plan(seed, slot(seed), checked)).collect();
         let short = settings.iter().any(|(_, value)| *value == 1);
         let waits = match dice.below(4) {
             0 if !short => Vec::new(),
@@ -87,6 +89,14 @@ impl Batch {
     /// One of the sequences alone.
     pub fn only(&self, plan: usize) -> Batch {
         Batch { plans: vec![self.plans[plan].clone()], ..self.clone() }
+    }
+
+    /// The same as another run: see [`Plan::run`].
+    pub fn again(&self) -> Batch {
+        static RUNS: AtomicU16 = AtomicU16::new(1);
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let plans = self.plans.iter().map(|plan| Plan { run, ..plan.clone() }).collect();
+        Batch { plans, ..self.clone() }
     }
 
     /// Rules and settings of all sequences.
@@ -302,6 +312,16 @@ fn settings(dice: &mut Dice) -> &'static [(&'static str, u32)] {
         "icmp_timeout",
         "icmpv6_timeout",
         "generic_timeout",
+        "gre_timeout",
+        "gre_timeout_stream",
+        "sctp_timeout_closed",
+        "sctp_timeout_cookie_wait",
+        "sctp_timeout_cookie_echoed",
+        "sctp_timeout_established",
+        "sctp_timeout_shutdown_sent",
+        "sctp_timeout_shutdown_recd",
+        "sctp_timeout_shutdown_ack_sent",
+        "sctp_timeout_heartbeat_sent",
     ] {
         sometimes(10, name, &[1, 1, 9, 50, 1000]);
     }

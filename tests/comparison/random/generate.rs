@@ -1,11 +1,15 @@
 //! Draws a plan from a seed.
 
 use super::dice::Dice;
-use super::plan::{Body, Draft, End, Fault, Flow, Plan, Quote};
+use super::fragments::{self, Cutting};
+use super::gre::Tunnel;
+use super::plan::{self, Body, DATAGRAMS_MAX, Draft, End, Fault, Flow, Plan, Quote};
 use super::rules::{self, INNER_PORT, PUBLIC_PORT, Policy};
+use super::sctp::Association;
 use super::tcp::Tcp;
-use crate::packets::{ICMP, ICMPV6, TCP, UDP};
+use crate::packets::{GRE, ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::topology::Side;
+use std::collections::VecDeque;
 
 /// Protocols without a tracker of their own that sequences use: ESP, OSPF and one that nobody has.
 const UNKNOWN: [u8; 3] = [50, 89, 253];
@@ -17,38 +21,74 @@ const SERVER_PORTS: [u16; 3] = [80, 53, 80];
 /// What speaks in a flow.
 enum Voice {
     Tcp(Tcp),
+    Sctp(Association),
+    Gre(Tunnel),
     Udp,
     Query,
     Other,
 }
 
-/// The plan of a seed in a slot.
-pub fn plan(seed: u64, slot: u8) -> Plan {
+/// The plan of a seed in a slot; `checked` says whether checksums are looked at.
+pub fn plan(seed: u64, slot: u8, checked: bool) -> Plan {
     let mut dice = Dice::new(seed ^ 0x5eed_0000_0000);
     let policy = Policy::draw(&mut dice);
     let count = dice.weighted(&[(4, 1), (4, 2), (2, 3), (1, 4)]);
     let flows: Vec<Flow> = (0..count).map(|_| flow(&policy, slot, &mut dice)).collect();
-    let mut voices: Vec<Voice> =
-        flows.iter().enumerate().map(|(at, flow)| voice(at, flow, &policy, &mut dice)).collect();
+    // A wrong CRC that is not looked at stays wrong here, in a kernel translation makes it right.
+    let damages = checked || !policy.chooses();
+    let voice = |(at, flow): (usize, &Flow)| match flow.protocol {
+        TCP => Voice::Tcp(Tcp::new(at, policy.chooses(), &mut dice)),
+        SCTP => Voice::Sctp(Association::new(at, damages, &mut dice)),
+        GRE => Voice::Gre(Tunnel::new(at, &mut dice)),
+        UDP => Voice::Udp,
+        ICMP | ICMPV6 => Voice::Query,
+        _ => Voice::Other,
+    };
+    let mut voices: Vec<Voice> = flows.iter().enumerate().map(voice).collect();
     let length = dice.between(20, 40) as usize;
     let errors = dice.pick(&[0, 5, 10]);
-    let mut drafts: Vec<Option<Draft>> = Vec::with_capacity(length);
-    while drafts.len() < length {
-        let draft = if !drafts.is_empty() && dice.percent(errors) {
-            error(&drafts, &policy, &mut dice)
+    let cuts = dice.weighted(&[(5, 0), (3, 15), (2, 60)]);
+    let mut plan = Plan { seed, slot, policy, flows, run: 0, drafts: Vec::with_capacity(length) };
+    let mut datagrams = 0;
+    let mut pieces: VecDeque<Draft> = VecDeque::new();
+    while plan.drafts.len() < length {
+        let waiting = if dice.percent(75) { pieces.pop_front() } else { None };
+        if let Some(piece) = waiting {
+            plan.drafts.push(Some(piece));
+            continue;
+        }
+        if !plan.drafts.is_empty() && dice.percent(errors) {
+            plan.drafts.push(Some(error(&plan.drafts, &policy, &mut dice)));
+            continue;
+        }
+        let at = dice.below(count) as usize;
+        let draft = speak(at, &plan.flows[at], &mut voices[at], policy.chooses(), &mut dice);
+        if datagrams < DATAGRAMS_MAX && dice.percent(cuts) {
+            pieces.extend(cut(&plan, draft, datagrams, &mut dice));
+            datagrams += 1;
         } else {
-            let at = dice.below(count) as usize;
-            speak(at, &flows[at], &mut voices[at], policy.chooses(), &mut dice)
-        };
-        drafts.push(Some(draft));
+            plan.drafts.push(Some(draft));
+        }
     }
-    Plan { seed, slot, policy, flows, drafts }
+    plan
+}
+
+/// The pieces of a draft.
+fn cut(plan: &Plan, draft: Draft, number: u16, dice: &mut Dice) -> Vec<Draft> {
+    let (policy, flow) = (&plan.policy, &plan.flows[draft.flow]);
+    let draft = if dice.percent(70) { fragments::lengthened(draft, dice) } else { draft };
+    // Of what can be part of no datagram a kernel complains if it was for the gateway itself.
+    let to_gateway = !policy.four && policy.caller(plan.slot).is_some();
+    let cutting = Cutting { chooses: policy.chooses(), odd: !to_gateway };
+    let length = plan::transport_length(&draft.body, flow);
+    fragments::pieces(draft, flow.protocol, length, (plan.drafts.len(), number), cutting, dice)
 }
 
 fn flow(policy: &Policy, slot: u8, dice: &mut Dice) -> Flow {
     let icmp = if policy.four { ICMP } else { ICMPV6 };
     let unknown = dice.pick(&UNKNOWN);
-    let protocol = dice.weighted(&[(12, TCP), (4, UDP), (3, icmp), (1, unknown)]);
+    let protocol =
+        dice.weighted(&[(9, TCP), (4, UDP), (3, icmp), (5, SCTP), (3, GRE), (1, unknown)]);
     let inside = rules::lan(policy.four, slot, dice.pick(&[1, 1, 2, 3]));
     let outside = rules::wan(policy.four, slot, dice.pick(&[1, 1, 1, 2]));
     let (client_port, server_port) = (dice.pick(&CLIENT_PORTS), dice.pick(&SERVER_PORTS));
@@ -75,20 +115,13 @@ fn flow(policy: &Policy, slot: u8, dice: &mut Dice) -> Flow {
     Flow { caller, ..plain(Side::Lan, client, (outside, server_port)) }
 }
 
-fn voice(at: usize, flow: &Flow, policy: &Policy, dice: &mut Dice) -> Voice {
-    match flow.protocol {
-        TCP => Voice::Tcp(Tcp::new(at, policy.chooses(), dice)),
-        UDP => Voice::Udp,
-        ICMP | ICMPV6 => Voice::Query,
-        _ => Voice::Other,
-    }
-}
-
 fn speak(at: usize, flow: &Flow, voice: &mut Voice, chooses: bool, dice: &mut Dice) -> Draft {
     let from_client = dice.percent(55);
     let draft = |body, fault| Draft { flow: at, from_client, body, fault };
     match voice {
         Voice::Tcp(tcp) => tcp.next(dice),
+        Voice::Sctp(association) => association.next(dice),
+        Voice::Gre(tunnel) => tunnel.next(dice),
         Voice::Udp => {
             let faults = [
                 Fault::Checksum,
@@ -180,8 +213,10 @@ fn error(drafts: &[Option<Draft>], policy: &Policy, dice: &mut Dice) -> Draft {
     };
     let (flow, from_client) =
         drafts[about].as_ref().map_or((0, false), |draft| (draft.flow, draft.from_client));
+    // A byte of a piece may be the offset that says what the next bytes are.
+    let piece = drafts[about].as_ref().is_some_and(|draft| matches!(draft.body, Body::Piece(_)));
     let quote = match quote {
-        Quote::Wrong(_) if policy.chooses() && !from_client => Quote::Right,
+        Quote::Wrong(_) if policy.chooses() && (!from_client || piece) => Quote::Right,
         quote => quote,
     };
     Draft {

@@ -1,12 +1,11 @@
 //! The transcript of one sequence of a batch, and what is wrong with it.
 
 use super::batch::{Batch, Outcome};
-use super::plan::{Observed, choice};
+use super::plan::{Body, Draft, Observed, choice};
 use super::rules::{INNER_PORT, PUBLIC_PORT};
 use crate::compare;
 use crate::learned::Learned;
 use crate::listing;
-use crate::packets::{TCP, UDP};
 use crate::script::{Event, Transcript};
 use crate::show;
 use crate::topology::Side;
@@ -26,7 +25,10 @@ pub fn transcript(batch: &Batch, plan: usize, outcome: &Outcome) -> Transcript {
         if let Some(Some((side, frame))) = outcome.sent[plan].get(round) {
             let out = |side| -> Vec<String> {
                 let frames = observed.iter().filter(|out| out.side == side);
-                frames.map(|out| show::frame(&out.frame, &learned)).collect()
+                let line = |frame: &[u8]| {
+                    show::frame(frame, &learned) + identified(batch, plan, round, frame)
+                };
+                frames.map(|out| line(&out.frame)).collect()
             };
             let sent = vec![show::frame(frame, &learned)];
             events.push(Event::Step {
@@ -51,22 +53,40 @@ fn learned(batch: &Batch, plan: usize, outcome: &Outcome) -> Learned {
     let mut learned = Learned::default();
     let observed: &Observed = &outcome.observed[plan];
     for (step, (draft, emitted)) in drawn.drafts.iter().zip(observed).enumerate() {
-        let (Some(draft), Some(Some((side, sent)))) = (draft, outcome.sent[plan].get(step)) else {
+        let (Some(draft), Some(Some((side, _)))) = (draft, outcome.sent[plan].get(step)) else {
             continue;
         };
+        if matches!(draft.body, Body::Error { .. }) {
+            continue;
+        }
         let flow = &drawn.flows[draft.flow];
         let fixed = [flow.called.1, PUBLIC_PORT, INNER_PORT];
-        let has_ports = matches!(flow.protocol, TCP | UDP);
+        let Some(before) = drawn.source(step, observed) else { continue };
         for out in emitted.iter().filter(|out| out.side != *side) {
-            let Some((address, number, original)) = choice(sent, out, &fixed) else { continue };
+            let found = choice(flow.protocol, before, out, &fixed);
+            let Some((address, number, original)) = found else { continue };
             if learned.name(address, number).is_none() {
-                let allowed = drawn.policy.allowed(original, has_ports);
+                let allowed = drawn.policy.allowed(original, flow.protocol);
                 let (client, port) = flow.client;
                 learned.add(address, number, allowed, &format!("choice for {client} {port}"));
             }
         }
     }
     learned
+}
+
+/// Whether a frame that a piece made a device forward has the identification of its datagram, which
+/// is different in each run.
+fn identified(batch: &Batch, plan: usize, round: usize, frame: &[u8]) -> &'static str {
+    let drawn = &batch.plans[plan];
+    let Some(Some(Draft { body: Body::Piece(piece), .. })) = drawn.drafts.get(round) else {
+        return "";
+    };
+    let right = drawn.identification(piece).to_be_bytes();
+    match frame.get(12..20) {
+        Some([8, 0, 0x45, _, _, _, a, b]) if [*a, *b] == right => " (id as it came)",
+        _ => "",
+    }
 }
 
 /// In what two outcomes of a sequence differ.

@@ -1,16 +1,22 @@
 //! Random sequences: what nobody thought of, with the kernel as referee.
 //!
-//! A seed is a sequence of 20 to 40 packets, valid and broken, with rules of its own; 25 sequences
-//! run together under common settings ([`batch`]). `SLUICEGATE_SEED=N cargo test --test comparison
+//! A seed is a sequence of 20 to 40 packets, valid and broken, with rules of its own: TCP, SCTP,
+//! UDP, ICMP, GRE and others, some cut into fragments, and errors about them. 25 sequences run
+//! together under common settings ([`batch`]); in the end it is told what they reached ([`tally`]).
+//! `SLUICEGATE_SEED=N cargo test --test comparison
 //! -- one_seed --ignored --nocapture` runs one again; a sequence that differs is shrunk to the
 //! packets that matter and kept as a capture for `sluicegate replay`.
 
 mod batch;
 mod dice;
+mod fragments;
 mod generate;
+mod gre;
 mod judge;
 mod plan;
 mod rules;
+mod sctp;
+mod tally;
 mod tcp;
 
 use crate::kernel::Kernel;
@@ -21,6 +27,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tally::Tally;
 
 /// How often a sequence is run to shrink it.
 const SHRINKING_MAX: usize = 150;
@@ -32,6 +39,7 @@ const SHRUNK_MAX: usize = 8;
 struct Bench {
     kernel: Kernel,
     replays: Vec<Replay>,
+    tally: Tally,
     /// How many sequences were shrunk.
     shrunk: usize,
     shrunk_max: usize,
@@ -44,12 +52,15 @@ impl Bench {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mismatches");
         let shrunk_max = number("SLUICEGATE_SHRINK").map_or(SHRUNK_MAX, |max| max as usize);
         let replays = SPREADS.map(Replay::new).into();
-        Bench { kernel: batch::referee(), replays, shrunk: 0, shrunk_max, folder }
+        let (kernel, tally) = (batch::referee(), Tally::default());
+        Bench { kernel, replays, tally, shrunk: 0, shrunk_max, folder }
     }
 
     /// Runs a batch; the differences by sequence, each with the number of the replay.
     fn run(&mut self, batch: &Batch) -> BTreeMap<usize, (usize, Vec<String>)> {
+        let batch = &batch.again();
         let (ours, clock) = batch.referee(&mut self.kernel);
+        self.tally.note(batch, &ours);
         let mut found = BTreeMap::new();
         for (number, replay) in self.replays.iter().enumerate() {
             let theirs = batch.replayed(replay, &clock, &ours.observed);
@@ -78,6 +89,7 @@ impl Bench {
     /// What one replay does otherwise than the kernel in a batch of one sequence, with both
     /// transcripts.
     fn differs(&mut self, batch: &Batch, replay: usize) -> Option<String> {
+        let batch = &batch.again();
         let (ours, clock) = batch.referee(&mut self.kernel);
         let theirs = batch.replayed(&self.replays[replay], &clock, &ours.observed);
         let name = SPREADS[replay].name;
@@ -177,7 +189,9 @@ impl Bench {
                 text.push_str(&self.report(&batch, plan, replay, &found));
             }
         }
+        println!("{}", self.tally);
         assert!(count == 0, "{count} sequences differ\n{text}");
+        assert_eq!(self.tally.lacks(), [""; 0]);
     }
 }
 
@@ -231,6 +245,7 @@ fn soak() {
         count += batch::SIZE;
     }
     let seed = first * batch::SIZE;
+    println!("{}", bench.tally);
     println!("{count} sequences from seed {seed} on, {differ} differ");
     assert!(differ == 0, "{differ} of {count} sequences differ");
 }

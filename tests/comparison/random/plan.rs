@@ -8,9 +8,13 @@
 use super::rules::Policy;
 use crate::packets::{self, Packet};
 use crate::script::{Emitted, source};
+use crate::sequences;
 use crate::show;
 use crate::topology::Side;
 use std::net::IpAddr;
+
+/// Datagrams of a sequence that may be cut.
+pub const DATAGRAMS_MAX: u16 = 16;
 
 /// An address and a port or ICMP id.
 pub type End = (IpAddr, u16);
@@ -50,10 +54,15 @@ pub enum Body {
         sequence: u16,
         length: usize,
     },
+    Sctp {
+        tag: u32,
+        chunks: Vec<Vec<u8>>,
+    },
     /// Any other protocol's payload.
     Other {
         payload: Vec<u8>,
     },
+    Piece(Box<Piece>),
     /// An ICMP error about what the packet of an earlier step became, from where that went.
     Error {
         kind: u8,
@@ -62,6 +71,23 @@ pub enum Body {
         about: usize,
         quote: Quote,
     },
+}
+
+/// A fragment.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// The datagram it is a part of.
+    pub of: Body,
+    pub fault: Fault,
+    /// The step before which the datagram's ends were looked up.
+    pub step: usize,
+    /// Number of the datagram in its sequence, below [`DATAGRAMS_MAX`].
+    pub number: u16,
+    /// Offset, length, whether more follow.
+    pub part: (usize, usize, bool),
+    pub dont_fragment: bool,
+    pub tos: u8,
+    pub ttl: u8,
 }
 
 /// What is done to a quote.
@@ -106,6 +132,9 @@ pub struct Plan {
     pub slot: u8,
     pub policy: Policy,
     pub flows: Vec<Flow>,
+    /// Which run this is: pieces that a kernel still holds from an earlier one are none of this
+    /// one's datagrams.
+    pub run: u16,
     /// `None` for a packet that was left out again.
     pub drafts: Vec<Option<Draft>>,
 }
@@ -121,14 +150,37 @@ impl Plan {
         if let Body::Error { kind, code, rest, about, quote } = &draft.body {
             return self.error(*kind, *code, *rest, *about, *quote, observed);
         }
+        let first = if let Body::Piece(piece) = &draft.body { piece.step } else { step };
         let (side, src, dst) = if draft.from_client {
             (flow.from, flow.client, flow.called)
         } else {
-            let (server, caller) = self.seen(draft.flow, step, observed);
+            let (server, caller) = self.seen(draft.flow, first, observed);
             (flow.from.other(), server, caller)
         };
-        let packet = spoil(compose(&draft.body, flow.protocol, src, dst), draft.fault);
-        Some((side, side.framed(&packet.bytes())))
+        let Body::Piece(piece) = &draft.body else {
+            let packet = spoil(compose(&draft.body, flow.protocol, src, dst), draft.fault);
+            return Some((side, side.framed(&packet.bytes())));
+        };
+        let packet = compose(&piece.of, flow.protocol, src, dst).ttl(piece.ttl).tos(piece.tos);
+        let packet = if piece.dont_fragment { packet.dont_fragment() } else { packet };
+        let whole = spoil(packet, piece.fault).bytes();
+        let part = sequences::identified_part(&whole, self.identification(piece), piece.part);
+        Some((side, side.framed(&part)))
+    }
+
+    /// The identification of a piece's datagram.
+    pub fn identification(&self, piece: &Piece) -> u16 {
+        self.run.wrapping_mul(DATAGRAMS_MAX).wrapping_add(piece.number)
+    }
+
+    /// The port or id that a step's packet has as its source: of a piece, that of its datagram.
+    pub fn source(&self, step: usize, observed: &Observed) -> Option<u16> {
+        let draft = self.drafts.get(step)?.as_ref()?;
+        match &draft.body {
+            Body::Piece(_) if draft.from_client => Some(self.flows[draft.flow].client.1),
+            Body::Piece(piece) => Some(self.seen(draft.flow, piece.step, observed).0.1),
+            _ => source(&self.frame(step, observed)?.1).map(|(_, number)| number),
+        }
     }
 
     /// The ends of a flow as its server has last seen them before a step.
@@ -186,7 +238,7 @@ impl Plan {
 /// Source and destination of a frame, if it is of that protocol.
 fn ends(frame: &[u8], protocol: u8) -> Option<(End, End)> {
     let layers = show::layers(frame.get(14..)?)?;
-    if layers.protocol != protocol {
+    if layers.protocol != protocol || layers.later_fragment {
         return None;
     }
     let number = |at: usize| {
@@ -214,8 +266,9 @@ fn compose(body: &Body, protocol: u8, src: End, dst: End) -> Packet {
             let rest = [id[0], id[1], sequence[0], sequence[1]];
             packets::icmp(src.0, dst.0, *kind, *code, rest).payload(&filler(*length))
         }
+        Body::Sctp { tag, chunks } => packets::sctp(src, dst, *tag, chunks),
         Body::Other { payload } => packets::other(src.0, dst.0, protocol, payload),
-        Body::Error { .. } => unreachable!("errors are built from what they are about"),
+        Body::Error { .. } | Body::Piece(_) => unreachable!("they are built from other packets"),
     }
 }
 
@@ -236,14 +289,25 @@ fn spoil(packet: Packet, fault: Fault) -> Packet {
     }
 }
 
-/// A device's free choice in an answer to a step: another source number than the one that was sent,
-/// unless the rules name it.
-pub fn choice(sent: &[u8], emitted: &Emitted, fixed: &[u16]) -> Option<(IpAddr, u16, u16)> {
-    let protocol = |frame: &[u8]| Some(show::layers(frame.get(14..)?)?.protocol);
-    let known = [packets::TCP, packets::UDP, packets::ICMP, packets::ICMPV6];
-    if protocol(sent)? != protocol(&emitted.frame)? || !known.contains(&protocol(sent)?) {
+/// Bytes of a packet behind its IP header.
+pub fn transport_length(body: &Body, flow: &Flow) -> usize {
+    let bytes = compose(body, flow.protocol, flow.client, flow.called).bytes();
+    bytes.len() - if flow.client.0.is_ipv4() { 20 } else { 40 }
+}
+
+/// A device's free choice in what it let out: another source number than the one that was sent,
+/// unless the rules name it. Its address, the choice, and in place of what.
+pub fn choice(
+    protocol: u8,
+    before: u16,
+    emitted: &Emitted,
+    fixed: &[u16],
+) -> Option<(IpAddr, u16, u16)> {
+    let layers = show::layers(emitted.frame.get(14..)?)?;
+    let known = [packets::TCP, packets::UDP, packets::SCTP, packets::ICMP, packets::ICMPV6];
+    if layers.protocol != protocol || layers.later_fragment || !known.contains(&protocol) {
         return None;
     }
-    let ((_, before), (address, after)) = (source(sent)?, source(&emitted.frame)?);
+    let (address, after) = source(&emitted.frame)?;
     (before != after && !fixed.contains(&after)).then_some((address, after, before))
 }

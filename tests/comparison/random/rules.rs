@@ -2,6 +2,7 @@
 //! stand in one file without touching each other.
 
 use super::dice::Dice;
+use crate::packets::{ICMP, ICMPV6};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -63,6 +64,9 @@ pub const INNER_PORT: u16 = 80;
 /// many that two of a sequence's conns hardly ever get the same.
 const RANGE: RangeInclusive<u16> = 40000..=59999;
 
+/// Protocols whose ports are translated to that range.
+const PORTED: [&str; 3] = ["tcp", "udp", "sctp"];
+
 impl Policy {
     pub fn draw(dice: &mut Dice) -> Policy {
         let four = dice.percent(70);
@@ -111,9 +115,9 @@ impl Policy {
     }
 
     /// What a device may choose in place of a source port or id.
-    pub fn allowed(&self, original: u16, has_ports: bool) -> RangeInclusive<u16> {
+    pub fn allowed(&self, original: u16, protocol: u8) -> RangeInclusive<u16> {
         match (self.nat, original) {
-            _ if !has_ports => 0..=u16::MAX,
+            _ if matches!(protocol, ICMP | ICMPV6) => 0..=u16::MAX,
             (Nat::MasqueradePorts | Nat::SourcePorts, _) => RANGE,
             (_, 0..=511) => 1..=511,
             (_, 512..=1023) => 600..=1023,
@@ -140,13 +144,13 @@ impl Policy {
             Nat::Nothing | Nat::Destination => vec![],
             Nat::Masquerade | Nat::Both => vec!["-j MASQUERADE".to_owned()],
             Nat::MasqueradeRandom => vec!["-j MASQUERADE --random".to_owned()],
-            Nat::MasqueradePorts => ["tcp", "udp"]
+            Nat::MasqueradePorts => PORTED
                 .map(|name| format!("-p {name} -j MASQUERADE --to-ports {ports}"))
                 .into_iter()
                 .chain(["-j MASQUERADE".to_owned()])
                 .collect(),
             Nat::Source => vec![format!("-j SNAT --to-source {public}")],
-            Nat::SourcePorts => ["tcp", "udp"]
+            Nat::SourcePorts => PORTED
                 .map(|name| format!("-p {name} -j SNAT --to-source {}:{ports}", host(public)))
                 .into_iter()
                 .chain([format!("-j SNAT --to-source {public}")])
@@ -165,6 +169,12 @@ impl Policy {
                     host(inner)
                 );
             }
+            // Of SCTP, every port.
+            let _ = writeln!(
+                tables.nat,
+                "-A PREROUTING -d {public} -p sctp -j DNAT --to-destination {}:{INNER_PORT}",
+                host(inner)
+            );
             let _ =
                 writeln!(tables.nat, "-A PREROUTING -d {public} -j DNAT --to-destination {inner}");
         }
