@@ -233,7 +233,7 @@ pub fn iptables(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for family in [Family::V4, Family::V6] {
         let empty = Ruleset::new(family);
-        let look = Look { counters: true, date: None, table: None };
+        let look = Look { counters: true, ..Look::default() };
         match iptables::restore(&empty, text, false, true) {
             Ok(rules) => {
                 let saved = iptables::save(&rules, look);

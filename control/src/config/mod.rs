@@ -21,6 +21,8 @@ use dataplane::conntrack::timeouts::{MAX_SECS, Timeout, Timeouts};
 use dataplane::time::MAX_TIMEOUT_SECS;
 use toml::de::DeTable;
 
+use crate::labels;
+
 pub use network::{
     DEVICES_MAX, MTU_DEFAULT, Neighbour, PORT_NAME_MAX, PORTS_MAX, Port, Prefixed, Route,
 };
@@ -115,6 +117,8 @@ pub struct Conntrack {
     pub named: Vec<&'static str>,
     /// At `max`, no conn goes for a new one (`full`).
     pub refuses_when_full: bool,
+    /// The file with the names of labels; the default one need not be there.
+    pub label_names: PathBuf,
     /// Whether the file names `hashsize` and `max`.
     pub names_sizes: (bool, bool),
 }
@@ -272,6 +276,7 @@ fn conntrack(
             return Err(section.wrong("full", value, "must be \"early-drop\" or \"refuse\""));
         }
     };
+    let label_names = file(section, "label_names")?;
     let expect_max = section.number("expect_max", 1, u64::from(EXPECT_MAX_LIMIT))?;
     section.finish(&[])?;
     Ok(Conntrack {
@@ -282,6 +287,7 @@ fn conntrack(
         knobs,
         named,
         refuses_when_full,
+        label_names: label_names.unwrap_or_else(|| PathBuf::from(labels::PATH)),
         names_sizes: (named_size.is_some(), named_max.is_some()),
     })
 }
@@ -377,20 +383,22 @@ fn knobs(
     Ok((knobs, named))
 }
 
-fn rules(section: &Section<'_>) -> Result<Rules, ConfigError> {
-    let file = |key| {
-        let Some((text, value)) = section.text(key)? else { return Ok(None) };
-        let home = section.source.path.parent().unwrap_or(Path::new(""));
-        let path = home.join(text);
-        let opened = std::fs::File::open(&path).and_then(|f| f.metadata());
-        let complaint = match opened {
-            Ok(facts) if facts.is_dir() => "is a directory".to_owned(),
-            Ok(_) => return Ok(Some(path)),
-            Err(e) => format!("{} cannot be read: {e}", path.display()),
-        };
-        Err(section.wrong(key, value, complaint))
+/// A file of the user's, resolved against the configuration's directory; it could be opened.
+fn file(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, ConfigError> {
+    let Some((text, value)) = section.text(key)? else { return Ok(None) };
+    let home = section.source.path.parent().unwrap_or(Path::new(""));
+    let path = home.join(text);
+    let opened = std::fs::File::open(&path).and_then(|f| f.metadata());
+    let complaint = match opened {
+        Ok(facts) if facts.is_dir() => "is a directory".to_owned(),
+        Ok(_) => return Ok(Some(path)),
+        Err(e) => format!("{} cannot be read: {e}", path.display()),
     };
-    let rules = Rules { ipv4: file("ipv4")?, ipv6: file("ipv6")? };
+    Err(section.wrong(key, value, complaint))
+}
+
+fn rules(section: &Section<'_>) -> Result<Rules, ConfigError> {
+    let rules = Rules { ipv4: file(section, "ipv4")?, ipv6: file(section, "ipv6")? };
     if let Some((text, value)) = section.text("on_reload")?
         && text != "reevaluate"
     {

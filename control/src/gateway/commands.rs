@@ -5,6 +5,7 @@ use dataplane::rules::hook::{Family, Table};
 use super::ControlCore;
 use super::policy::RestoreError;
 use crate::iptables::{self, Look};
+use crate::labels::Names;
 use crate::socket::Reply;
 use crate::tools::conntrack::{Outcome, Subscription};
 use crate::tools::conntrack_format::calendar;
@@ -123,7 +124,9 @@ impl ControlCore {
             Err(answer) => return answer,
         };
         let date = calendar(self.now().unix_ns);
-        let look = Look { counters: options.counters, date: Some(&date), table: options.table };
+        let names = Names::read(&self.config.conntrack.label_names).ok();
+        let (counters, table, labels) = (options.counters, options.table, names.as_ref());
+        let look = Look { counters, date: Some(&date), table, labels };
         match self.counted_rules(family) {
             Ok(rules) => Answer::text(iptables::save(rules, look)),
             Err(silent) => Answer::failure(1, format_args!("{tool}: {silent}")),
@@ -140,6 +143,7 @@ impl ControlCore {
             Ok(()) => Answer::default(),
             Err(RestoreError::Text(e)) => Answer::failure(1, format!("{tool}: line {e}")),
             Err(RestoreError::Publish(e)) => Answer::failure(1, format!("{tool}: {e}")),
+            Err(RestoreError::Memory(e)) => Answer::failure(1, format!("{tool}: {e}")),
             Err(RestoreError::Silent(e)) => Answer::failure(1, format!("{tool}: {e}")),
             Err(RestoreError::NotAdopted(e)) => Answer::failure(1, format!("{tool}: {e}")),
         }

@@ -256,7 +256,8 @@ impl ControlCore {
             config,
         };
         core.set_neighbours();
-        core.provide_memory().map_err(|e| CoreError::Table(SetupError::Memory(e)))?;
+        core.provide_memory(core.snapshot.knows_labels())
+            .map_err(|e| CoreError::Table(SetupError::Memory(e)))?;
         Ok(core)
     }
 
@@ -389,11 +390,12 @@ impl ControlCore {
         Silent { lcore: lcore as u32 + 1, cpu: self.lcores[lcore].cpu }
     }
 
-    /// Memory for the records that the lcores may need before the next round.
-    fn provide_memory(&self) -> Result<(), dataplane::arch::OutOfMemory> {
+    /// Memory for the records that the lcores may need before the next round, where each new conn
+    /// has labels or not.
+    fn provide_memory(&self, labelled: bool) -> Result<(), dataplane::arch::OutOfMemory> {
         self.shared.ensure_conns(Family::V4, self.max)?;
         self.shared.records.keep_ahead(Family::V6, upkeep::V6_RESERVE)?;
-        let everyone = self.knobs.acct || self.knobs.timestamp;
+        let everyone = self.knobs.acct || self.knobs.timestamp || labelled;
         let reserve = if everyone { self.max } else { upkeep::EXTENSION_RESERVE };
         self.shared.extensions.keep_ahead(reserve)
     }

@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dataplane::arch::OutOfMemory;
 use dataplane::conntrack::knobs::{IN_ORDER, Knobs};
 use dataplane::pipeline::messages::ToLcore;
 use dataplane::pipeline::snapshot::{FamilyRules, Snapshot};
@@ -26,6 +27,7 @@ use super::resize::SizeError;
 use super::{ControlCore, Lcore};
 use crate::config::{Config, ConfigError};
 use crate::iptables::{self, ParseError};
+use crate::labels::Names;
 use crate::publish::{self, Learnt, PublishError, Rulesets};
 use crate::tools::Silent;
 
@@ -109,12 +111,13 @@ impl fmt::Display for NotAdopted {
 /// See [`RulesError`].
 pub fn load_rules(config: &Config) -> Result<Rulesets, RulesError> {
     let rules = &config.rules;
+    let names = Names::read(&config.conntrack.label_names).unwrap_or_default();
     let load = |path: Option<&Path>, family| {
         let empty = Ruleset::new(family);
         let Some(path) = path else { return Ok(empty) };
         let text =
             fs::read_to_string(path).map_err(|e| RulesError::Unreadable(path.to_owned(), e))?;
-        iptables::restore(&empty, &text, false, true)
+        iptables::restore_named(&empty, &text, (false, true), &names)
             .and_then(|ruleset| known_policies(ruleset, config))
             .map_err(|e| RulesError::Wrong(path.to_owned(), e))
     };
@@ -239,12 +242,17 @@ impl ControlCore {
             Family::V4 => &mut rulesets.v4,
             Family::V6 => &mut rulesets.v6,
         };
-        *place = iptables::restore(place, text, noflush, counters)
+        let names = Names::read(&self.config.conntrack.label_names).unwrap_or_default();
+        *place = iptables::restore_named(place, text, (noflush, counters), &names)
             .and_then(|ruleset| known_policies(ruleset, &self.config))
             .map_err(RestoreError::Text)?;
         let (config, macs) = (self.config.clone(), self.macs.clone());
         let publish = self.build(&config, &macs, &rulesets).map_err(RestoreError::Publish)?;
-        if test { Ok(()) } else { self.adopt(publish, rulesets).map_err(RestoreError::NotAdopted) }
+        if test {
+            return Ok(());
+        }
+        self.provide_memory(publish.knows_labels()).map_err(RestoreError::Memory)?;
+        self.adopt(publish, rulesets).map_err(RestoreError::NotAdopted)
     }
 
     pub(super) fn build(
@@ -369,7 +377,7 @@ impl ControlCore {
             }
         }
         self.knobs = knobs;
-        self.provide_memory()
+        self.provide_memory(snapshot.knows_labels())
             .map_err(|e| ReloadError::Size(SizeError::Memory { bytes: e.bytes as u64 }))?;
         let now = self.tick_now();
         for old in &self.config.neighbours {
@@ -394,6 +402,8 @@ pub(super) enum RestoreError {
     Publish(PublishError),
     /// A worker that does not answer.
     Silent(Silent),
+    /// There is no memory for what conns are to have from now on.
+    Memory(OutOfMemory),
     /// It is in force, but for one worker.
     NotAdopted(NotAdopted),
 }

@@ -17,6 +17,7 @@ use dataplane::time::Now;
 
 use super::resize::SizeError;
 use super::{ControlCore, PATIENCE};
+use crate::labels::Names;
 use crate::tools::conntrack_args::Family;
 use crate::tools::conntrack_invalid::Seen;
 use crate::tools::stats::{ControlCoreStats, LcoreStats, PortStats, Stats, TableStats, Totals};
@@ -273,6 +274,10 @@ impl Gateway for ControlCore {
         self.lcores.iter().enumerate().map(of).collect()
     }
 
+    fn label_names(&self) -> Result<Names, String> {
+        Names::read(&self.config.conntrack.label_names)
+    }
+
     fn unix_ns(&self) -> u64 {
         self.now().unix_ns
     }
@@ -312,7 +317,9 @@ impl Gateway for ControlCore {
                     return Err(SysctlError::Invalid);
                 }
                 // Before the first conn that wants it: accounting and stamps need blocks.
-                let provided = self.provide_memory().map_err(|_| SysctlError::Invalid);
+                let provided = self
+                    .provide_memory(self.snapshot.knows_labels())
+                    .map_err(|_| SysctlError::Invalid);
                 let published =
                     provided.and_then(|()| self.publish_knobs().map_err(SysctlError::Silent));
                 if published.is_err() {

@@ -10,6 +10,7 @@ use dataplane::rules::targets::Target;
 
 use super::words::Word;
 use super::{ParseError, names, parse_rule};
+use crate::labels::Names;
 
 /// The longest name of a chain, in bytes.
 const MAX_CHAIN_NAME: usize = 28;
@@ -62,7 +63,7 @@ impl Edit {
 }
 
 /// Does what `words` say to `table`; the first word is the command. `counters` is what new rules
-/// start from unless they have a `-c`.
+/// start from unless they have a `-c`; `names` are those that labels have.
 ///
 /// # Errors
 /// The first word that cannot be taken, or the command's if there is nothing to do it to.
@@ -70,7 +71,7 @@ pub fn edit(
     ruleset: &mut Ruleset,
     table: Table,
     words: &[Word],
-    counters: Counters,
+    (counters, names): (Counters, &Names),
 ) -> Result<(), ParseError> {
     let Some((command, rest)) = words.split_first() else { return Ok(()) };
     let Some(kind) = Edit::from_word(&command.text) else {
@@ -79,7 +80,7 @@ pub fn edit(
     };
     let family = ruleset.family;
     let rules = ruleset.table_mut(table);
-    let mut job = Job { rules, command, counters };
+    let mut job = Job { rules, command, counters, names };
     match kind {
         Edit::Flush | Edit::Zero | Edit::DeleteChain if rest.is_empty() => {
             job.all_chains(kind);
@@ -103,6 +104,7 @@ struct Job<'a> {
     rules: &'a mut TableRules,
     command: &'a Word,
     counters: Counters,
+    names: &'a Names,
 }
 
 impl Job<'_> {
@@ -121,6 +123,7 @@ impl Job<'_> {
         family: dataplane::rules::hook::Family,
     ) -> Result<(), ParseError> {
         let (place, given, command) = (self.command.place, self.counters, self.command);
+        let labels = self.names;
         let chain = self.found(name)?;
         let (number, spec) = match rest.split_first() {
             Some((word, spec)) if kind != Edit::Append && kind != Edit::Check => {
@@ -141,7 +144,7 @@ impl Job<'_> {
             chain.rules.remove(at);
             return Ok(());
         }
-        let mut rules = parse_rule(family, &name.text, spec, place)?;
+        let mut rules = parse_rule(family, &name.text, spec, place, labels)?;
         for rule in &mut rules {
             if rule.counters == Counters::default() {
                 rule.counters = given;

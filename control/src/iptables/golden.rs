@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use dataplane::rules::hook::{Family, Hook, Table};
 use dataplane::rules::model::{Counters, Ruleset};
 
-use super::{Look, ParseError, restore, save};
+use super::{Look, ParseError, restore, restore_named, save};
+use crate::labels::Names;
 
 const V4: &str = include_str!("golden/v4.txt");
 const V6: &str = include_str!("golden/v6.txt");
@@ -49,6 +50,34 @@ fn every_line_prints_as_the_real_tool_prints_it() {
             assert_eq!(save(&again, Look::default()), printed, "{given}");
             assert_eq!(again, ruleset, "{given}");
         }
+    }
+}
+
+/// Taken from iptables 1.8.9 with the same file of names: a number is a number, whoever has it for
+/// a name.
+#[test]
+fn labels_have_names() {
+    let names = Names::parse("0 zero\n1 one\n5 two three\n6 7\n7 seven\n200 big\n");
+    let with = |rule: &str| {
+        let text = format!("*filter\n-A INPUT -m connlabel {rule}\nCOMMIT\n");
+        restore_named(&Ruleset::new(Family::V4), &text, (false, false), &names)
+    };
+    for (given, printed) in [
+        ("--label zero", "--label \"zero\""),
+        ("! --label 1 --set", "! --label \"one\" --set"),
+        ("--label \"two three\"", "--label \"two three\""),
+        ("--label 7", "--label \"seven\""),
+        ("--label seven", "--label \"seven\""),
+        ("--label 6", "--label \"7\""),
+        ("--label 9", "--label \"9\""),
+    ] {
+        let look = Look { labels: Some(&names), ..Look::default() };
+        let saved = save(&with(given).unwrap(), look);
+        let expected = format!("-A INPUT -m connlabel {printed}");
+        assert_eq!(rules_of(&saved), [expected.as_str()], "{given}");
+    }
+    for (given, what) in [("--label big", "not below 128"), ("--label nope", "not found")] {
+        assert!(with(given).unwrap_err().message.contains(what), "{given}");
     }
 }
 
@@ -116,6 +145,13 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("filter", "-A INPUT -p tcp -m multiport --sports 1 --dports 2", "2", "once"),
     ("filter", "-A INPUT -m mark", "mark", "--mark"),
     ("filter", "-A INPUT -m mark --mark 4294967296", "4294967296", "32 bits"),
+    ("filter", "-A INPUT -m connlabel --set", "connlabel", "--label"),
+    ("filter", "-A INPUT -m connlabel --label 1 --label 2", "2", "once"),
+    ("filter", "-A INPUT -m connlabel --label 1 --set --set", "--set", "once"),
+    ("filter", "-A INPUT -m connlabel --label 1 ! --set", "--set", "inverted"),
+    ("filter", "-A INPUT -m connlabel --label 128", "128", "not below 128"),
+    ("filter", "-A INPUT -m connlabel --label 5x", "5x", "not found or invalid value"),
+    ("filter", "-A INPUT -m connlabel --label zero", "zero", "not found or invalid value"),
     ("filter", "-A INPUT -m comment", "comment", "--comment"),
     ("filter", "-A INPUT -m comment ! --comment x", "--comment", "inverted"),
     ("filter", "-A INPUT -m comment --comment \"x", "x", "quote"),
@@ -264,7 +300,7 @@ COMMIT
 #[test]
 fn a_whole_file_with_counters_comes_back_as_the_real_tool_prints_it() {
     let ruleset = restore(&Ruleset::new(Family::V4), WHOLE, false, true).unwrap();
-    let look = Look { counters: true, date: Some("NOW"), table: None };
+    let look = Look { counters: true, date: Some("NOW"), ..Look::default() };
     assert_eq!(save(&ruleset, look), WHOLE_SAVED);
     let zeroed = restore(&ruleset, WHOLE, false, false).unwrap();
     let text = save(&zeroed, Look { table: Some(Table::Filter), ..Look::default() });
@@ -321,7 +357,8 @@ fn zero_clears_counters_and_numbering_covers_all_that_counts() {
     assert_eq!(counters, [3, 5, 10, 9, 0, 1, 0, 0, 0, 7]);
     assert_eq!(ruleset.countables().count(), counters.len());
     let words = super::words::split("-Z", 1).unwrap();
-    super::edit(&mut copy, Table::Filter, &words, Counters::default()).unwrap();
+    super::edit(&mut copy, Table::Filter, &words, (Counters::default(), &Names::default()))
+        .unwrap();
     let counters: Vec<u64> = copy.counters_mut().map(|counters| counters.packets).collect();
     assert_eq!(counters, [0, 0, 0, 0, 0, 1, 0, 0, 0, 7]);
     let base = ruleset.table(Table::Filter).unwrap().chain("FORWARD").unwrap().base.unwrap();

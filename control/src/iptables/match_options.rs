@@ -4,12 +4,13 @@ use dataplane::conntrack::state::Direction;
 use dataplane::conntrack::tuple::proto;
 use dataplane::rules::hook::Family;
 use dataplane::rules::matches::{
-    Conntrack, IcmpKind, Masked, Match, Maybe, Multiport, PortRange, Side, StateMask, Tcp,
-    TcpFlags, Udp,
+    Connlabel, Conntrack, IcmpKind, Masked, Match, Maybe, Multiport, PortRange, Side, StateMask,
+    Tcp, TcpFlags, Udp,
 };
 
 use super::names;
 use super::values::{self, Fault};
+use crate::labels::Names;
 
 /// An option that a match or target knows.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,8 @@ pub(super) enum Key {
     Ports(Side),
     Comment,
     Mark,
+    Label,
+    SetLabel,
 }
 
 /// The matches.
@@ -68,6 +71,7 @@ pub(super) enum Kind {
     Multiport,
     Comment,
     Mark,
+    Connlabel,
 }
 
 const TCP: &[Opt<Key>] = &[
@@ -112,6 +116,8 @@ const MULTIPORT: &[Opt<Key>] = &[
 ];
 const COMMENT: &[Opt<Key>] = &[Opt { name: "comment", key: Key::Comment, takes: 1, not: false }];
 const MARK: &[Opt<Key>] = &[opt("mark", Key::Mark)];
+const CONNLABEL: &[Opt<Key>] =
+    &[opt("label", Key::Label), Opt { name: "set", key: Key::SetLabel, takes: 0, not: false }];
 
 impl Kind {
     /// The match of that name; which ICMP there is depends on the family.
@@ -126,6 +132,7 @@ impl Kind {
             ("multiport", _) => Kind::Multiport,
             ("comment", _) => Kind::Comment,
             ("mark", _) => Kind::Mark,
+            ("connlabel", _) => Kind::Connlabel,
             _ => return None,
         })
     }
@@ -153,6 +160,7 @@ impl Kind {
             Kind::Multiport => "multiport",
             Kind::Comment => "comment",
             Kind::Mark => "mark",
+            Kind::Connlabel => "connlabel",
         }
     }
 
@@ -168,6 +176,7 @@ impl Kind {
             Kind::Multiport => MULTIPORT,
             Kind::Comment => COMMENT,
             Kind::Mark => MARK,
+            Kind::Connlabel => CONNLABEL,
         }
     }
 
@@ -204,12 +213,14 @@ pub(super) struct Loaded {
     /// Brought along by `-p`, not yet named by `-m`.
     pub(super) implied: bool,
     found: Option<Match>,
+    /// `--set` of a connlabel match.
+    sets: bool,
 }
 
 impl Loaded {
     /// The match before its options.
     pub(super) fn new(kind: Kind, implied: bool) -> Loaded {
-        Loaded { kind, implied, found: kind.blank() }
+        Loaded { kind, implied, found: kind.blank(), sets: false }
     }
 
     /// Takes an option.
@@ -218,11 +229,15 @@ impl Loaded {
         option: &Opt<Key>,
         not: bool,
         values: &[&str],
-        family: Family,
+        (family, labels): (Family, &Names),
     ) -> Result<(), Fault> {
         let text = values.first().copied().unwrap_or("");
         let once =
             || format!("{}: option `--{}' can be given only once", self.kind.name(), option.name);
+        if option.key == Key::SetLabel {
+            let again = std::mem::replace(&mut self.sets, true);
+            return if again { Err(once()) } else { Ok(()) };
+        }
         match &mut self.found {
             Some(Match::Tcp(tcp)) => {
                 set_tcp(tcp, option.key, not, values).unwrap_or_else(|| Err(once()))
@@ -236,6 +251,11 @@ impl Loaded {
                 set_conntrack(asked, option.key, not, text, family)?.ok_or_else(once)
             }
             Some(_) => Err(once()),
+            None if option.key == Key::Label => {
+                let label = Maybe { not, value: label(text, labels)? };
+                self.found = Some(Match::Connlabel(Connlabel { label, set: false }));
+                Ok(())
+            }
             None => {
                 self.found = Some(single(option.key, not, text, family)?);
                 Ok(())
@@ -264,6 +284,9 @@ impl Loaded {
                 src_port: narrowing(udp.src_port),
                 dst_port: narrowing(udp.dst_port),
             })),
+            Some(Match::Connlabel(asked)) => {
+                Ok(Match::Connlabel(Connlabel { set: self.sets, ..asked }))
+            }
             Some(found) => Ok(found),
             None => {
                 let option = self.kind.options().first().map_or("", |option| option.name);
@@ -411,6 +434,16 @@ fn single(key: Key, not: bool, text: &str, family: Family) -> Result<Match, Faul
         _ if text.len() > 255 => return Err("comment is longer than 255 bytes".to_owned()),
         _ => Match::Comment(text.to_owned()),
     })
+}
+
+/// A label by its number or, where it is none, its name.
+fn label(text: &str, labels: &Names) -> Result<u8, Fault> {
+    let number = values::number(text).ok().or_else(|| labels.number(text).map(u32::from));
+    match number {
+        Some(number) if number < u32::from(Connlabel::COUNT) => Ok(number as u8),
+        Some(_) => Err(format!("label '{text}' is not below {}", Connlabel::COUNT)),
+        None => Err(format!("label '{text}' not found or invalid value")),
+    }
 }
 
 fn multiport(side: Side, not: bool, text: &str) -> Result<Multiport, Fault> {

@@ -23,7 +23,7 @@ mod golden;
 
 pub use edit::{Edit, edit};
 pub use print::{Look, rule_text, save};
-pub use restore::restore;
+pub use restore::{restore, restore_named};
 pub use rule::parse_rule;
 
 use core::fmt;

@@ -7,6 +7,7 @@ use dataplane::rules::model::{Counters, Ruleset, TableRules};
 use super::edit;
 use super::words::{self, Word};
 use super::{ParseError, edit::line_place};
+use crate::labels::Names;
 
 /// Reads `text` over `current` and returns the ruleset it leads to. Tables that the text names are
 /// replaced, or with `noflush` kept and added to; the others stay. Counters in the text count only
@@ -20,8 +21,21 @@ pub fn restore(
     noflush: bool,
     counters: bool,
 ) -> Result<Ruleset, ParseError> {
-    let mut reader =
-        Reader { ruleset: current.clone(), table: None, last_line: 0, noflush, counters };
+    restore_named(current, text, (noflush, counters), &Names::default())
+}
+
+/// The same where labels may have names.
+///
+/// # Errors
+/// Likewise.
+pub fn restore_named(
+    current: &Ruleset,
+    text: &str,
+    (noflush, counters): (bool, bool),
+    names: &Names,
+) -> Result<Ruleset, ParseError> {
+    let ruleset = current.clone();
+    let mut reader = Reader { ruleset, table: None, last_line: 0, noflush, counters, names };
     for (line, text) in (1u32..).zip(text.lines()) {
         reader.last_line = line;
         reader.line(line, text)?;
@@ -39,15 +53,16 @@ fn at_line(line: u32, message: String) -> ParseError {
     ParseError { line: place.line, column: place.column, word: String::new(), message }
 }
 
-struct Reader {
+struct Reader<'a> {
     ruleset: Ruleset,
     table: Option<Table>,
     last_line: u32,
     noflush: bool,
     counters: bool,
+    names: &'a Names,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn line(&mut self, line: u32, text: &str) -> Result<(), ParseError> {
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.trim().is_empty() || text.starts_with('#') {
@@ -66,13 +81,13 @@ impl Reader {
             return no_more(words.get(1));
         }
         if !first.text.starts_with('[') {
-            return edit::edit(&mut self.ruleset, table, &words, Counters::default());
+            return edit::edit(&mut self.ruleset, table, &words, (Counters::default(), self.names));
         }
         let (given, rest) = self.counted(first, &words)?;
         if rest.is_empty() {
             return Err(first.error("no command specified"));
         }
-        edit::edit(&mut self.ruleset, table, &rest, given)
+        edit::edit(&mut self.ruleset, table, &rest, (given, self.names))
     }
 
     /// `*table`.

@@ -13,6 +13,7 @@ use super::match_options::{self, Kind, Opt};
 use super::target_options;
 use super::values::{self, Fault};
 use super::words::Word;
+use crate::labels::Names;
 
 /// The rule's own options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ fn long_name(letter: &str) -> Option<&'static str> {
 
 /// Reads one rule of `chain`; lists of addresses make several rules, as with iptables. `place` is
 /// where a rule without target is reported. An empty answer is a rule of the other family (`-4`,
-/// `-6`).
+/// `-6`). `labels` are the names that labels have.
 ///
 /// # Errors
 /// The first word that cannot be taken.
@@ -84,8 +85,9 @@ pub fn parse_rule(
     chain: &str,
     words: &[Word],
     place: Place,
+    labels: &Names,
 ) -> Result<Vec<Rule>, ParseError> {
-    let mut draft = Draft::new(family, chain, place);
+    let mut draft = Draft::new(family, chain, place, labels);
     let mut reader = Reader { words, at: 0 };
     let mut not: Option<&Word> = None;
     while let Some(word) = reader.next() {
@@ -160,10 +162,11 @@ struct Draft<'a> {
     target: Option<(target_options::Loaded, &'a Word)>,
     seen: Vec<Own>,
     other_family: bool,
+    labels: &'a Names,
 }
 
 impl<'a> Draft<'a> {
-    fn new(family: Family, chain: &'a str, place: Place) -> Draft<'a> {
+    fn new(family: Family, chain: &'a str, place: Place, labels: &'a Names) -> Draft<'a> {
         Draft {
             family,
             chain,
@@ -176,6 +179,7 @@ impl<'a> Draft<'a> {
             target: None,
             seen: Vec::new(),
             other_family: false,
+            labels,
         }
     }
 
@@ -213,7 +217,7 @@ impl<'a> Draft<'a> {
         match owner {
             Owner::Rule(option) => return self.own_option(option.key, not, &values, word, place),
             Owner::Match(at, option) => match self.matches.get_mut(at) {
-                Some((loaded, _)) => loaded.set(&option, not, &values, self.family),
+                Some((loaded, _)) => loaded.set(&option, not, &values, (self.family, self.labels)),
                 None => Ok(()),
             },
             Owner::Target(option) => match &mut self.target {

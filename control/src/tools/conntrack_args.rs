@@ -5,20 +5,24 @@
 //! first character that is no digit. Wrong arguments exit with 2 and two lines on standard error.
 //!
 //! Where the tool would take them, these are refused: security marks (`-c`), the size of a netlink
-//! socket (`-b`), labels by name, the command that makes expectations, and states of SCTP.
+//! socket (`-b`), the command that makes expectations, and states of SCTP.
 
+use std::mem::take;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::proto;
 use dataplane::conntrack::view::EventKind;
 use dataplane::wire::address::Address;
 
-use super::Answer;
 use super::conntrack_filter::{Filter, Masked, Translated};
 use super::conntrack_format::{NAME, Output};
+use super::conntrack_labels::{Labels, Wish};
 use super::conntrack_options::{self as options, Key, Need, proto_number, proto_options};
 use super::getopt::{Opt, Reader, Unreadable, Word};
+use super::{Answer, Gateway};
+use crate::labels::Names;
 
 pub use super::conntrack_filter::Family;
 
@@ -75,6 +79,8 @@ pub struct Request {
     pub timeout_secs: Option<u32>,
     /// `-u`: bits that are to be set.
     pub status: u16,
+    /// What becomes of labels.
+    pub labels: Option<Wish>,
     /// `-z`
     pub zero: bool,
     /// Shown how.
@@ -93,22 +99,16 @@ impl Request {
     }
 }
 
-/// Reads a command line.
+/// Reads a command line; `gateway` knows the names of labels.
 ///
 /// # Errors
 /// The finished answer: two lines and exit code 2, or one line and 1 for the few things the tool
 /// answers so.
-pub fn parse(argv: &[String]) -> Result<Request, Answer> {
-    let mut reading = Reading::default();
-    let mut known: Vec<Opt<Key>> = options::ALWAYS.to_vec();
-    let mut words = Reader::new(argv);
-    while let Some(word) = words.step(&known) {
-        match word.map_err(unreadable)? {
-            Word::Operand(_) => {}
-            Word::Option(key, argument) => reading.take(key, argument, &mut known)?,
-        }
-    }
-    reading.finish()
+pub fn parse(argv: &[String], gateway: &dyn Gateway) -> Result<Request, Answer> {
+    let mut reading = Reading { gateway: Some(gateway), ..Reading::default() };
+    let read = reading.words(argv).and_then(|()| reading.finish());
+    // What is said while reading comes before what ends it.
+    read.map_err(|answer| Answer { err: reading.warnings + &answer.err, ..answer })
 }
 
 fn unreadable(what: Unreadable) -> Answer {
@@ -132,7 +132,8 @@ fn not_yet(what: &str) -> Answer {
 
 /// The state while reading.
 #[derive(Default)]
-struct Reading {
+struct Reading<'a> {
+    gateway: Option<&'a dyn Gateway>,
     command: Option<Command>,
     table: Option<Table>,
     /// Options seen, for the check against the command.
@@ -144,10 +145,25 @@ struct Reading {
     status: Option<(u16, u16)>,
     output: Output,
     events: Vec<EventKind>,
+    /// Names of labels, once an option has asked for them.
+    names: Option<Arc<Names>>,
+    labels: Option<Wish>,
     warnings: String,
 }
 
-impl Reading {
+impl Reading<'_> {
+    fn words(&mut self, argv: &[String]) -> Result<(), Answer> {
+        let mut known: Vec<Opt<Key>> = options::ALWAYS.to_vec();
+        let mut words = Reader::new(argv);
+        while let Some(word) = words.step(&known) {
+            match word.map_err(unreadable)? {
+                Word::Operand(_) => {}
+                Word::Option(key, argument) => self.take(key, argument, &mut known)?,
+            }
+        }
+        Ok(())
+    }
+
     fn take(
         &mut self,
         key: Key,
@@ -164,13 +180,7 @@ impl Reading {
             self.seen.push(key);
         }
         match key {
-            Key::Label | Key::LabelAdd => {
-                return Err(unknown_label(text));
-            }
-            // Without a name it means all labels, and a conn has none.
-            Key::LabelDel if argument.is_some() => {
-                return Err(unknown_label(text));
-            }
+            Key::Label | Key::LabelAdd | Key::LabelDel => self.take_labels(key, argument)?,
             Key::NatRange => self.warnings += "WARNING: ignoring -a, deprecated option.\n",
             Key::Role => {
                 let known = |role: &str| begins(role, text);
@@ -371,6 +381,9 @@ impl Reading {
             8 => o.save = true,
             _ => {}
         })?;
+        if self.output.labels {
+            self.read_names();
+        }
         let alone = Output { save: true, ..Output::default() };
         if self.output.save && self.output != alone {
             return Err(Answer::failure(
@@ -380,6 +393,38 @@ impl Reading {
                      use -o save only"
                 ),
             ));
+        }
+        Ok(())
+    }
+
+    fn read_names(&mut self) {
+        if self.names.is_none()
+            && let Some(gateway) = self.gateway
+        {
+            match gateway.label_names() {
+                Ok(names) => self.names = Some(Arc::new(names)),
+                Err(why) => self.warnings += &format!("nfct_labelmap_new: {why}\n"),
+            }
+        }
+    }
+
+    fn take_labels(&mut self, key: Key, list: Option<&str>) -> Result<(), Answer> {
+        self.read_names();
+        if self.saw(Key::LabelAdd) && self.saw(Key::LabelDel) {
+            let what = "cannot use --label-add and --label-del at the same time";
+            return Err(Answer::failure(1, format_args!("{NAME}: {what}")));
+        }
+        let more = list.map(|list| Labels::read(list, self.names.as_deref())).transpose()?;
+        let before = match (key, self.labels) {
+            (Key::Label, _) => self.filter.labels,
+            (_, Some(Wish::Add(labels) | Wish::Delete(Some(labels)))) => Some(labels),
+            _ => None,
+        };
+        let labels = before.map_or(more, |labels| Some(labels.with(more.unwrap_or_default())));
+        match key {
+            Key::Label => self.filter.labels = labels,
+            Key::LabelAdd => self.labels = labels.map(Wish::Add),
+            _ => self.labels = Some(Wish::Delete(labels)),
         }
         Ok(())
     }
@@ -427,7 +472,7 @@ impl Reading {
         }
     }
 
-    fn finish(mut self) -> Result<Request, Answer> {
+    fn finish(&mut self) -> Result<Request, Answer> {
         let command = self.command.unwrap_or(Command::Help);
         let table = self.table.unwrap_or(Table::Conntrack);
         let shown = if table == Table::Hidden { Table::Conntrack } else { table };
@@ -468,16 +513,18 @@ impl Reading {
         if !(command == Command::Delete && self.compares()) {
             self.filter.remaining_secs = None;
         }
+        self.output.label_names = self.names.take();
         Ok(Request {
             command,
             table,
             timeout_secs,
             status: self.status.map_or(0, |(set, _)| set),
+            labels: self.labels,
             zero: self.saw(Key::Zero),
-            filter: self.filter,
-            output: self.output,
-            events: self.events,
-            warnings: self.warnings,
+            filter: take(&mut self.filter),
+            output: take(&mut self.output),
+            events: take(&mut self.events),
+            warnings: take(&mut self.warnings),
         })
     }
 
@@ -559,11 +606,8 @@ impl Reading {
         let Some((set, asked)) = self.status else { return Ok(()) };
         match command {
             Command::List if asked == 0 => {
-                let warnings = &self.warnings;
-                return Err(Answer::failure(
-                    1,
-                    format_args!("{warnings}{NAME}: Operation failed: invalid parameters"),
-                ));
+                let what = "Operation failed: invalid parameters";
+                return Err(Answer::failure(1, format_args!("{NAME}: {what}")));
             }
             Command::List => {
                 self.filter.status_set = set;
@@ -596,12 +640,6 @@ const OUTPUTS: [&str; 8] =
 /// True if `word` is the beginning of `name`, in either case.
 fn begins(name: &str, word: &str) -> bool {
     name.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
-}
-
-/// There are no names of labels, so the first is unknown.
-fn unknown_label(text: &str) -> Answer {
-    let name = text.split(',').next().unwrap_or_default();
-    refused(format_args!("unknown label '{name}'"))
 }
 
 fn bad_parameter(rest: &str) -> Answer {

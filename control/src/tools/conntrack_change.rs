@@ -4,9 +4,10 @@
 //! An address that is not given is 0 in a tuple of which something is given; a port that is not
 //! given makes the request invalid. Where only one tuple is given the other one is its inverse.
 //!
-//! Three things differ from version 1.4.7 on purpose: `-U` without a family works (there the
+//! Four things differ from version 1.4.7 on purpose: `-U` without a family works (there the
 //! kernel refuses each change), it shows every conn that it changed (there every second answer is
-//! taken for another one's), and each line of a loaded file sets its own mark.
+//! taken for another one's), each line of a loaded file sets its own mark, and may speak of labels
+//! (there the tool ends with a segmentation fault).
 
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tcp::TcpState;
@@ -18,6 +19,7 @@ use dataplane::wire::address::Address;
 use super::conntrack_args::{Command, Family, Request};
 use super::conntrack_filter::{Filter, Translated};
 use super::conntrack_format::has_ports;
+use super::conntrack_labels::Wish;
 
 /// The tool's words for a refusal, which depend on the command.
 pub fn words_of(refusal: Refusal, command: Command) -> &'static str {
@@ -32,6 +34,7 @@ pub fn words_of(refusal: Refusal, command: Command) -> &'static str {
         (Refusal::Invalid, Command::Add) => "Invalid argument",
         (Refusal::Invalid, _) => "invalid parameters",
         (Refusal::NotSupported, _) => "Operation not supported",
+        (Refusal::OutOfRange, _) => "Numerical result out of range",
     }
 }
 
@@ -41,6 +44,9 @@ pub fn words_of(refusal: Refusal, command: Command) -> &'static str {
 /// The request makes no sense to the kernel.
 pub fn new_conn(request: &Request) -> Result<NewConn, Refusal> {
     let filter = &request.filter;
+    if request.labels.is_some_and(Wish::is_beyond) {
+        return Err(Refusal::OutOfRange);
+    }
     Ok(NewConn {
         tuples: tuples(filter)?,
         zones: zones(filter)?,
@@ -49,6 +55,7 @@ pub fn new_conn(request: &Request) -> Result<NewConn, Refusal> {
         mark: filter.mark.map_or(0, |(value, _)| value),
         tcp: filter.state.and_then(tcp_state).unwrap_or_default(),
         nat: [filter.dst_nat, filter.src_nat].map(|end| end.and_then(range)),
+        labels: request.labels.map_or(0, |wish| wish.bits().0),
         by_process: None,
         outcome: Ok(()),
     })
@@ -64,6 +71,7 @@ pub fn change(request: &Request) -> Change {
         status: Status(request.status),
         tcp: filter.state.and_then(tcp_state),
         mark: filter.mark,
+        labels: request.labels.map(Wish::bits),
     }
 }
 

@@ -8,6 +8,8 @@ use dataplane::conntrack::tuple::proto;
 use dataplane::conntrack::view::ConnView;
 use dataplane::wire::address::Address;
 
+use super::conntrack_labels::Labels;
+
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -94,6 +96,8 @@ pub struct Filter {
     pub nothing: bool,
     /// `-m`: the mark under the mask.
     pub mark: Option<(u32, u32)>,
+    /// `-l`: labels, all of which have to be set.
+    pub labels: Option<Labels>,
     /// `-w`: the zone of both directions.
     pub zone: Option<u16>,
     /// `--orig-zone`
@@ -171,6 +175,7 @@ impl Filter {
             && conn.status.has(Status(self.status_set))
             && conn.status.0 & self.status_unset == 0
             && self.mark.is_none_or(|(mark, mask)| conn.mark & mask == mark)
+            && self.labels.is_none_or(|labels| labels.are_all_of(conn))
             && same(self.zone, zone)
             && same(self.zone_original, original)
             && same(self.zone_reply, reply)

@@ -5,18 +5,21 @@
 //! out). Order and spacing of the words are those of conntrack-tools 1.4.7.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::{Tuple, proto};
 use dataplane::conntrack::view::{ConnView, CpuStatistics, EventKind, EventView};
 
+use super::conntrack_labels::put_labels;
 use super::conntrack_xml;
+use crate::labels::Names;
 
 /// How every message of the tool begins.
 pub const NAME: &str = "conntrack v1.4.7 (conntrack-tools)";
 
 /// What `-o` asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
     /// The family in front.
     pub extended: bool,
@@ -26,8 +29,10 @@ pub struct Output {
     pub timestamp: bool,
     /// The time the conn began.
     pub ktimestamp: bool,
-    /// The names of labels.
+    /// Labels were asked for.
     pub labels: bool,
+    /// The names of labels, if labels are to be shown and have any.
+    pub label_names: Option<Arc<Names>>,
     /// XML.
     pub xml: bool,
     /// The syntax of `conntrack -A`; combines with nothing.
@@ -204,6 +209,11 @@ fn put_facts(line: &mut String, conn: &ConnView, output: &Output, shape: Shape, 
     }
     if output.id {
         put(line, format_args!("id={} ", conn.id));
+    }
+    if let Some(names) = &output.label_names
+        && shape != Shape::Deletion
+    {
+        put_labels(line, conn.labels, names);
     }
 }
 
@@ -438,28 +448,28 @@ pub(super) mod tests {
         ConnView { counters: counters(1, 84, 1, 84), ..of(t, Status::SEEN_REPLY, 29) }
     }
 
-    fn listed(conn: &ConnView, output: Output) -> String {
-        conn_line(conn, &output, Shape::Listing, START + 999)
+    fn listed(conn: &ConnView, output: &Output) -> String {
+        conn_line(conn, output, Shape::Listing, START + 999)
     }
 
     #[test]
     fn s74_lists_as_the_golden_file() {
         let plain = Output::default();
         assert_eq!(
-            listed(&tcp(), plain),
+            listed(&tcp(), &plain),
             "tcp      6 431999 ESTABLISHED src=10.9.0.1 dst=10.9.0.2 sport=43451 dport=8081 \
              packets=3 bytes=164 src=10.9.0.2 dst=10.9.0.2 sport=8081 dport=581 packets=2 \
              bytes=114 [ASSURED] mark=0 delta-time=0 use=1"
         );
         assert_eq!(
-            listed(&udp(), plain),
+            listed(&udp(), &plain),
             "udp      17 29 src=10.9.0.1 dst=10.9.0.2 sport=50784 dport=5353 packets=1 bytes=29 \
              [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=5353 dport=50784 packets=0 bytes=0 \
              mark=0 delta-time=0 use=1"
         );
         let full = Output { extended: true, id: true, ktimestamp: true, ..plain };
         assert_eq!(
-            listed(&tcp(), full),
+            listed(&tcp(), &full),
             "ipv4     2 tcp      6 431999 ESTABLISHED src=10.9.0.1 dst=10.9.0.2 sport=43451 \
              dport=8081 packets=3 bytes=164 src=10.9.0.2 dst=10.9.0.2 sport=8081 dport=581 \
              packets=2 bytes=114 [ASSURED] mark=0 delta-time=0 [start=Fri Nov 20 12:58:19 2026] \
@@ -471,7 +481,7 @@ pub(super) mod tests {
     #[test]
     fn lists_every_protocol_and_zone() {
         let a = ("10.1.0.2", "10.2.0.2");
-        let line = |conn: ConnView| listed(&conn, Output::default());
+        let line = |conn: ConnView| listed(&conn, &Output::default());
         let v4 = |proto, x, y| of(tuple(proto, a.0, x, a.1, y), Status(0), 3999);
         let v6 = |proto, x, y| of(tuple(proto, "fd00::1", x, "fd00::2", y), Status(0), 3999);
         for (conn, text) in [
@@ -521,13 +531,13 @@ pub(super) mod tests {
     fn s74_saves_as_the_golden_file() {
         let save = Output { save: true, ..Output::default() };
         assert_eq!(
-            listed(&tcp(), save),
+            listed(&tcp(), &save),
             "-A -t 431999 -u SEEN_REPLY,ASSURED -s 10.9.0.1 -d 10.9.0.2 -r 10.9.0.2 -n 10.9.0.2 \
              -p tcp --sport 43451 --dport 8081 --reply-port-src 8081 --reply-port-dst 581 \
              --state ESTABLISHED"
         );
         assert_eq!(
-            listed(&icmp(), save),
+            listed(&icmp(), &save),
             "-A -t 29 -u SEEN_REPLY -s 10.9.0.1 -d 10.9.0.2 -r 10.9.0.2 -q 10.9.0.1 -p icmp \
              --icmp-type 8 --icmp-code 0 --icmp-id 29781"
         );

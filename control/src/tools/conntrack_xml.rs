@@ -7,6 +7,7 @@ use dataplane::conntrack::tuple::{Tuple, proto};
 use dataplane::conntrack::view::{ConnView, Counters, EventKind};
 
 use super::conntrack_format::{Output, Shape, age_secs, has_ports, proto_name, put, utc};
+use super::conntrack_labels;
 
 /// What precedes the first conn; a listing without conns has neither this nor [`FOOTER`].
 pub const HEADER: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>\n";
@@ -77,6 +78,11 @@ fn put_independent(xml: &mut String, conn: &ConnView, output: &Output, shape: Sh
     }
     if shape.has_mark(conn.mark) {
         put(xml, format_args!("<mark>{}</mark>", conn.mark));
+    }
+    if let Some(names) = &output.label_names
+        && shape != Shape::Deletion
+    {
+        conntrack_labels::put_xml(xml, conn.labels, names);
     }
     if conn.zone_original == conn.zone_reply && conn.zone_original != 0 {
         put(xml, format_args!("<zone>{}</zone>", conn.zone_original));

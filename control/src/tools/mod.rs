@@ -12,6 +12,7 @@ mod conntrack_expect;
 pub mod conntrack_filter;
 pub mod conntrack_format;
 pub mod conntrack_invalid;
+pub mod conntrack_labels;
 pub mod conntrack_options;
 pub mod conntrack_xml;
 pub mod getopt;
@@ -27,6 +28,8 @@ use dataplane::conntrack::expect::ExpectationView;
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
+
+use crate::labels::Names;
 
 /// What a tool prints and returns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,6 +154,11 @@ pub trait Gateway {
     fn invalid(&mut self) -> Result<Vec<conntrack_invalid::Seen>, Silent>;
     /// Counters, one element per lcore.
     fn cpu_statistics(&mut self) -> Vec<CpuStatistics>;
+    /// The names of labels, read anew.
+    ///
+    /// # Errors
+    /// Why there are none.
+    fn label_names(&self) -> Result<Names, String>;
     /// Wall clock in nanoseconds since 1970, the one that conns are stamped with.
     fn unix_ns(&self) -> u64;
     /// The value of a key such as `nf_conntrack_udp_timeout` (see [`sysctl::keys`]); `None` if

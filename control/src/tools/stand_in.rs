@@ -12,6 +12,7 @@ use super::conntrack_filter::Family;
 use super::conntrack_invalid::Seen;
 use super::stats::Stats;
 use super::{Changed, Gateway, Silent, SysctlError, sysctl};
+use crate::labels::Names;
 
 pub(super) struct StandIn {
     pub(super) conns: Vec<ConnView>,
@@ -22,6 +23,8 @@ pub(super) struct StandIn {
     /// A worker that does not answer, and deletions before it falls silent.
     pub(super) silent: Option<Silent>,
     pub(super) deletions_left: usize,
+    /// The text of the file with the names of labels, if there is one.
+    pub(super) label_names: Option<&'static str>,
 }
 
 impl StandIn {
@@ -33,7 +36,16 @@ impl StandIn {
         let values = sysctl::keys().map(|k| (k.name, 30)).collect();
         let (invalid, stats) = (Vec::new(), Stats::default());
         let expectations = Vec::new();
-        StandIn { expectations, conns, invalid, stats, values, silent: None, deletions_left: 0 }
+        StandIn {
+            expectations,
+            conns,
+            invalid,
+            stats,
+            values,
+            silent: None,
+            deletions_left: 0,
+            label_names: None,
+        }
     }
 }
 
@@ -85,6 +97,7 @@ impl Gateway for StandIn {
             remaining_secs: new.timeout_secs,
             status: new.status,
             mark: new.mark,
+            labels: new.labels,
             state: (original.proto == 6).then(|| new.tcp.name()),
             ..ConnView::default()
         });
@@ -100,6 +113,7 @@ impl Gateway for StandIn {
             let outcome = if change.nat { Err(Refusal::NotSupported) } else { Ok(()) };
             if outcome.is_ok() {
                 conn.mark = change.mark_of(conn.mark);
+                conn.labels = change.labels_of(conn.labels);
                 conn.remaining_secs = change.timeout_secs.unwrap_or(conn.remaining_secs);
                 conn.status = conn.status.with(change.status);
             }
@@ -147,6 +161,10 @@ impl Gateway for StandIn {
 
     fn cpu_statistics(&mut self) -> Vec<CpuStatistics> {
         vec![CpuStatistics::default(); 2]
+    }
+
+    fn label_names(&self) -> Result<Names, String> {
+        self.label_names.map(Names::parse).ok_or_else(|| "No such file or directory".to_owned())
     }
 
     fn unix_ns(&self) -> u64 {

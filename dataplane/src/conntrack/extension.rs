@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!    w0  packets original, and in the highest bit whether the conn counts
-//!                             w2  packets reply     w4  start (ns since 1970)
-//!    w1  bytes original       w3  bytes reply       w5, w6  labels, 128 bits
+//!    w2  packets reply, and in the highest bit whether it has labels
+//!    w1  bytes original       w3  bytes reply       w4  start (ns since 1970)
+//!    w5, w6  labels, 128 bits
 //!    w7  master (48 bits) | helper (8) | timeout policy (8)
 //! ```
 //!
@@ -84,13 +85,30 @@ impl Extension<'_> {
     /// In w0: the conn counts its packets.
     const COUNTS: u64 = 1 << 63;
 
-    /// Begins a conn's block: whether it counts, and when it was made (0 for not noted).
-    pub fn begin(self, counts: bool, unix_ns: u64) {
+    /// In w2: the conn has labels, set or not.
+    const LABELLED: u64 = 1 << 63;
+
+    /// Begins a conn's block: whether it counts, when it was made (0 for not noted), and whether
+    /// it has labels (`nf_ct_labels_ext_add`).
+    pub fn begin(self, counts: bool, unix_ns: u64, labelled: bool) {
         self.set(0, if counts { Self::COUNTS } else { 0 });
-        for word in 1..4 {
-            self.set(word, 0);
-        }
+        self.set(2, if labelled { Self::LABELLED } else { 0 });
+        self.set(1, 0);
+        self.set(3, 0);
         self.set_started_ns(unix_ns);
+    }
+
+    /// The conn's labels, bit by bit; `None` for a conn that began while no rule knew any.
+    #[inline]
+    pub fn labels(self) -> Option<u128> {
+        let has = self.word(2) & Self::LABELLED != 0;
+        has.then(|| (self.word(6) as u128) << 64 | self.word(5) as u128)
+    }
+
+    /// Replaces the labels of a conn that has any.
+    pub fn set_labels(self, labels: u128) {
+        self.set(5, labels as u64);
+        self.set(6, (labels >> 64) as u64);
     }
 
     /// True if the conn counts its packets.
@@ -103,7 +121,7 @@ impl Extension<'_> {
     #[inline]
     pub fn counted(self, direction: Direction) -> (u64, u64) {
         let at = 2 * direction.index();
-        (self.word(at) & !Self::COUNTS, self.word(at + 1))
+        (self.word(at) & !(Self::COUNTS | Self::LABELLED), self.word(at + 1))
     }
 
     /// Counts packets of a direction, if the conn counts.
@@ -118,7 +136,7 @@ impl Extension<'_> {
 
     /// Sets all counters back (`conntrack -L -z`).
     pub fn zero(self) {
-        self.begin(self.counts(), self.started_ns());
+        self.begin(self.counts(), self.started_ns(), self.labels().is_some());
     }
 
     /// When the conn was confirmed, ns since 1970; 0 if never noted (`nf_conn_tstamp`).
@@ -169,6 +187,22 @@ impl Extension<'_> {
 mod tests {
     use super::*;
     use crate::conntrack::record::Family;
+
+    #[test]
+    fn labels_stay_when_counters_are_set_back() {
+        let line = Line::default();
+        let extension = Extension(&line);
+        assert_eq!(extension.labels(), None);
+        extension.begin(true, 7, true);
+        assert_eq!(extension.labels(), Some(0));
+        extension.set_labels(1 << 127 | 1 << 63 | 1);
+        extension.count(Direction::Reply, 2, 100);
+        assert_eq!(extension.counted(Direction::Reply), (2, 100));
+        extension.zero();
+        assert_eq!(extension.counted(Direction::Reply), (0, 0));
+        assert_eq!(extension.labels(), Some(1 << 127 | 1 << 63 | 1));
+        assert!(extension.counts() && extension.started_ns() == 7);
+    }
 
     #[test]
     fn the_last_word_s_three_parts_do_not_disturb_each_other() {

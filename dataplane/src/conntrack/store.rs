@@ -1102,7 +1102,7 @@ mod tests {
         let block = store.extend(numbers[0]).unwrap();
         block.count(Direction::Reply, 9, 9);
         assert_eq!(block.counted(Direction::Reply), (0, 0), "it was not told to count");
-        block.begin(true, 0);
+        block.begin(true, 0, false);
         block.count(Direction::Reply, 2, 300);
         assert_eq!(store.extend(numbers[0]).unwrap().counted(Direction::Reply), (2, 300));
         assert!(store.extend(numbers[1]).is_some());

@@ -49,6 +49,8 @@ pub struct ConnView {
     pub stop_unix_ns: Option<u64>,
     /// The helper's name.
     pub helper: Option<String>,
+    /// Its labels, bit by bit; in an event only if they have changed.
+    pub labels: u128,
 }
 
 /// What happened to a conn (the event groups of ctnetlink).

@@ -26,7 +26,7 @@ pub enum Refusal {
     Exists,
     /// `max` conns exist and none can go (`ENOMEM`).
     NoMemory,
-    /// The index has no place for the tuple (`ENOSPC`).
+    /// The index has no place for the tuple, or the conn none for labels (`ENOSPC`).
     NoRoom,
     /// A status bit that nobody but tracking sets (`EBUSY`).
     Busy,
@@ -36,6 +36,8 @@ pub enum Refusal {
     Invalid,
     /// NAT of a conn that is in the table (`EOPNOTSUPP`).
     NotSupported,
+    /// A label beyond the last one (`ERANGE`).
+    OutOfRange,
 }
 
 /// Status bits that a tool may set; none may be taken away.
@@ -59,6 +61,8 @@ pub struct NewConn {
     /// Where the destination, then the source, is translated to; where only one of them is given
     /// the other one is decided to stay.
     pub nat: [Option<Range>; 2],
+    /// Labels, for a conn that can have any.
+    pub labels: u128,
     /// The process that asks.
     pub by_process: Option<u32>,
     /// The answer.
@@ -78,12 +82,19 @@ pub struct Change {
     pub tcp: Option<TcpState>,
     /// Value and mask: the bits of the mask are cleared, those of the value turned round.
     pub mark: Option<(u32, u32)>,
+    /// Labels to be set and labels to be taken away.
+    pub labels: Option<(u128, u128)>,
 }
 
 impl Change {
     /// The mark that a conn gets.
     pub fn mark_of(&self, mark: u32) -> u32 {
         self.mark.map_or(mark, |(value, mask)| mark & !mask ^ value)
+    }
+
+    /// The labels that a conn gets.
+    pub fn labels_of(&self, labels: u128) -> u128 {
+        self.labels.map_or(labels, |(set, unset)| labels & !unset | set)
     }
 }
 
@@ -130,11 +141,15 @@ impl<P: FramePool> Pipeline<P> {
 
     fn enter(&mut self, number: ConnRef, new: &NewConn, at: At<'_>) -> Result<(), Refusal> {
         self.bind_by_hand(number, new, at);
-        let knobs = &at.policy.knobs;
-        if (knobs.acct || knobs.timestamp)
+        let (knobs, labelled) = (&at.policy.knobs, at.policy.knows_labels());
+        if (knobs.acct || knobs.timestamp || labelled)
             && let Some(extension) = self.store.extend(number)
         {
-            extension.begin(knobs.acct, if knobs.timestamp { at.now.unix_ns } else { 0 });
+            extension.begin(knobs.acct, if knobs.timestamp { at.now.unix_ns } else { 0 }, labelled);
+            // Where it has none they are left out, and nobody is told.
+            if labelled {
+                extension.set_labels(new.labels);
+            }
         }
         let Some(conn) = at.table.records.get(number) else { return Err(Refusal::NoMemory) };
         conn.set_mark(new.mark);
@@ -214,6 +229,14 @@ impl<P: FramePool> Pipeline<P> {
         conn.set_mark(change.mark_of(conn.mark()));
         // What was remembered of its walks may rest on any of this.
         conn.set_generation(0);
+        if change.labels.is_some() {
+            let extension = at.table.extension(conn);
+            let labels = extension.and_then(|extension| extension.labels());
+            let (Some(extension), Some(labels)) = (extension, labels) else {
+                return Err(Refusal::NoRoom);
+            };
+            extension.set_labels(change.labels_of(labels));
+        }
         Ok(())
     }
 }

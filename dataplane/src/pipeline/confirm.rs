@@ -223,7 +223,9 @@ impl<P: FramePool> Pipeline<P> {
 fn events_of_birth(conn: Conn<'_>, at: At<'_>) -> u16 {
     let expected = conn.status().has(Status::EXPECTED);
     let birth = if expected { events::RELATED } else { events::NEW };
-    if helper_of(conn, at).is_some() { birth | events::HELPER } else { birth }
+    let birth = if helper_of(conn, at).is_some() { birth | events::HELPER } else { birth };
+    let labels = at.table.extension(conn).and_then(|extension| extension.labels());
+    if labels.is_some_and(|labels| labels != 0) { birth | events::LABEL } else { birth }
 }
 
 #[cfg(test)]

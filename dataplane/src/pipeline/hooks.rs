@@ -1,7 +1,10 @@
 //! Walking the rules with the facts of a packet.
 
+use core::cell::Cell;
+
 use arrayvec::{ArrayString, ArrayVec};
 
+use crate::conntrack::events;
 use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::Tuple;
@@ -18,7 +21,6 @@ use crate::rules::hook::{Hook, Table};
 use crate::rules::targets::Log;
 use crate::rules::template::Said;
 use crate::rules::walk::{Sink, Verdict, Walked};
-use crate::time::Tick;
 use crate::wire::headers::Fragment;
 
 /// LOG rules that one walk can print for; those behind them only count.
@@ -59,7 +61,11 @@ impl Sink for Witness<'_> {
 /// A record as rules look at it.
 struct ConnAt<'a> {
     conn: Conn<'a>,
-    now: Tick,
+    at: At<'a>,
+    /// The lcore that looks.
+    lcore: u8,
+    /// A rule has set a label.
+    labelled: Cell<bool>,
 }
 
 impl facts::Conn for ConnAt<'_> {
@@ -76,7 +82,22 @@ impl facts::Conn for ConnAt<'_> {
     }
 
     fn expires_secs(&self) -> u32 {
-        self.conn.deadline().remaining_secs(self.now)
+        self.conn.deadline().remaining_secs(self.at.now.tick)
+    }
+
+    fn labels(&self) -> Option<u128> {
+        self.at.table.extension(self.conn)?.labels()
+    }
+
+    fn set_label(&self, label: u8) -> bool {
+        let extension = self.at.table.extension(self.conn);
+        let (Some(extension), Some(owner)) = (extension, self.conn.owner()) else { return false };
+        if owner != self.lcore {
+            return false;
+        }
+        extension.set_labels(extension.labels().unwrap_or_default() | 1 << (label & 127));
+        self.labelled.set(true);
+        true
     }
 }
 
@@ -125,23 +146,42 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Walked {
         let family = at.policy.family(t.is_v6());
         let conn = t.attachment().and_then(|a| at.table.records.get(a.conn));
-        let conn = conn.map(|conn| ConnAt { conn, now: at.now.tick });
+        let lcore = self.place.lcore();
+        let conn = conn.map(|conn| ConnAt { conn, at, lcore, labelled: Cell::new(false) });
         let facts = facts_of(t, conn.as_ref().map(|c| c as &dyn facts::Conn));
         let mut witness = Witness {
-            counters: &family.counters[self.place.lcore() as usize],
+            counters: &family.counters[lcore as usize],
             bytes: t.headers.ip_len() as u64,
             hits: t.hits.clone(),
             cacheable: t.cacheable,
             logs: ArrayVec::new(),
         };
         let walked = family.rules.walk(table, hook, &facts, &mut witness);
+        let labelled = conn.is_some_and(|conn| conn.labelled.get());
         let Witness { hits, cacheable, logs, .. } = witness;
         t.hits = hits;
         t.cacheable = cacheable;
         for request in logs {
             self.log(t, request, walked.mark);
         }
+        if labelled {
+            self.note_label(t, at);
+        }
         walked
+    }
+
+    /// A label is told with whatever else the packet does to its conn; what a fresh conn has is
+    /// told at its birth.
+    #[cold]
+    #[inline(never)]
+    fn note_label(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) {
+        let Attached::Conn(a) = &mut t.attached else { return };
+        if a.lent {
+            let number = a.conn;
+            self.report(events::LABEL, number, at);
+        } else if !a.fresh {
+            a.events |= events::LABEL;
+        }
     }
 
     fn log(&mut self, t: &Transit<P::Frame>, request: LogRequest, mark: u32) {

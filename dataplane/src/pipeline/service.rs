@@ -199,7 +199,11 @@ impl<P: FramePool> Pipeline<P> {
             // What the packet's own answer has ended meanwhile has been reported as such.
             && conn.status().has(Status::CONFIRMED)
         {
-            self.report_view_by(events::kind(events), view_of(conn, at), by_process, at);
+            let mut view = view_of(conn, at);
+            if events & events::LABEL == 0 {
+                view.labels = 0;
+            }
+            self.report_view_by(events::kind(events), view, by_process, at);
         }
     }
 
@@ -216,6 +220,7 @@ impl<P: FramePool> Pipeline<P> {
     ) {
         let unix_ns = at.now.unix_ns;
         if kind == EventKind::Destroy {
+            conn.labels = 0;
             conn.stop_unix_ns = conn.start_unix_ns.map(|_| unix_ns);
         }
         self.tell(FromLcore::Event(EventView { kind, conn, unix_ns, by_process }));
@@ -282,6 +287,7 @@ pub(crate) fn view_of(conn: Conn<'_>, at: At<'_>) -> ConnView {
         start_unix_ns: (started != 0).then_some(started),
         stop_unix_ns: None,
         helper: extension.and_then(|e| e.helper()).map(|helper| helper.name().to_owned()),
+        labels: extension.and_then(|e| e.labels()).unwrap_or_default(),
     }
 }
 

@@ -175,6 +175,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// True if a rule of either family asks for a label or sets one: conns that begin then have
+    /// labels (`net->ct.labels_used`).
+    #[inline]
+    pub fn knows_labels(&self) -> bool {
+        self.v4.rules.knows_labels() || self.v6.rules.knows_labels()
+    }
+
     /// The rules of a family.
     #[inline]
     pub fn family(&self, v6: bool) -> &FamilyRules {

@@ -432,11 +432,12 @@ impl<P: FramePool> Pipeline<P> {
     fn furnish(&mut self, template: Template, number: ConnRef, at: At<'_>) {
         let knobs = &at.policy.knobs;
         let (helper, policy) = (template.helper, template.timeout_policy);
-        if !knobs.acct && !knobs.timestamp && helper.is_none() && policy == 0 {
+        let labelled = at.policy.knows_labels();
+        if !knobs.acct && !knobs.timestamp && !labelled && helper.is_none() && policy == 0 {
             return;
         }
         let Some(extension) = self.store.extend(number) else { return };
-        extension.begin(knobs.acct, if knobs.timestamp { at.now.unix_ns } else { 0 });
+        extension.begin(knobs.acct, if knobs.timestamp { at.now.unix_ns } else { 0 }, labelled);
         if helper.is_some() {
             extension.set_helper(helper);
         }

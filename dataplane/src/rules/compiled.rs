@@ -34,6 +34,7 @@ pub struct Compiled {
     pub(super) nats: Vec<NatTarget>,
     pub(super) said: Vec<Said>,
     pub(super) entrances: Entrances,
+    labels: bool,
     counters: Range<u32>,
 }
 
@@ -110,6 +111,12 @@ impl Compiled {
         self.counters.clone()
     }
 
+    /// True if some rule asks for a conn's label.
+    #[inline]
+    pub fn knows_labels(&self) -> bool {
+        self.labels
+    }
+
     /// True if the walk can be skipped: no such base chain, or one without rules whose policy is
     /// ACCEPT. Its [`Compiled::policy_counter`] still counts.
     #[inline]
@@ -164,6 +171,7 @@ impl Compiled {
         let first_test = self.tests.len() as u32;
         add_basics(&rule.basics, ports, &mut self.tests);
         for asked in &rule.matches {
+            self.labels |= matches!(asked, Match::Connlabel(_));
             add_match(asked, &mut self.tests);
         }
         let end_test = self.tests.len() as u32;
@@ -251,6 +259,7 @@ fn add_match(asked: &Match, tests: &mut Vec<Test>) {
         }
         Match::Comment(_) => {}
         Match::Mark(masked) => tests.push(Test::Mark(*masked)),
+        Match::Connlabel(asked) => tests.push(Test::Connlabel(*asked)),
     }
 }
 

@@ -5,6 +5,8 @@
 //! tuples, its remaining time) stays behind the trait [`Conn`], so building facts costs nothing
 //! but a reference; the trait is called only by rules that name such a thing.
 
+use core::cell::Cell;
+
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::Tuple;
 use crate::wire::address::Address;
@@ -78,10 +80,14 @@ pub trait Conn {
     fn reply(&self) -> Tuple;
     /// Whole seconds until the conn expires, 0 while it is unconfirmed.
     fn expires_secs(&self) -> u32;
+    /// Its labels, bit by bit; `None` if it can have none.
+    fn labels(&self) -> Option<u128>;
+    /// Sets a label, below 128; false if only another lcore can do that.
+    fn set_label(&self, label: u8) -> bool;
 }
 
 /// A conn's answers written down, for explanations and tests.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ConnFacts {
     /// Status bits.
     pub status: Status,
@@ -91,6 +97,8 @@ pub struct ConnFacts {
     pub reply: Tuple,
     /// Seconds left.
     pub expires_secs: u32,
+    /// Labels.
+    pub labels: Cell<Option<u128>>,
 }
 
 impl Conn for ConnFacts {
@@ -108,5 +116,14 @@ impl Conn for ConnFacts {
 
     fn expires_secs(&self) -> u32 {
         self.expires_secs
+    }
+
+    fn labels(&self) -> Option<u128> {
+        self.labels.get()
+    }
+
+    fn set_label(&self, label: u8) -> bool {
+        self.labels.set(self.labels.get().map(|labels| labels | 1 << (label & 127)));
+        true
     }
 }

@@ -108,6 +108,8 @@ pub enum Match {
     Comment(String),
     /// `-m mark`.
     Mark(Maybe<Masked>),
+    /// `-m connlabel`.
+    Connlabel(Connlabel),
 }
 
 /// `-m tcp` (`struct xt_tcp`).
@@ -241,6 +243,20 @@ pub struct Multiport {
 impl Multiport {
     /// The kernel's 15 slots (`XT_MULTI_PORTS`).
     pub const MAX_SLOTS: usize = 15;
+}
+
+/// `-m connlabel` (`struct xt_connlabel_mtinfo`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Connlabel {
+    /// `--label`: one of the 128, by its number.
+    pub label: Maybe<u8>,
+    /// `--set`: a conn that has it not gets it.
+    pub set: bool,
+}
+
+impl Connlabel {
+    /// Labels that a conn can have.
+    pub const COUNT: u8 = 128;
 }
 
 /// A value under a mask.

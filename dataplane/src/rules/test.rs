@@ -6,7 +6,9 @@
 //! one conn, direction, state and pair of ports says so to the sink.
 
 use super::facts::{Conn, Facts, PortId};
-use super::matches::{Conntrack, IcmpKind, Masked, Maybe, Multiport, Net, PortRange, Side};
+use super::matches::{
+    Connlabel, Conntrack, IcmpKind, Masked, Maybe, Multiport, Net, PortRange, Side,
+};
 use super::matches::{StateMask, TcpFlags};
 use super::walk::Sink;
 use crate::conntrack::state::{CtState, Direction, Status};
@@ -84,6 +86,7 @@ pub(super) enum Test {
     State(Maybe<StateMask>),
     Conntrack(Box<Conntrack>),
     Mark(Maybe<Masked>),
+    Connlabel(Connlabel),
 }
 
 impl Test {
@@ -112,6 +115,7 @@ impl Test {
             Test::Icmp(kind) => kind.judge(icmp(&kind.value, facts)),
             Test::State(states) => states.judge(states.value.meets(state_of(facts.ct.state))),
             Test::Conntrack(asked) => conntrack(asked, facts, out),
+            Test::Connlabel(asked) => connlabel(asked, facts, out),
             Test::Mark(masked) => masked.judge(mark & masked.value.mask == masked.value.value),
         };
         holds.into()
@@ -185,6 +189,19 @@ fn conntrack(asked: &Conntrack, facts: &Facts<'_>, out: &mut impl Sink) -> bool 
         return false;
     }
     tuples_hold(asked, conn) && status_holds(asked, conn, out) && expire_holds(asked, conn, out)
+}
+
+/// `connlabel_mt`: a conn without labels, and no conn, are as one without this label, and get none.
+/// A label stays until a tool takes it away, who sees to it that walks begin anew; one that is not
+/// set may come at any time.
+fn connlabel(asked: &Connlabel, facts: &Facts<'_>, out: &mut impl Sink) -> bool {
+    let labels = facts.ct.conn.and_then(|conn| Some((conn, conn.labels()?)));
+    let Some((conn, labels)) = labels else { return asked.label.judge(false) };
+    let has = labels >> (asked.label.value & 127) & 1 != 0;
+    if !has && !(asked.set && conn.set_label(asked.label.value)) {
+        out.per_packet();
+    }
+    asked.label.judge(has || asked.set)
 }
 
 /// The packet's state with SNAT and DNAT added where the rule asks for them. A bit that is not set

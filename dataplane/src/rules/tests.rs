@@ -323,7 +323,13 @@ fn conn(status: Status) -> ConnFacts {
         dst_id,
         proto: proto::TCP,
     };
-    ConnFacts { status, original: at(1, 2, 1000, 80), reply: at(2, 9, 80, 2000), expires_secs: 100 }
+    ConnFacts {
+        status,
+        original: at(1, 2, 1000, 80),
+        reply: at(2, 9, 80, 2000),
+        expires_secs: 100,
+        labels: Default::default(),
+    }
 }
 
 fn ask_ct(asked: Conntrack, state: CtState, conn: Option<ConnFacts>) -> (bool, bool) {

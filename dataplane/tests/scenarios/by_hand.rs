@@ -22,7 +22,7 @@ const SERVER: &str = "198.51.100.7:80";
 const CLIENT6: &str = "[2001:db8:1::2]:4000";
 const SERVER6: &str = "[2001:db8:ffff::7]:80";
 
-fn new_conn(number: u8, client: &str, server: &str) -> NewConn {
+pub(super) fn new_conn(number: u8, client: &str, server: &str) -> NewConn {
     let (from, to) = (at(client), at(server));
     let original = Tuple {
         src: from.ip().into(),
@@ -39,12 +39,13 @@ fn new_conn(number: u8, client: &str, server: &str) -> NewConn {
         mark: 0,
         tcp: TcpState::None,
         nat: [None; 2],
+        labels: 0,
         by_process: Some(77),
         outcome: Err(Refusal::Invalid),
     }
 }
 
-fn create(rig: &mut Rig, new: NewConn) -> Result<(), Refusal> {
+pub(super) fn create(rig: &mut Rig, new: NewConn) -> Result<(), Refusal> {
     rig.ask(ToLcore::Create(9, Box::new(new)));
     let at = rig.told.iter().position(|m| matches!(m, FromLcore::Created(..))).unwrap();
     match rig.told.remove(at) {
@@ -53,7 +54,11 @@ fn create(rig: &mut Rig, new: NewConn) -> Result<(), Refusal> {
     }
 }
 
-fn change(rig: &mut Rig, ids: &[ConnId], change: Change) -> Vec<(ConnView, Result<(), Refusal>)> {
+pub(super) fn change(
+    rig: &mut Rig,
+    ids: &[ConnId],
+    change: Change,
+) -> Vec<(ConnView, Result<(), Refusal>)> {
     let (conns, done) = (ids.to_vec(), Vec::with_capacity(ids.len()));
     let changes = Changes { change, conns, by_process: Some(78), done };
     rig.ask(ToLcore::Change(9, Box::new(changes)));
@@ -64,13 +69,13 @@ fn change(rig: &mut Rig, ids: &[ConnId], change: Change) -> Vec<(ConnView, Resul
     }
 }
 
-fn events(rig: &mut Rig) -> Vec<EventView> {
+pub(super) fn events(rig: &mut Rig) -> Vec<EventView> {
     let told = std::mem::take(&mut rig.told);
     let event = |m| if let FromLcore::Event(e) = m { Some(e) } else { None };
     told.into_iter().filter_map(event).collect()
 }
 
-fn id(conn: &ConnView) -> ConnId {
+pub(super) fn id(conn: &ConnView) -> ConnId {
     id_of_key(conn.key)
 }
 

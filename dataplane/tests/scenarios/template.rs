@@ -29,7 +29,7 @@ const CLIENT6: &str = "[2001:db8:1::2]:4000";
 const SERVER6: &str = "[2001:db8:9::7]:69";
 
 /// `-j CT` with these options.
-fn ct(template: Template) -> Rule {
+pub(super) fn ct(template: Template) -> Rule {
     on(Target::Ct(Ct { template, ..Ct::default() }))
 }
 
