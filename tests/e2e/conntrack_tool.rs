@@ -4,7 +4,7 @@
 //! Masked are what no two runs share: timers, ages, identifiers, and who asked. Lines are compared
 //! in an order of their own, as neither side has one.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -15,8 +15,8 @@ use nix::unistd::Pid;
 use crate::gateway::{Files, eventually};
 use crate::netns::{Namespace, demand_programs};
 use crate::rig::{
-    LAN, LAN_GATEWAY, LAN_GATEWAY6, LAN_HOST, LAN_HOST6, RULES4, RULES6, Rig, WAN, WAN_GATEWAY,
-    WAN_GATEWAY6, WAN_HOST, WAN_HOST6, Wish, attach, veth,
+    LAN, LAN_GATEWAY, LAN_GATEWAY6, LAN_HOST, LAN_HOST6, Rig, WAN, WAN_GATEWAY, WAN_GATEWAY6,
+    WAN_HOST, WAN_HOST6, Wish, attach, veth,
 };
 use crate::servers::{Server, exchange, udp_client};
 
@@ -25,11 +25,14 @@ pub struct Kernel {
     lan: Namespace,
     wan: Namespace,
     pub router: Namespace,
+    /// What precedes a command that reads a folder /etc of its own.
+    etc: String,
     files: Files,
 }
 
 impl Kernel {
-    pub fn new() -> Kernel {
+    /// With the rules and the names of labels that the gateway has.
+    pub fn new(wish: &Wish) -> Kernel {
         demand_programs(&["conntrack", "iptables-restore", "ip6tables-restore"]);
         let (lan, wan) = (Namespace::new("klan"), Namespace::new("kwan"));
         let router = Namespace::new("kgw");
@@ -47,12 +50,28 @@ impl Kernel {
         }
         let forward = ["ipv4.ip_forward=1", "ipv6.conf.all.forwarding=1"];
         forward.iter().for_each(|key| drop(router.run(&format!("sysctl -qw net.{key}"))));
-        for (tool, text) in [("iptables-restore", RULES4), ("ip6tables-restore", RULES6)] {
+        let etc = wish.labels.map_or(String::new(), |names| labelled(&files, names));
+        for (tool, text) in [("iptables-restore", wish.rules4), ("ip6tables-restore", wish.rules6)]
+        {
             let path = files.write(tool, text);
-            router.run(&format!("{tool} {}", path.display()));
+            router.run(&format!("{etc}{tool} {}", path.display()));
         }
-        Kernel { lan, wan, router, files }
+        Kernel { lan, wan, router, etc, files }
     }
+}
+
+/// What starts a program that finds these names of labels where the tools look for them, and
+/// nobody else does.
+fn labelled(files: &Files, names: &str) -> String {
+    let etc = files.path("etc");
+    fs::create_dir_all(etc.join("xtables")).expect("the folder can be written");
+    // By way of /etc/alternatives iptables is found, and there are names of protocols.
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "/etc/alternatives", "/etc/protocols", "/etc/services"]).arg(&etc);
+    assert!(copy.status().expect("cp starts").success());
+    fs::write(etc.join("xtables/connlabel.conf"), names).expect("the folder can be written");
+    let text = format!("mount --bind {} /etc && exec \"$@\"\n", etc.display());
+    format!("unshare -m sh {} ", files.write("with-labels", &text).display())
 }
 
 /// Who is asked.
@@ -72,7 +91,7 @@ impl Side<'_> {
 
     pub fn command(&self, line: &str) -> Command {
         match self {
-            Side::Kernel(kernel) => kernel.router.command(line),
+            Side::Kernel(kernel) => kernel.router.command(&format!("{}{line}", kernel.etc)),
             Side::Gateway(rig) => rig.files().tool_command(&line.split(' ').collect::<Vec<_>>()),
         }
     }
@@ -193,7 +212,7 @@ pub fn same(ours: &[String], theirs: &[String], what: &str) {
 }
 
 /// The same command line has to have the same outcome on both sides.
-fn compare(kernel: Side<'_>, gateway: Side<'_>, line: &str) {
+pub fn compare(kernel: Side<'_>, gateway: Side<'_>, line: &str) {
     let [theirs, ours] = [kernel, gateway].map(|side| side.ask(&format!("conntrack {line}")));
     same(&lines(&ours.stdout), &lines(&theirs.stdout), &format!("conntrack {line}: output"));
     same(&lines(&ours.stderr), &lines(&theirs.stderr), &format!("conntrack {line}: errors"));
@@ -264,7 +283,12 @@ fn send((lan, wan): (&Namespace, &Namespace)) -> Traffic {
 
 /// Both sides with accounting and time stamps, the neighbours known and the tables empty.
 fn both() -> (Kernel, Rig) {
-    let (kernel, rig) = (Kernel::new(), Rig::new(Wish::default()));
+    both_with(Wish::default())
+}
+
+/// The same with other rules, and names of labels.
+pub fn both_with(wish: Wish) -> (Kernel, Rig) {
+    let (kernel, rig) = (Kernel::new(&wish), Rig::new(wish));
     for side in [Side::Kernel(&kernel), Side::Gateway(&rig)] {
         let keys = "net.netfilter.nf_conntrack_acct=1 net.netfilter.nf_conntrack_timestamp=1";
         side.ask(&format!("sysctl -w {keys}"));

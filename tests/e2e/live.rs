@@ -347,7 +347,7 @@ fn mute(host: &Namespace) {
 /// Runs a script on the kernel and on a gateway, All that was seen has to be the same; what
 /// the kernel saw is returned.
 pub fn on_both(wish: Wish, mut script: impl FnMut(&mut Bench<'_>)) -> Vec<Seen> {
-    let (kernel, rig) = (Kernel::new(), Rig::new(wish));
+    let (kernel, rig) = (Kernel::new(&wish), Rig::new(wish));
     let [theirs, ours] = [Side::Kernel(&kernel), Side::Gateway(&rig)].map(|side| {
         let (lan, wan) = side.hosts();
         side.find_neighbours();

@@ -10,6 +10,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod bad_input;
+mod conntrack_labels;
 mod conntrack_tool;
 mod control;
 mod daemon;

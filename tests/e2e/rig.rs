@@ -87,6 +87,8 @@ pub struct Wish {
     pub ports: [&'static str; 2],
     pub rules4: &'static str,
     pub rules6: &'static str,
+    /// The file with the names of labels.
+    pub labels: Option<&'static str>,
 }
 
 impl Default for Wish {
@@ -99,6 +101,7 @@ impl Default for Wish {
             ports: [""; 2],
             rules4: RULES4,
             rules6: RULES6,
+            labels: None,
         }
     }
 }
@@ -142,6 +145,7 @@ impl Rig {
         files.write("gateway.toml", &config(&files, &wish));
         files.write("rules.v4", wish.rules4);
         files.write("rules.v6", wish.rules6);
+        wish.labels.map(|text| files.write("connlabel.conf", text));
         if wish.wires == Wires::AfPacket {
             for (end, host, port) in [(&LAN, &lan, "gw-lan"), (&WAN, &wan, "gw-wan")] {
                 veth(end, host, &middle, port);
@@ -258,8 +262,11 @@ pub fn config(files: &Files, wish: &Wish) -> String {
              \n[[port]]\nname = \"wan\"\ndevice = \"{wan}\"\nmac = \"02:00:00:00:78:01\"\n\
              addresses = [\"{WAN_GATEWAY}/24\", \"{WAN_GATEWAY6}/64\"]\nmtu = {}\n{}\n{queues}\
              \n[[route]]\nto = \"0.0.0.0/0\"\nvia = \"{WAN_HOST}\"\nport = \"wan\"\n\
-             \n[conntrack]\nhashsize = 4096\n\
+             \n[conntrack]\nhashsize = 4096\n{}\
              \n[rules]\nipv4 = \"rules.v4\"\nipv6 = \"rules.v6\"\n",
-            wish.ports[0], wish.wan_mtu, wish.ports[1]
+            wish.ports[0],
+            wish.wan_mtu,
+            wish.ports[1],
+            wish.labels.map_or("", |_| "label_names = \"connlabel.conf\"\n"),
         )
 }
