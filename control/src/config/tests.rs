@@ -352,6 +352,8 @@ fn mistakes_elsewhere() {
         ("[rules]\non_reload = \"keep\"", "is not supported in this version"),
         ("[rules]\non_reload = \"x\"", "must be \"reevaluate\""),
         ("[rules]\nipv4 = \"none.v4\"", "dir/none.v4 cannot be read"),
+        ("[conntrack]\nlabel_names = \"none.conf\"", "dir/none.conf cannot be read"),
+        ("[conntrack]\nlabel_names = 5", "must be a text in quotes"),
         ("[control]\nmetrics = \"x\"", "metrics is not supported in this version"),
         ("[control]\nsocket = \"\"", "must have 1 to 103 bytes"),
         ("[log]\nlevel = \"loud\"", "must be \"off\" or \"error\""),
@@ -394,6 +396,18 @@ fn a_threshold_takes_the_lower_bound_along_unless_that_is_named() {
     let text = parse(&format!("{GOOD}[ipfrag]\nlow_thresh = 5000000")).unwrap_err();
     assert!(text.to_string().contains("[ipfrag] low_thresh"), "{text}");
     assert!(parse(&format!("{GOOD}[ipfrag]\nhigh = 5")).is_err());
+}
+
+#[test]
+fn the_file_with_the_names_of_labels_has_its_usual_place() {
+    assert_eq!(
+        parse(GOOD).unwrap().conntrack.label_names,
+        Path::new("/etc/xtables/connlabel.conf")
+    );
+    // Tests of a package run in its folder.
+    let text = format!("{GOOD}[conntrack]\nlabel_names = \"../Cargo.toml\"");
+    let here = Config::parse(Path::new("control/g.toml"), &text, RAM).unwrap();
+    assert_eq!(here.conntrack.label_names, Path::new("control/../Cargo.toml"));
 }
 
 #[test]
