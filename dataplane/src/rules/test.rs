@@ -198,7 +198,8 @@ fn connlabel(asked: &Connlabel, facts: &Facts<'_>, out: &mut impl Sink) -> bool 
     let labels = facts.ct.conn.and_then(|conn| Some((conn, conn.labels()?)));
     let Some((conn, labels)) = labels else { return asked.label.judge(false) };
     let has = labels >> (asked.label.value & 127) & 1 != 0;
-    if !has && !(asked.set && conn.set_label(asked.label.value)) {
+    let stays = has || asked.set && conn.set_label(asked.label.value);
+    if !stays {
         out.per_packet();
     }
     asked.label.judge(has || asked.set)
