@@ -24,6 +24,7 @@ use dataplane::wire::address::Address;
 use dataplane::wire::{arp, headers, ndp, quoted, sctp, tcp};
 use sluicegate::config::Config;
 use sluicegate::iptables::{self, Look};
+use sluicegate::labels::Names;
 use sluicegate::socket;
 use sluicegate::tools::conntrack_args;
 
@@ -54,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     parser("neighbours", neighbours),
     parser("tftp", tftp),
     parser("iptables", iptables),
+    parser("labels", labels),
     parser("config", config),
     parser("conntrack_arguments", conntrack_arguments),
     parser("request", request),
@@ -228,16 +230,30 @@ pub fn tftp(message: &[u8]) {
     assert!(!tftp::is_request(message) || matches!(head, [0, 1 | 2]));
 }
 
+fn label_names() -> Result<Names, String> {
+    Ok(Names::parse("0 zero\n5 two words\n127 last\n200 beyond"))
+}
+
+/// The names of labels: no two of one number, none that a list could be mistaken for.
+pub fn labels(bytes: &[u8]) {
+    let names = Names::parse(&String::from_utf8_lossy(bytes));
+    for name in (0..1024).filter_map(|number| names.name(number)) {
+        assert!(!name.contains(','));
+        assert_eq!(names.number(name).and_then(|number| names.name(number)), Some(name));
+    }
+}
+
 /// Rule text of both families: what is accepted is printed, read again and printed alike.
 pub fn iptables(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for family in [Family::V4, Family::V6] {
         let empty = Ruleset::new(family);
-        let look = Look { counters: true, ..Look::default() };
-        match iptables::restore(&empty, text, false, true) {
+        let names = label_names().unwrap_or_default();
+        let look = Look { counters: true, labels: Some(&names), ..Look::default() };
+        match iptables::restore_named(&empty, text, (false, true), &names) {
             Ok(rules) => {
                 let saved = iptables::save(&rules, look);
-                let again = iptables::restore(&empty, &saved, false, true);
+                let again = iptables::restore_named(&empty, &saved, (false, true), &names);
                 let again = again.unwrap_or_else(|e| panic!("{e} in\n{saved}"));
                 assert_eq!(iptables::save(&again, look), saved);
             }
@@ -259,14 +275,14 @@ pub fn conntrack_arguments(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let argv: Vec<String> =
         std::iter::once("conntrack").chain(text.lines()).map(str::to_owned).collect();
-    let _ = conntrack_args::parse(&argv);
-    let _ = conntrack_args::parse(&argv[1..]);
+    let _ = conntrack_args::parse(&argv, &label_names);
+    let _ = conntrack_args::parse(&argv[1..], &label_names);
 }
 
 /// A line on the control socket.
 pub fn request(bytes: &[u8]) {
     if let Ok((argv, _)) = socket::parse_request(bytes) {
-        let _ = conntrack_args::parse(&argv);
+        let _ = conntrack_args::parse(&argv, &label_names);
     }
 }
 

@@ -32,7 +32,7 @@ pub fn run(argv: &[String], stdin: &str, gateway: &mut dyn Gateway) -> Outcome {
     if argv.len() > 1 && is_load(&argv[0]) {
         return Outcome::Done(load(stdin, gateway));
     }
-    match parse(argv, gateway) {
+    match parse(argv, &|| gateway.label_names()) {
         Err(answer) => Outcome::Done(answer),
         Ok(request) if request.command == Command::Events => {
             Outcome::Events(Box::new(Subscription { request, shown: 0 }))
@@ -133,7 +133,7 @@ fn load(text: &str, gateway: &mut dyn Gateway) -> Answer {
             continue;
         }
         let words = words(line);
-        match parse(&words, gateway) {
+        match parse(&words, &|| gateway.label_names()) {
             Ok(request) => requests.push((request, words)),
             Err(answer) => return answer,
         }

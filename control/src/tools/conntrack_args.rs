@@ -16,12 +16,12 @@ use dataplane::conntrack::tuple::proto;
 use dataplane::conntrack::view::EventKind;
 use dataplane::wire::address::Address;
 
+use super::Answer;
 use super::conntrack_filter::{Filter, Masked, Translated};
 use super::conntrack_format::{NAME, Output};
 use super::conntrack_labels::{Labels, Wish};
 use super::conntrack_options::{self as options, Key, Need, proto_number, proto_options};
 use super::getopt::{Opt, Reader, Unreadable, Word};
-use super::{Answer, Gateway};
 use crate::labels::Names;
 
 pub use super::conntrack_filter::Family;
@@ -99,13 +99,16 @@ impl Request {
     }
 }
 
-/// Reads a command line; `gateway` knows the names of labels.
+/// How the names of labels are read, when an option asks for them; or why there are none.
+pub type ReadNames<'a> = &'a dyn Fn() -> Result<Names, String>;
+
+/// Reads a command line.
 ///
 /// # Errors
 /// The finished answer: two lines and exit code 2, or one line and 1 for the few things the tool
 /// answers so.
-pub fn parse(argv: &[String], gateway: &dyn Gateway) -> Result<Request, Answer> {
-    let mut reading = Reading { gateway: Some(gateway), ..Reading::default() };
+pub fn parse(argv: &[String], names: ReadNames<'_>) -> Result<Request, Answer> {
+    let mut reading = Reading { read: Some(names), ..Reading::default() };
     let read = reading.words(argv).and_then(|()| reading.finish());
     // What is said while reading comes before what ends it.
     read.map_err(|answer| Answer { err: reading.warnings + &answer.err, ..answer })
@@ -133,7 +136,7 @@ fn not_yet(what: &str) -> Answer {
 /// The state while reading.
 #[derive(Default)]
 struct Reading<'a> {
-    gateway: Option<&'a dyn Gateway>,
+    read: Option<ReadNames<'a>>,
     command: Option<Command>,
     table: Option<Table>,
     /// Options seen, for the check against the command.
@@ -399,9 +402,9 @@ impl Reading<'_> {
 
     fn read_names(&mut self) {
         if self.names.is_none()
-            && let Some(gateway) = self.gateway
+            && let Some(read) = self.read
         {
-            match gateway.label_names() {
+            match read() {
                 Ok(names) => self.names = Some(Arc::new(names)),
                 Err(why) => self.warnings += &format!("nfct_labelmap_new: {why}\n"),
             }
