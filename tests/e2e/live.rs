@@ -221,9 +221,8 @@ impl Bench<'_> {
 
     /// Notes what `conntrack -E` tells of what a script does.
     pub fn events(&mut self, what: &str, options: &str, script: impl FnOnce(&mut Bench<'_>)) {
-        let listener = Listener::start(self, options);
-        // Only conns that begin from now on are told of.
         self.flush();
+        let listener = Listener::start(self, options);
         let told = listener.hear(self, script);
         self.note(what, told);
     }

@@ -36,5 +36,6 @@ mod sysctl;
 mod sysctl_effects;
 mod traffic;
 mod vlan;
+mod waiting_events;
 mod watchdog;
 mod workers;

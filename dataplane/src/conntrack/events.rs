@@ -14,8 +14,10 @@ pub const NEW: u16 = 1 << 0;
 pub const RELATED: u16 = 1 << 1;
 /// Gone.
 pub const DESTROY: u16 = 1 << 2;
+/// The number of the first event that is no beginning and no end.
+pub const FIRST_CHANGE: u32 = 3;
 /// Answered for the first time.
-pub const REPLY: u16 = 1 << 3;
+pub const REPLY: u16 = 1 << FIRST_CHANGE;
 /// Became ASSURED.
 pub const ASSURED: u16 = 1 << 4;
 /// The tracker's state changed.

@@ -10,7 +10,7 @@
 //!    w0   | original source                 | original destination            |  IPv6: 0
 //!    w1   | original src id | original dst id | reply src id   | reply dst id  |
 //!    w2   | reply source                    | reply destination               |  IPv6: 0
-//!    w3   | status          | proto  | flags | zone original  | zone reply    |
+//!    w3   | status          | proto  | news  | zone original  | zone reply    |
 //!    w4   | deadline (tick)                 | mark                            |
 //!    w5   | path original   | path reply     | policy generation               |
 //!    w6   | next hop orig.  | next hop reply | L3 delta        | L4 delta      |
@@ -23,6 +23,7 @@
 //!    w2-w3  original destination   w6-w7  reply destination      (upper half first)
 //! ```
 //!
+//! The news are events that wait for a packet of the conn that gets through, REPLY being bit 0.
 //! An established UDP packet over IPv4 reads and writes line 0 alone. The deltas are those of
 //! the original direction: what `new - old` of all rewritten words adds to the checksum. The
 //! reply direction undoes the same rewrite word for word (source for destination), so its delta
@@ -34,7 +35,7 @@
 //! "none yet".
 
 use super::chunks::Chunks;
-use super::events::Reported;
+use super::events::{self, Reported};
 use super::state::{Direction, Status};
 use super::tuple::{KeyV4, Tuple};
 use super::zones::Zones;
@@ -448,16 +449,16 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// The flags byte, free for the pipeline; 0 in a new conn.
-    #[inline]
-    pub fn flags(self) -> u8 {
-        (self.word(3) >> 32) as u8
+    /// Events of packets that did not get through, to be told with the next that does
+    /// (`nf_conntrack_ecache.cache`); none of a new conn.
+    #[inline(always)]
+    pub fn waiting(self) -> u16 {
+        ((self.word(3) >> 32) as u8 as u16) << events::FIRST_CHANGE
     }
 
-    /// Replaces the flags byte.
-    #[inline]
-    pub fn set_flags(self, flags: u8) {
-        put(&self.lines[0].0[3], 32, 8, flags as u64);
+    /// Says which events wait: changes that a tracker reports.
+    pub fn set_waiting(self, events: u16) {
+        put(&self.lines[0].0[3], 32, 8, (events >> events::FIRST_CHANGE) as u64);
     }
 
     /// When the conn ends unless a packet refreshes it. Meaningful once confirmed.
@@ -709,7 +710,7 @@ mod tests {
         let (original, reply) = (Direction::Original, Direction::Reply);
         let mut all = vec![
             conn.status().0 as u64,
-            conn.flags() as u64,
+            conn.waiting() as u64,
             conn.deadline().0 as u64,
             conn.mark() as u64,
             conn.path(original) as u64,
@@ -740,7 +741,10 @@ mod tests {
             for (field, value) in values {
                 wanted[field] = match field {
                     0 => { conn.set_status(Status(value as u16)); value as u16 as u64 }
-                    1 => { conn.set_flags(value as u8); value as u8 as u64 }
+                    1 => {
+                        conn.set_waiting((value as u8 as u16) << 3);
+                        (value as u8 as u64) << 3
+                    }
                     2 => { conn.set_deadline(Tick(value as u32)); value as u32 as u64 }
                     3 => { conn.set_mark(value as u32); value as u32 as u64 }
                     4 => { conn.set_path(original, value as u16); value as u16 as u64 }

@@ -100,17 +100,25 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// `nf_conntrack_confirm`: the packet leaves, so its conn enters the table.
+    /// `nf_conntrack_confirm`: the packet leaves, so its conn enters the table, and what has
+    /// happened to one that is there already is told.
     pub(crate) fn confirm(
         &mut self,
         t: &mut Transit<P::Frame>,
         at: At<'_>,
     ) -> Result<(), DropReason> {
         let Attached::Conn(a) = t.attached else { return Ok(()) };
-        if !a.fresh || a.lent {
+        if a.lent {
             return Ok(());
         }
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
+        if !a.fresh {
+            if a.events != 0 && !a.delete {
+                t.attached = Attached::Conn(Attachment { events: 0, ..a });
+                self.settle_events(a.events, conn, true, at);
+            }
+            return Ok(());
+        }
         if let Some(leaving) = conn.reply().inverted() {
             let deltas = Deltas::between(&conn.orig(), &leaving);
             conn.set_deltas(deltas.l3, deltas.l4);

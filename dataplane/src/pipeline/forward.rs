@@ -176,10 +176,11 @@ impl<P: FramePool> Pipeline<P> {
                 self.release(a.conn, at);
             } else if a.delete {
                 self.delete_conn(a.conn, at);
-            } else {
-                if a.events != 0 {
-                    self.report(a.events, a.conn, at);
-                }
+            } else if a.events != 0
+                && let Some(conn) = at.table.records.get(a.conn)
+            {
+                // It was not confirmed.
+                self.settle_events(a.events, conn, false, at);
             }
         }
         match exit {

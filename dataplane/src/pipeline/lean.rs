@@ -163,7 +163,7 @@ impl<P: FramePool> Pipeline<P> {
             return Short::Walk(Some(Prejudged { conn: conn.number(), direction, judged }));
         };
         if accepted.events != 0 {
-            self.report(accepted.events, conn.number(), at);
+            self.settle_events(accepted.events, conn, matches!(way, Way::Out { .. }), at);
         }
         self.paths.count(number, extent.ip_len());
         self.took_path += 1;

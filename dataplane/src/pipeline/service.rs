@@ -185,7 +185,22 @@ impl<P: FramePool> Pipeline<P> {
         self.report_by(events, number, None, at);
     }
 
-    /// The same for what a process has asked for.
+    /// What a packet has brought about is told where it got through, together with what earlier
+    /// ones have that did not; else it waits (`nf_ct_deliver_cached_events`).
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn settle_events(&mut self, events: u16, conn: Conn<'_>, passed: bool, at: At<'_>) {
+        let wanted = self.listened() && conn.reported().conn & events != 0;
+        let waiting = if passed || !wanted { 0 } else { events };
+        if conn.waiting() != waiting {
+            conn.set_waiting(waiting);
+        }
+        if passed {
+            self.report(events, conn.number(), at);
+        }
+    }
+
+    /// The same as [`Self::report`] for what a process has asked for.
     pub(crate) fn report_by(
         &mut self,
         events: u16,

@@ -253,7 +253,9 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Judged {
         let status = conn.status();
         let knobs = at.knobs_of(conn);
-        let mut accepted = Accepted { before: status, ..Accepted::default() };
+        // What waits of packets that were dropped is told with this one.
+        let mut accepted =
+            Accepted { before: status, events: conn.waiting(), ..Accepted::default() };
         let (timeout_secs, assured) = match extent.proto {
             proto::UDP => {
                 // An assured conn is a stream already; its second line stays untouched.
@@ -271,7 +273,7 @@ impl<P: FramePool> Pipeline<P> {
                 self.judge_rarely(frame, extent, conn, direction, at)
             } {
                 Outcome::Accept { timeout_secs, assured, changed } => {
-                    accepted.events = if changed { events::PROTOINFO } else { 0 };
+                    accepted.events |= if changed { events::PROTOINFO } else { 0 };
                     (timeout_secs, assured)
                 }
                 Outcome::Ignored(_) => return self.let_pass(conn, direction, accepted, at),

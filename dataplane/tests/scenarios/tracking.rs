@@ -310,6 +310,28 @@ fn events(rig: &mut Rig) -> Vec<EventKind> {
 }
 
 #[test]
+fn what_a_dropped_packet_did_is_told_with_the_next_that_gets_through() {
+    use EventKind::{New, Update};
+    let mut rig = Setup::default().both(Filter, "FORWARD", on(Target::Drop).in_port("wan")).start();
+    rig.listen();
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    // The first walks, the others know the way.
+    (0..3).for_each(|_| rig.dropped(WAN, udp(SERVER, CLIENT), DropReason::FilterDrop));
+    assert!(rig.fast() > 0);
+    assert_eq!(events(&mut rig), [New]);
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    assert_eq!(events(&mut rig), [Update], "once");
+    // Nobody listens, nothing is kept.
+    rig.pass(LAN, udp(CLIENT6, SERVER6));
+    rig.listeners.store(false, std::sync::atomic::Ordering::Relaxed);
+    rig.dropped(WAN, udp(SERVER6, CLIENT6), DropReason::FilterDrop);
+    rig.listen();
+    rig.pass(LAN, udp(CLIENT6, SERVER6));
+    assert_eq!(events(&mut rig), [New]);
+}
+
+#[test]
 fn the_sweep_ends_what_no_packet_meets() {
     let mut rig = Setup::default().start();
     for n in 0..50 {
