@@ -27,6 +27,13 @@ impl Tick {
         (self.0.wrapping_sub(now.0) as i32) <= 0
     }
 
+    /// Nanoseconds since this moment, 0 before it.
+    #[inline]
+    pub fn passed_ns(self, now: Tick) -> u64 {
+        let ticks = if self.has_passed(now) { now.0.wrapping_sub(self.0) } else { 0 };
+        ticks as u64 * (1_000_000_000 / TICKS_PER_SEC as u64)
+    }
+
     /// Whole seconds left until this moment, 0 once it has passed (`nf_ct_expires`).
     #[inline]
     pub fn remaining_secs(self, now: Tick) -> u32 {
@@ -55,6 +62,7 @@ mod tests {
         assert_eq!(due.remaining_secs(now), 2);
         assert!(due.has_passed(Tick(149)));
         assert_eq!(due.remaining_secs(Tick(149)), 0);
+        assert_eq!((due.passed_ns(now), due.passed_ns(Tick(151))), (0, 20_000_000));
     }
 
     #[test]

@@ -282,7 +282,7 @@ fn send((lan, wan): (&Namespace, &Namespace)) -> Traffic {
 }
 
 /// Both sides with accounting and time stamps, the neighbours known and the tables empty.
-fn both() -> (Kernel, Rig) {
+pub fn both() -> (Kernel, Rig) {
     both_with(Wish::default())
 }
 

@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod conntrack_labels;
+mod conntrack_times;
 mod conntrack_tool;
 mod control;
 mod daemon;

@@ -217,9 +217,10 @@ fn put_facts(line: &mut String, conn: &ConnView, output: &Output, shape: Shape, 
     }
 }
 
-/// Whole seconds from a conn's beginning to its end or to now.
+/// The age of a conn at its end or now: the difference of two clocks that show whole seconds.
 pub(super) fn age_secs(conn: &ConnView, start: u64, unix_ns: u64) -> u64 {
-    conn.stop_unix_ns.unwrap_or(unix_ns).saturating_sub(start) / 1_000_000_000
+    let secs = |ns: u64| ns / 1_000_000_000;
+    secs(conn.stop_unix_ns.unwrap_or(unix_ns)).saturating_sub(secs(start))
 }
 
 /// The line of an event, without newline.
@@ -567,7 +568,7 @@ pub(super) mod tests {
             event_line(&gone, &Output { ktimestamp: true, ..Output::default() }),
             "[DESTROY] udp      17 29 src=10.9.0.1 dst=10.9.0.2 sport=50784 dport=5353 packets=1 \
              bytes=29 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=5353 dport=50784 packets=0 \
-             bytes=0 mark=4 delta-time=4 [start=Fri Nov 20 12:58:19 2026] \
+             bytes=0 mark=4 delta-time=5 [start=Fri Nov 20 12:58:19 2026] \
              [stop=Fri Nov 20 12:58:24 2026] [USERSPACE] portid=77 progname=conntrack"
         );
         let expired = event(EventKind::Destroy, ConnView { remaining_secs: 0, ..icmp() });

@@ -104,7 +104,10 @@ fn put_independent(xml: &mut String, conn: &ConnView, output: &Output, shape: Sh
             }
             xml.push_str("</timestamp>");
         }
-        put(xml, format_args!("<deltatime>{}</deltatime>", age_secs(conn, start, unix_ns)));
+        // Of a conn that has ended, in XML alone, it is the whole seconds that it lived.
+        let lived = conn.stop_unix_ns.map(|stop| stop.saturating_sub(start) / 1_000_000_000);
+        let age = lived.unwrap_or_else(|| age_secs(conn, start, unix_ns));
+        put(xml, format_args!("<deltatime>{age}</deltatime>"));
     }
     xml.push_str("</meta>");
 }
@@ -162,6 +165,26 @@ mod tests {
              <timestamp><start>1795262287916972853</start></timestamp><deltatime>0</deltatime>\
              </meta><helper>ftp</helper></flow>"
         ));
+    }
+
+    /// As conntrack 1.4.7: `delta-time=2` in a line was `<deltatime>1</deltatime>`.
+    #[test]
+    fn what_has_ended_lived_whole_seconds() {
+        let output = Output { xml: true, ..Output::default() };
+        let start = 1_795_262_287_916_972_853;
+        let gone = ConnView {
+            start_unix_ns: Some(start),
+            stop_unix_ns: Some(start + 1_500_000_000),
+            ..sample::udp()
+        };
+        let age = |conn: &ConnView, shape| {
+            let xml = flow(conn, &output, shape, start + 1_500_000_000);
+            let (_, age) = xml.split_once("<deltatime>").unwrap();
+            age[..1].to_owned()
+        };
+        assert_eq!(age(&gone, Shape::Event(EventKind::Destroy)), "1");
+        let live = ConnView { stop_unix_ns: None, ..gone };
+        assert_eq!(age(&live, Shape::Listing), "2");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use dataplane::conntrack::view::{ConnView, CpuStatistics};
 use dataplane::wire::address::Address;
 
 use super::conntrack_expect::flags;
-use super::conntrack_format::{age_secs, proto_name, put, put_ids};
+use super::conntrack_format::{proto_name, put, put_ids};
 use super::{Answer, Gateway};
 
 /// Answers `proc PATH`; the path may begin with `/proc/`.
@@ -75,7 +75,8 @@ pub fn conn_line(conn: &ConnView, unix_ns: u64) -> String {
         put(&mut line, format_args!("zone={} ", conn.zone_original));
     }
     if let Some(start) = conn.start_unix_ns {
-        put(&mut line, format_args!("delta-time={} ", age_secs(conn, start, unix_ns)));
+        let age_ns = unix_ns.saturating_sub(start);
+        put(&mut line, format_args!("delta-time={} ", age_ns / 1_000_000_000));
     }
     line.push_str("use=2");
     line

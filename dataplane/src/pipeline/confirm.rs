@@ -18,7 +18,7 @@ use crate::pipeline::frame::FramePool;
 use crate::pipeline::handoff::HOPS_MAX;
 use crate::pipeline::helpers::helper_of;
 use crate::pipeline::messages::FromLcore;
-use crate::pipeline::service::view_of;
+use crate::pipeline::service::view_of_gone;
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 
@@ -90,7 +90,7 @@ impl<P: FramePool> Pipeline<P> {
                 && conn.reported().conn & events::DESTROY != 0
                 && let Some(slot) = gone.get_mut(n)
             {
-                *slot = Some(view_of(conn, at));
+                *slot = Some(view_of_gone(conn, at));
                 n += 1;
             }
         });

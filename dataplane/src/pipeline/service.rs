@@ -214,11 +214,13 @@ impl<P: FramePool> Pipeline<P> {
             // What the packet's own answer has ended meanwhile has been reported as such.
             && conn.status().has(Status::CONFIRMED)
         {
-            let mut view = view_of(conn, at);
-            if events & events::LABEL == 0 {
-                view.labels = 0;
-            }
-            self.report_view_by(events::kind(events), view, by_process, at);
+            let kind = events::kind(events);
+            let view = match kind {
+                EventKind::Destroy => view_of_gone(conn, at),
+                _ if events & events::LABEL == 0 => ConnView { labels: 0, ..view_of(conn, at) },
+                _ => view_of(conn, at),
+            };
+            self.report_view_by(kind, view, by_process, at);
         }
     }
 
@@ -229,15 +231,11 @@ impl<P: FramePool> Pipeline<P> {
     fn report_view_by(
         &mut self,
         kind: EventKind,
-        mut conn: ConnView,
+        conn: ConnView,
         by_process: Option<u32>,
         at: At<'_>,
     ) {
         let unix_ns = at.now.unix_ns;
-        if kind == EventKind::Destroy {
-            conn.labels = 0;
-            conn.stop_unix_ns = conn.start_unix_ns.map(|_| unix_ns);
-        }
         self.tell(FromLcore::Event(EventView { kind, conn, unix_ns, by_process }));
     }
 
@@ -304,6 +302,14 @@ pub(crate) fn view_of(conn: Conn<'_>, at: At<'_>) -> ConnView {
         helper: extension.and_then(|e| e.helper()).map(|helper| helper.name().to_owned()),
         labels: extension.and_then(|e| e.labels()).unwrap_or_default(),
     }
+}
+
+/// A conn that ends, as its last event tells of it. One whose time was up ended then, whenever
+/// that was noticed (`nf_ct_delete`).
+pub(crate) fn view_of_gone(conn: Conn<'_>, at: At<'_>) -> ConnView {
+    let view = view_of(conn, at);
+    let stop = at.now.unix_ns.saturating_sub(conn.deadline().passed_ns(at.now.tick));
+    ConnView { stop_unix_ns: view.start_unix_ns.map(|_| stop), labels: 0, ..view }
 }
 
 /// The conn that a view was made of.

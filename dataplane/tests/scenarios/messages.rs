@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dataplane::conntrack::invalid::{InvalidReason, Numbers, Remark};
 use dataplane::conntrack::record::ConnId;
-use dataplane::conntrack::view::EventKind;
+use dataplane::conntrack::view::{EventKind, EventView};
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::messages::{FromLcore, ToLcore};
 use dataplane::pipeline::service::id_of_key;
@@ -196,6 +196,36 @@ fn events_tell_the_story_of_a_conn() {
         (Destroy, "CLOSE"),
     ];
     assert_eq!(story, expected);
+}
+
+#[test]
+fn s75_a_conn_ends_when_its_time_is_up_and_not_when_that_is_noticed() {
+    let mut rig = Setup::default().knob("timestamp", 1).start();
+    rig.listen();
+    let lived = |rig: &mut Rig| -> Vec<u64> {
+        let told = std::mem::take(&mut rig.told).into_iter();
+        let lived = told.filter_map(|message| match message {
+            FromLcore::Event(EventView { kind: EventKind::Destroy, conn, .. }) => {
+                Some(conn.stop_unix_ns.unwrap() - conn.start_unix_ns.unwrap())
+            }
+            _ => None,
+        });
+        lived.map(|ns| ns / 10_000_000).collect()
+    };
+    // Noticed by the sweep, and by a packet.
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    rig.wait(45);
+    assert_eq!(rig.sweep(), 1);
+    assert_eq!(lived(&mut rig), [3000]);
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    rig.wait(31);
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    assert_eq!(lived(&mut rig), [3000]);
+    // Deleted before.
+    let conn = id_of_key(rig.conn().key);
+    rig.wait_ticks(250);
+    rig.ask(ToLcore::Delete(1, None, Box::new(vec![conn])));
+    assert_eq!(lived(&mut rig), [250]);
 }
 
 #[test]
