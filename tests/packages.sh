@@ -36,6 +36,8 @@ if [[ $purpose == test ]]; then
     command_of conntrack conntrack
     command_of ethtool ethtool
     command_of sysctl procps
+    command_of tftp tftp-hpa
+    command_of in.tftpd tftpd-hpa
     # Programs on the gateway box. The tests start them by hand.
     command_of ssh openssh-client
     command_of sshd openssh-server
@@ -79,6 +81,7 @@ for package in "${missing[@]}"; do
     case $package in
         openssh-server) servers+=(ssh) ;;
         frr) servers+=(frr) ;;
+        tftpd-hpa) servers+=(tftpd-hpa) ;;
     esac
 done
 policy=/usr/sbin/policy-rc.d

@@ -1,8 +1,9 @@
 //! The gateway as its users have it: the binary, started on net_tap or on veth pairs between
 //! network namespaces, with the kernel's own clients and servers on both sides.
 //!
-//! Needs root, iproute2, util-linux, ethtool, procps, curl and ping, for programs on the gateway
-//! box also OpenSSH, FRR, dnsmasq, dhclient, udhcpc and iptables, and fails where they are missing.
+//! Needs root, iproute2, util-linux, ethtool, procps, curl and ping, for transfers tftp-hpa and
+//! tftpd-hpa, for programs on the gateway box also OpenSSH, FRR, dnsmasq, dhclient, udhcpc and
+//! iptables, and fails where they are missing.
 //! Every test has its own namespaces, file prefix, folder and control socket, so tests run side by
 //! side; gateways use no huge pages and sleep when idle, but for the tests about just that.
 
@@ -35,6 +36,7 @@ mod rig;
 mod servers;
 mod sysctl;
 mod sysctl_effects;
+mod tftp;
 mod traffic;
 mod vlan;
 mod waiting_events;
