@@ -22,8 +22,8 @@ const MAC_LEN: usize = 14;
 pub fn text(line: &LogLine, snapshot: &Snapshot) -> String {
     let port = |port: Option<PortId>| port.map_or("", |p| snapshot.port(p).name.as_str());
     let (input, output) = (port(line.in_port), port(line.out_port));
-    let mut text = match line.remark {
-        Some((proto, remark)) => format!("nf_ct_proto_{proto}: {remark} "),
+    let mut text = match line.said {
+        Some(sentence) => format!("{sentence} "),
         None => line.prefix.to_string(),
     };
     let _ = write!(text, "IN={input} OUT={output} ");
@@ -455,7 +455,9 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::publish::{self, Learnt, Rulesets};
+    use dataplane::conntrack::helper::Helper;
     use dataplane::conntrack::knobs::Knobs;
+    use dataplane::pipeline::messages::Sentence;
     use dataplane::rules::hook::Family;
     use dataplane::rules::model::Ruleset;
     use dataplane::wire::build::packet::Packet;
@@ -475,7 +477,7 @@ mod tests {
         let room = dataplane::pipeline::messages::LOG_BYTES;
         LogLine {
             prefix: "fw: ".try_into().unwrap(),
-            remark: None,
+            said: None,
             level: 4,
             flags: 0,
             in_port: Some(PortId(0)),
@@ -510,6 +512,14 @@ mod tests {
     }
 
     const V4: &str = "SRC=10.1.0.11 DST=203.0.113.51 ";
+
+    #[test]
+    fn a_sentence_stands_in_place_of_a_prefix() {
+        let said = Sentence::NotExpected(Helper::Tftp);
+        let line = shown(&syn().to_vec(), |line| line.said = Some(said));
+        let begin = "nf_ct_tftp: dropping packet: cannot add expectation IN=lan OUT=wan MAC=";
+        assert!(line.starts_with(begin), "{line}");
+    }
 
     #[test]
     fn a_forwarded_segment() {

@@ -289,9 +289,9 @@ impl CaptureWire<'_> {
     }
 }
 
-/// The sentence of a line of `log_invalid`, from the protocol to what the packet's header says.
+/// The sentence of a line that tracking or a helper writes, without what the packet's header says.
 fn sentence(line: &str) -> Option<&str> {
-    let from = line.get(line.find("nf_ct_proto_")?..)?;
+    let from = line.get(line.find("nf_ct_")?..)?;
     from.split_once(" IN=").map(|(sentence, _)| sentence)
 }
 

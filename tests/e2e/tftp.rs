@@ -15,8 +15,8 @@ use crate::servers::body;
 /// Bytes of one file, so many that a transfer of 512 at a time takes thousands of packets.
 const LEN: usize = 3_000_000;
 
-/// Requests pass, and what belongs to conns. A server inside is reached by the gateway's address. No
-/// rule translates what is RELATED: it has to follow its master.
+/// Requests pass, and what belongs to conns. A server inside is reached by the gateway's address.
+/// No rule translates what is RELATED: it has to follow its master.
 macro_rules! rules {
     ($raw:literal, $inside:literal) => {
         concat!(

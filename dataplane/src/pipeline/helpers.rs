@@ -14,9 +14,9 @@ use crate::conntrack::tuple::Tuple;
 use crate::nat::range::{Manip, Range};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
-use crate::pipeline::messages::FromLcore;
+use crate::pipeline::messages::{FromLcore, LogLine, Sentence};
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
-use crate::pipeline::{At, Pipeline, transport_segments};
+use crate::pipeline::{At, Pipeline, hooks, transport_segments};
 use crate::wire::address::Address;
 
 /// Bytes of a UDP header.
@@ -139,12 +139,18 @@ impl<P: FramePool> Pipeline<P> {
             let orig = conn.orig();
             Follow { src: orig.dst, dst: orig.src, dst_id: orig.src_id }
         });
-        self.announce(&expect::from_peer(conn, Helper::Tftp, follow), at)
+        self.announce(t, &expect::from_peer(conn, Helper::Tftp, follow), at)
     }
 
-    /// `nf_ct_expect_related`. A packet that announces what cannot be expected is dropped: its
-    /// sender tries again, and the child would come to nothing.
-    fn announce(&mut self, wanted: &Expectation, at: At<'_>) -> Result<(), DropReason> {
+    /// `nf_ct_expect_related`. A packet that announces what cannot be expected is dropped, which
+    /// the log says whatever `log_invalid` is: its sender tries again, and the child would come to
+    /// nothing.
+    fn announce(
+        &mut self,
+        t: &Transit<P::Frame>,
+        wanted: &Expectation,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
         let policy = at.policy.knobs.helpers.of(wanted.helper);
         let lcore = self.place.lcore();
         match at.table.expectations.enter(lcore, wanted, policy, false, at.now) {
@@ -154,6 +160,8 @@ impl<P: FramePool> Pipeline<P> {
                     self.told_expect_full = Some(at.now.tick);
                     self.tell(FromLcore::ExpectationsFull);
                 }
+                let said = Some(Sentence::NotExpected(wanted.helper));
+                self.tell(FromLcore::Log(LogLine { said, ..hooks::log_line(t) }));
                 Err(DropReason::Expectation)
             }
         }

@@ -196,7 +196,7 @@ pub(crate) fn log_line<F: Frame>(t: &Transit<F>) -> LogLine {
     let head = head.get(..head.len().min(LOG_BYTES)).unwrap_or_default();
     LogLine {
         prefix: ArrayString::new(),
-        remark: None,
+        said: None,
         level: Log::DEFAULT_LEVEL,
         flags: 0,
         in_port: t.in_port,

@@ -9,7 +9,7 @@ use crate::conntrack::invalid::{InvalidReason, Numbers, Remark};
 use crate::conntrack::tcp::{self, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
-use crate::pipeline::messages::{FromLcore, LogLine};
+use crate::pipeline::messages::{FromLcore, LogLine, Sentence};
 use crate::pipeline::track::{right_checksum, tcp_segment, tuple_of};
 use crate::pipeline::transit::Transit;
 use crate::pipeline::{At, Pipeline, hooks, rare};
@@ -168,8 +168,8 @@ impl<P: FramePool> Pipeline<P> {
     fn log_invalid(&mut self, t: &Transit<P::Frame>, remark: Remark, at: At<'_>) {
         let number = t.headers.proto;
         if self.logs_invalid(number, at) && remark.is_said() {
-            let remark = Some((number, remark));
-            self.tell(FromLcore::Log(LogLine { remark, ..hooks::log_line(t) }));
+            let said = Some(Sentence::Remark(number, remark));
+            self.tell(FromLcore::Log(LogLine { said, ..hooks::log_line(t) }));
         }
     }
 }

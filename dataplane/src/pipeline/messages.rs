@@ -3,10 +3,12 @@
 //! Buffers for answers are allocated by the control core and travel in the request, so an lcore
 //! neither allocates nor frees. How messages travel is the business of `lcore::mailbox`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrayvec::{ArrayString, ArrayVec};
 
+use crate::conntrack::helper::Helper;
 use crate::conntrack::index::Moved;
 use crate::conntrack::invalid::Remark;
 use crate::conntrack::record::{ConnId, Family};
@@ -39,14 +41,14 @@ pub struct Slice {
     pub conns: Vec<ConnView>,
 }
 
-/// A packet that hit a LOG rule, or that `log_invalid` reports, with what the line needs.
+/// A packet that hit a LOG rule, or of which tracking has something to say, with what the line
+/// needs.
 #[derive(Clone, Debug)]
 pub struct LogLine {
     /// `--log-prefix`.
     pub prefix: ArrayString<30>,
-    /// Where tracking writes the line (`log_invalid`) and not a rule: the protocol's number and
-    /// what tracking thinks of the packet.
-    pub remark: Option<(u8, Remark)>,
+    /// What the line says where no rule writes it.
+    pub said: Option<Sentence>,
     /// Syslog level, 0 to 7.
     pub level: u8,
     /// What to print besides (`Log::TCP_SEQUENCE` and its like).
@@ -61,6 +63,27 @@ pub struct LogLine {
     pub l3: usize,
     /// The packet's mark.
     pub mark: u32,
+}
+
+/// What tracking says of a packet, in the kernel's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sentence {
+    /// `log_invalid`: the protocol's number, and what its tracker thinks.
+    Remark(u8, Remark),
+    /// The helper drops a packet, as what it announces cannot be expected (`nf_ct_helper_log`).
+    NotExpected(Helper),
+}
+
+impl fmt::Display for Sentence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sentence::Remark(proto, remark) => write!(f, "nf_ct_proto_{proto}: {remark}"),
+            Sentence::NotExpected(helper) => {
+                let name = helper.name();
+                write!(f, "nf_ct_{name}: dropping packet: cannot add expectation")
+            }
+        }
+    }
 }
 
 /// Bytes of a packet that a LOG line is made from: Ethernet, the longest IPv4 header, TCP.
@@ -125,7 +148,7 @@ pub enum FromLcore {
     Folded,
     /// A conn came, changed or went, while somebody listens.
     Event(EventView),
-    /// A LOG rule was hit, or `log_invalid` asks for a line.
+    /// A LOG rule was hit, `log_invalid` asks for a line, or a helper drops a packet.
     Log(LogLine),
     /// The table is full.
     TableFull,

@@ -6,7 +6,7 @@ use dataplane::conntrack::record::{ConnRef, Family as Space};
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::view::EventKind;
 use dataplane::pipeline::drops::DropReason;
-use dataplane::pipeline::messages::{FromLcore, ToLcore};
+use dataplane::pipeline::messages::{FromLcore, Sentence, ToLcore};
 use dataplane::pipeline::service::id_of_key;
 use dataplane::rules::hook::Table::{Filter, Nat, Raw};
 use dataplane::rules::matches::StateMask;
@@ -191,8 +191,13 @@ fn the_child_of_a_server_behind_dnat_comes_from_the_address_that_was_asked() {
 fn s15_two_requests_for_one_port_clash_and_the_second_is_dropped() {
     let mut rig = guarded().both(Raw, "PREROUTING", tftp(6969)).start();
     rig.pass(LAN, request(CLIENT, SERVER));
+    rig.told.clear();
     rig.dropped(LAN, request(CLIENT, "198.51.100.7:6969"), DropReason::Expectation);
     assert_eq!((rig.list().len(), rig.expectations().len()), (1, 1), "and leaves nothing");
+    // Said of every packet, also while `log_invalid` asks for nothing.
+    let [FromLcore::Log(line)] = &rig.told[..] else { panic!("{:?}", rig.told) };
+    assert_eq!(line.said, Some(Sentence::NotExpected(Helper::Tftp)));
+    assert_eq!((line.in_port, line.out_port), (Some(LAN), Some(WAN)));
     rig.pass(LAN, request(CLIENT, "198.51.100.8:6969"));
     assert_eq!(rig.expectations().len(), 2);
 }
@@ -207,6 +212,8 @@ fn a_full_table_drops_the_request_and_says_so() {
     }
     let full = |m: &&FromLcore| matches!(m, FromLcore::ExpectationsFull);
     assert_eq!(rig.told.iter().filter(full).count(), 1, "once a tick");
+    let line = |m: &&FromLcore| matches!(m, FromLcore::Log(line) if line.said.is_some());
+    assert_eq!(rig.told.iter().filter(line).count(), 10, "and of every packet");
     rig.wait(1);
     rig.dropped(LAN, request("192.168.1.2:5000", SERVER), DropReason::Expectation);
     assert_eq!(rig.told.iter().filter(full).count(), 2);

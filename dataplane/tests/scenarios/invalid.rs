@@ -34,7 +34,9 @@ fn counted(rig: &Rig) -> Vec<(InvalidReason, u64)> {
 /// The sentences told so far.
 fn said(rig: &Rig) -> Vec<String> {
     let line = |message: &FromLcore| match message {
-        FromLcore::Log(line) => line.remark.map(|(proto, remark)| format!("{proto}: {remark}")),
+        FromLcore::Log(line) => {
+            line.said.map(|said| said.to_string().trim_start_matches("nf_ct_proto_").to_owned())
+        }
         _ => None,
     };
     rig.told.iter().filter_map(line).collect()

@@ -6,7 +6,7 @@ use dataplane::conntrack::invalid::{InvalidReason, Numbers, Remark};
 use dataplane::conntrack::record::ConnId;
 use dataplane::conntrack::view::{EventKind, EventView};
 use dataplane::pipeline::drops::DropReason;
-use dataplane::pipeline::messages::{FromLcore, ToLcore};
+use dataplane::pipeline::messages::{FromLcore, Sentence, ToLcore};
 use dataplane::pipeline::service::id_of_key;
 use dataplane::rules::hook::Table::{Filter, Mangle, Raw};
 use dataplane::rules::matches::StateMask;
@@ -341,9 +341,9 @@ fn log_invalid_names_the_packet_and_the_reason() {
     rig.publish();
     rig.pass(LAN, tcp(CLIENT, SERVER, SYN | FIN, 1, 0));
     let said = rig.told.iter().find_map(|m| match m {
-        FromLcore::Log(line) => line.remark,
+        FromLcore::Log(line) => line.said,
         _ => None,
     });
     let remark = Remark::Invalid(InvalidReason::TcpFlags, Numbers::Flags(SYN | FIN));
-    assert_eq!(said, Some((6, remark)));
+    assert_eq!(said, Some(Sentence::Remark(6, remark)));
 }

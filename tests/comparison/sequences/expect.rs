@@ -19,6 +19,8 @@ pub fn group() -> Vec<Sequence> {
         forwarded(),
         expired(),
         marked(),
+        clashing(),
+        clashing_behind_one_address(),
     ]
 }
 
@@ -150,5 +152,40 @@ fn marked() -> Sequence {
         s.wan(data((S1, 3000), (C1, 4000)));
         s.wan(data((S1, 3000), (C1, 4000)));
         s.lan(ack((C1, 4000), (S1, 3000)));
+    })
+}
+
+/// `HELPER`, and the same for another port.
+const HELPERS: &str = "-A PREROUTING -p udp -m udp --dport 69 -j CT --helper tftp
+-A PREROUTING -p udp -m udp --dport 6969 -j CT --helper tftp
+";
+
+fn other_request(client: (IpAddr, u16), server: IpAddr) -> Packet {
+    udp(client, (server, 6969)).payload(b"\0\x02boot.img\0octet\0")
+}
+
+fn clashing() -> Sequence {
+    let rules = both(&[("raw", HELPERS), ("filter", STATEFUL)]);
+    let shows = "a request that two could answer to one port is dropped, which is said";
+    sequence("tftp-clash", shows, rules, |s| {
+        s.lan(request((C1, 4000), S1));
+        s.lan(other_request((C1, 4000), S1));
+        s.lan(other_request((C1, 4000), S2));
+        s.lan(request((C1_6, 4000), S1_6));
+        s.lan(other_request((C1_6, 4000), S1_6));
+        s.table();
+        s.wan(data((S1, 3000), (C1, 4000)));
+        s.lan(other_request((C1, 4000), S1));
+    })
+}
+
+fn clashing_behind_one_address() -> Sequence {
+    let rules = only4(&[("raw", HELPERS), ("filter", STATEFUL), ("nat", MASQUERADE)]);
+    let shows = "and so where the conns are translated";
+    sequence("tftp-clash-masquerade", shows, rules, |s| {
+        s.lan(request((C1, 4000), S1));
+        s.lan(other_request((C1, 4000), S1));
+        s.lan(other_request((C1, 4001), S1));
+        s.table();
     })
 }
