@@ -10,6 +10,7 @@ use dataplane::conntrack::index::Refused;
 use dataplane::conntrack::invalid::{InvalidReason, Numbers};
 use dataplane::conntrack::record::{ConnId, ConnRef};
 use dataplane::conntrack::state::Status;
+use dataplane::conntrack::store::can_go_early;
 use dataplane::conntrack::tuple::{Tuple, proto};
 use dataplane::pipeline::invalid::Finding;
 use dataplane::pipeline::messages::FromLcore;
@@ -42,6 +43,8 @@ struct Fake {
     held: Option<ToLcore>,
     /// Its INVALID packets.
     found: Vec<Finding>,
+    /// Whom it was told to end in need.
+    named: Vec<ConnId>,
 }
 
 impl Fake {
@@ -67,6 +70,10 @@ impl Fake {
                     slice.end = true;
                     FromLcore::Listed(question, slice)
                 }
+                ToLcore::Relieve(mut conns) => {
+                    conns.drain(..).for_each(|id| self.relieve(id));
+                    FromLcore::Expired(conns)
+                }
                 ToLcore::Find(question, mut found) => {
                     found.extend(std::mem::take(&mut self.found));
                     FromLcore::Found(question, found)
@@ -74,6 +81,15 @@ impl Fake {
                 _ => continue,
             };
             assert!(self.mailbox.send(answer).is_ok());
+        }
+    }
+
+    /// As an lcore does it.
+    fn relieve(&mut self, id: ConnId) {
+        self.named.push(id);
+        let goes = self.store.get(id).is_some_and(can_go_early);
+        if goes && self.store.shared().capacity.is_pressed() {
+            self.store.delete(id.conn);
         }
     }
 }
@@ -101,8 +117,8 @@ fn bench() -> (ControlCore, Rc<RefCell<Vec<Fake>>>) {
         let stalls = core.worker_stalls(number);
         let (mailbox, snapshot) = (parts.mailbox, parts.snapshot);
         let store = parts.store;
-        let (stops, found) = (Stops::Never, Vec::new());
-        Fake { mailbox, store, snapshot, stalls, stops, held: None, found }
+        let (stops, found, named) = (Stops::Never, Vec::new(), Vec::new());
+        Fake { mailbox, store, snapshot, stalls, stops, held: None, found, named }
     });
     let fakes = Rc::new(RefCell::new(fakes.collect::<Vec<_>>()));
     let polled = Rc::clone(&fakes);
@@ -456,6 +472,55 @@ fn a_full_table_is_relieved_down_to_95_percent() {
         assert_eq!(round(&mut core, true), if refuses { 0 } else { 50 });
         assert_eq!(round(&mut core, false), 0, "one pass");
     }
+}
+
+/// A pass ends as soon as there is room, and the next one goes on from there: under lasting pressure
+/// every conn gets its turn, wherever in the table it is.
+#[test]
+fn s21_passes_go_round_the_table() {
+    const MAX: u32 = 1000;
+    let (mut core, fakes) = bench();
+    let ticks = Rc::new(std::cell::Cell::new(0));
+    let clock = Rc::clone(&ticks);
+    core.clock = Box::new(move || Now { tick: Tick(clock.get()), unix_ns: 0 });
+    core.set_sysctl("nf_conntrack_max", MAX.into()).unwrap();
+    // So many that a pass needs few of them.
+    core.set_sysctl("nf_conntrack_buckets", 20_000).unwrap();
+    let buckets = core.table().index.buckets();
+    let mut made = 0;
+    let mut fill = |core: &mut ControlCore| {
+        while core.count() < MAX {
+            enter(&mut fakes.borrow_mut()[0].store, made).unwrap();
+            made += 1;
+        }
+        assert!(fakes.borrow_mut()[0].mailbox.send(FromLcore::TableFull).is_ok());
+    };
+    fill(&mut core);
+    let id = |n| fakes.borrow()[0].store.find(&tuple(n), 0, Tick(0)).unwrap().conn.id();
+    let first: Vec<ConnId> = (0..MAX).map(id).collect();
+    let mut rounds = 0;
+    let mut round = |core: &mut ControlCore| {
+        ticks.set(ticks.get() + 1);
+        core.round();
+        fakes.borrow_mut().iter_mut().for_each(Fake::poll);
+        rounds += 1;
+    };
+    for _ in 0..45 {
+        fill(&mut core);
+        // A pass takes half a second; it ends where the next round sees that there is room.
+        (0..50).for_each(|_| {
+            if core.table().capacity.is_pressed() {
+                round(&mut core);
+            }
+        });
+        round(&mut core);
+        assert!((MAX * 9 / 10..MAX * 95 / 100).contains(&core.count()), "{}", core.count());
+    }
+    assert!(rounds > 90 && buckets > 2000, "in small steps: {rounds} rounds, {buckets} buckets");
+    // Each pass takes a twentieth, and new ones come everywhere: after 35 it has gone round.
+    let named = &fakes.borrow()[0].named;
+    let left = first.iter().filter(|id| !named.contains(id)).count();
+    assert_eq!(left, 0, "never looked at");
 }
 
 #[test]

@@ -66,6 +66,12 @@ impl DccpState {
         }
     }
 
+    /// True once one side has asked to close: such a conn may go early although it is ASSURED
+    /// (`dccp_can_early_drop`).
+    pub const fn is_closing(self) -> bool {
+        matches!(self, CR | CG | TW)
+    }
+
     /// The state in [`DccpTrack::to_words`]' first word.
     pub fn of_word(word: u64) -> DccpState {
         Self::ALL.get(word as u8 as usize).copied().unwrap_or_default()

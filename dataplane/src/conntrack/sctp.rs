@@ -69,6 +69,12 @@ impl SctpState {
         }
     }
 
+    /// True once one side has asked to end: such a conn may go early although it is ASSURED
+    /// (`sctp_can_early_drop`).
+    pub const fn is_closing(self) -> bool {
+        matches!(self, SS | SR | SA)
+    }
+
     /// The state in [`SctpTrack::to_words`]' first word.
     pub fn of_word(word: u64) -> SctpState {
         Self::ALL.get(word as u8 as usize).copied().unwrap_or_default()

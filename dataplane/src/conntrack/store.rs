@@ -30,12 +30,14 @@ use std::sync::Arc;
 
 use super::capacity::Capacity;
 use super::chunks::FreeList;
+use super::dccp::DccpState;
 use super::expect::{EXPECT_MAX_LIMIT, Expectations};
 use super::extension::{Extension, Extensions};
 use super::index::{Due, Index, Moved, Refused};
 use super::record::{Conn, ConnId, ConnRef, Family, Records};
+use super::sctp::SctpState;
 use super::state::{Direction, Status};
-use super::tcp::{TcpState, TcpTrack};
+use super::tcp::TcpTrack;
 use super::tuple::{HashSeed, Tuple, proto};
 use super::views::{Which, source_lines};
 use super::zones::Zones;
@@ -448,15 +450,19 @@ impl Shared {
 }
 
 /// Whether a conn may go before its time where the table is nearly full
-/// (`gc_worker_can_early_drop`): without ASSURED, or a TCP conn that is about to end.
+/// (`gc_worker_can_early_drop`): without ASSURED, or past its end as its tracker sees it.
 pub fn can_go_early(conn: Conn<'_>) -> bool {
-    use TcpState::{Close, CloseWait, FinWait, LastAck, TimeWait};
     if !conn.status().has(Status::ASSURED) {
         return true;
     }
-    let state = || TcpTrack::state_of_word(conn.tracker_word(TcpTrack::STATE_WORD));
-    conn.proto() == proto::TCP
-        && matches!(state(), FinWait | LastAck | TimeWait | Close | CloseWait)
+    // Every tracker has its state there.
+    let word = conn.tracker_word(TcpTrack::STATE_WORD);
+    match conn.proto() {
+        proto::TCP => TcpTrack::state_of_word(word).is_closing(),
+        proto::SCTP => SctpState::of_word(word).is_closing(),
+        proto::DCCP => DccpState::of_word(word).is_closing(),
+        _ => false,
+    }
 }
 
 /// One lcore's hands: it makes, confirms and deletes the conns that this lcore owns.

@@ -6,8 +6,12 @@ use dataplane::conntrack::store::can_go_early;
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::messages::{FromLcore, ToLcore};
+use dataplane::pipeline::service::id_of_key;
+use dataplane::rules::facts::PortId;
+use dataplane::wire::build::packet::Packet;
 use dataplane::wire::tcp::flags::{ACK, FIN};
 
+use super::protocols::{dccp, sctp, sctp_packet};
 use super::rig::*;
 use super::tracking::{connect, tcp, udp};
 
@@ -85,6 +89,81 @@ fn s21_relief_ends_at_95_percent_and_spares_who_is_in_use() {
     rig.shared.set_max(50).unwrap();
     rig.ask(ToLcore::Relieve(Box::new(ids)));
     assert_eq!(rig.shared.capacity.count(), 94);
+}
+
+/// A packet, the state that it leads its conn to, and whether the conn may go then.
+type Step = (PortId, Packet<'static>, &'static str, bool);
+
+/// After each step the conn, the only ASSURED one in a table without room, is named or is not, and
+/// its owner, when told to, ends it or does not.
+fn goes_in_need(begin: &[(PortId, Packet<'static>)], steps: &[Step]) {
+    const MAX: u32 = 100;
+    for last in 0..steps.len() {
+        let mut rig = Setup { max: MAX, ..Setup::default() }.start();
+        let first = begin.iter().copied();
+        let then = steps[..=last].iter().map(|&(port, packet, ..)| (port, packet));
+        for (port, packet) in first.chain(then) {
+            rig.pass(port, packet);
+        }
+        let (.., state, goes) = steps[last];
+        let conn = rig.conn();
+        assert_eq!((conn.state, conn.status.has(Status::ASSURED)), (Some(state), true));
+        let id = id_of_key(conn.key);
+        for n in 1..MAX as u16 {
+            rig.pass(LAN, udp(&format!("192.168.1.2:{}", 6000 + n), SERVER));
+        }
+        let mut named: Vec<ConnId> = Vec::new();
+        let (buckets, now) = (rig.shared.index.buckets(), rig.now.tick);
+        rig.shared.spendable(0, buckets, now, |id, _| named.push(id));
+        assert_eq!(named.contains(&id), goes, "{state}");
+        rig.ask(ToLcore::Relieve(Box::new(vec![id])));
+        assert_eq!(rig.shared.capacity.count(), MAX - goes as u32, "{state}");
+    }
+}
+
+#[test]
+fn s21_an_association_of_sctp_goes_in_need_while_it_shuts_down() {
+    let packet = |port, tag, chunk| (port, sctp_packet(port, &sctp(tag, &[chunk])));
+    let begin = [packet(LAN, 0, (1, 7)), packet(WAN, 7, (2, 9)), packet(LAN, 9, (10, 0))];
+    let step = |port, tag, kind, state, goes| {
+        let (port, packet) = packet(port, tag, (kind, 0));
+        (port, packet, state, goes)
+    };
+    let open = step(WAN, 7, 11, "ESTABLISHED", false);
+    goes_in_need(
+        &begin,
+        &[
+            open,
+            step(LAN, 9, 7, "SHUTDOWN_SENT", true),
+            step(WAN, 7, 8, "SHUTDOWN_ACK_SENT", true),
+            // Over: not for long either, but not by name.
+            step(LAN, 9, 14, "CLOSED", false),
+        ],
+    );
+    goes_in_need(&begin, &[open, step(WAN, 7, 7, "SHUTDOWN_RECD", true)]);
+}
+
+#[test]
+fn s21_a_connection_of_dccp_goes_in_need_once_it_is_to_close() {
+    let (client, server) = (("192.168.1.2", 4000), ("198.51.100.7", 80));
+    let packet = |port, kind, seq, ack| {
+        let (src, dst) = if port == LAN { (client, server) } else { (server, client) };
+        (port, dccp(src, dst, kind, seq, ack))
+    };
+    let step = |port, kind, seq, ack, state, goes| {
+        let (port, packet) = packet(port, kind, seq, ack);
+        (port, packet, state, goes)
+    };
+    goes_in_need(
+        &[packet(LAN, 0, 1, 0), packet(WAN, 1, 5, 1)],
+        &[
+            step(LAN, 3, 2, 5, "PARTOPEN", false),
+            step(WAN, 2, 6, 0, "OPEN", false),
+            step(WAN, 5, 7, 0, "CLOSEREQ", true),
+            step(LAN, 6, 3, 0, "CLOSING", true),
+            step(WAN, 7, 8, 0, "TIMEWAIT", true),
+        ],
+    );
 }
 
 /// The equivalent of a hash chain that is too long.

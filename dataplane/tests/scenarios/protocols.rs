@@ -121,7 +121,13 @@ fn gre_that_cannot_be_translated_is_dropped() {
 }
 
 /// A DCCP packet of a type, with 48 bits of sequence and acknowledgement numbers.
-fn dccp(src: (&str, u16), dst: (&str, u16), kind: u8, seq: u64, ack: u64) -> Packet<'static> {
+pub(super) fn dccp(
+    src: (&str, u16),
+    dst: (&str, u16),
+    kind: u8,
+    seq: u64,
+    ack: u64,
+) -> Packet<'static> {
     let mut bytes = [src.1.to_be_bytes(), dst.1.to_be_bytes()].concat();
     bytes.extend([6, 0, 0, 0, kind << 1 | 1, 0]);
     bytes.extend(&seq.to_be_bytes()[2..]);
