@@ -38,8 +38,8 @@ fn all_different(held: &[Vec<u32>]) -> usize {
     all.len()
 }
 
-/// One lcore takes batches and puts them back while the other takes: a top that was seen may come
-/// back with another batch below it.
+/// One lcore takes batches and puts the first of them back while the other takes it: the top that
+/// was seen comes back with another batch below it.
 #[test]
 fn loom_a_batch_that_comes_back_is_not_taken_for_the_old_one() {
     const BATCHES: u32 = 5;
@@ -53,14 +53,15 @@ fn loom_a_batch_that_comes_back_is_not_taken_for_the_old_one() {
         let other = chunks.clone();
         let second = thread::spawn(move || {
             let mut free = FreeList::default();
-            let held = use_pieces(&other, &mut free, 2 * BATCH as usize, 0);
-            // Two full batches and one piece more: the oldest batch goes back to the shelf.
-            for &number in &held {
-                free.push(&other, number);
+            let mut held = use_pieces(&other, &mut free, 3 * BATCH as usize, 0);
+            let kept = held.split_off(held.len().min(5));
+            // As they lay in their batches, so that the first begins with the same piece. With two
+            // full ones and a piece more the first goes back to the shelf.
+            for batch in held.chunks(BATCH as usize) {
+                batch.iter().rev().for_each(|&number| free.push(&other, number));
             }
-            let mut all = use_pieces(&other, &mut free, 2 * BATCH as usize, 0);
-            all.extend(use_pieces(&other, &mut free, 1, 0));
-            all
+            let again = use_pieces(&other, &mut free, BATCH as usize + 1, 0);
+            [kept, again].concat()
         });
         let mut held = use_pieces(&chunks, &mut free, 3 * BATCH as usize, 0);
         let theirs = second.join().unwrap();
@@ -69,31 +70,26 @@ fn loom_a_batch_that_comes_back_is_not_taken_for_the_old_one() {
     });
 }
 
-/// Both take and give across the shelf; afterwards nothing is missing but what lists hold back.
+/// Both put a batch on the shelf and one takes: nothing is missing or doubled in the end.
 #[test]
 fn loom_pieces_that_cross_the_shelf_are_neither_doubled_nor_lost() {
-    const BATCHES: u32 = 4;
+    const BATCHES: u32 = 6;
     model(3, || {
         let (mut mine, mut theirs) = (FreeList::default(), FreeList::default());
         let (chunks, pieces) = taken(BATCHES * BATCH, &mut mine);
         let (a, b) = pieces.split_at(pieces.len() / 2);
         let (a, b) = (a.to_vec(), b.to_vec());
-        for &number in &b {
-            theirs.push(&chunks, number);
-        }
-        // Each list has two batches or pieces of them; one more piece puts a batch on the shelf.
+        // A list keeps two batches: with the first piece of a third it puts one on the shelf.
         let other = chunks.clone();
         let second = thread::spawn(move || {
-            let held = use_pieces(&other, &mut theirs, 1, 0);
+            b.iter().for_each(|&number| theirs.push(&other, number));
+            let held = use_pieces(&other, &mut theirs, 3 * BATCH as usize + 1, 0);
             (held, theirs)
         });
-        for &number in &a {
-            mine.push(&chunks, number);
-        }
-        let mut held = use_pieces(&chunks, &mut mine, 2 * BATCH as usize + 1, 0);
-        let (mut more, mut theirs) = second.join().unwrap();
-        held.extend(rest(&chunks, &mut mine));
-        more.extend(rest(&chunks, &mut theirs));
+        a.iter().for_each(|&number| mine.push(&chunks, number));
+        let (mut held, mut theirs) = second.join().unwrap();
+        held.extend(rest(&chunks, &mut theirs));
+        let more = rest(&chunks, &mut mine);
         assert_eq!(all_different(&[held, more]), (BATCHES * BATCH) as usize);
     });
 }

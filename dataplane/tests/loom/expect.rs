@@ -121,3 +121,28 @@ fn loom_the_counter_is_there_before_the_child_can_be() {
         }
     });
 }
+
+/// A master ends while somebody has the lock, so that its expectations may stay: they lead to
+/// nobody, also when another conn has its record.
+#[test]
+fn loom_what_a_master_leaves_behind_leads_to_nobody() {
+    model(3, || {
+        let (mut store, id, what) = master();
+        let shared = store.shared().clone();
+        shared.expectations.enter(0, &what, POLICY, false, NOW).unwrap();
+        let owner = thread::spawn(move || {
+            let ended = store.shared().expectations.end_master(0, id, NOW);
+            assert!(store.delete(id.conn));
+            let next = Tuple { src_id: 4001, ..request() };
+            let number = store.allocate(&next, &next.inverted().unwrap(), [0, 0]).unwrap();
+            store.confirm(number, LONG, NOW.tick).unwrap();
+            assert_eq!(number, id.conn, "last in, first out");
+            ended
+        });
+        // The control core looks through them meanwhile.
+        let _ = shared.expectations.sweep(0, &shared.records, NOW);
+        let ended = owner.join().unwrap();
+        assert!(shared.expectations.is_empty() || !ended);
+        assert_eq!(find(&shared, 1), Ok(None), "the next conn of the record is no master");
+    });
+}

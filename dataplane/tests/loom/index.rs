@@ -237,13 +237,11 @@ fn loom_an_entry_away_from_home_is_found_at_every_moment() {
         confirm(&index, 2, &pairs).unwrap();
         confirm(&index, 0, &pairs).unwrap();
         let other = index.clone();
-        let second = thread::spawn(move || {
-            remove(&other, 2, goes);
-            confirm(&other, 1, &pairs).unwrap();
-            remove(&other, 1, comes);
-        });
-        assert!(has(&index, X, 0), "hidden");
-        second.join().unwrap();
+        let reader = thread::spawn(move || has(&other, X, 0));
+        remove(&index, 2, goes);
+        confirm(&index, 1, &pairs).unwrap();
+        remove(&index, 1, comes);
+        assert!(reader.join().unwrap(), "hidden");
         assert_eq!(index.census(), (SLOTS as u64 + 1, 1));
     });
 }

@@ -4,6 +4,10 @@
 //! Compiled with `--cfg loom` alone (`make loom`). A model bounds the preemptions where trying all
 //! of them would take long; `LOOM_MAX_PREEMPTIONS` lowers every bound. The tables are as small as
 //! they can be, and hashes are made so that homes and tags collide.
+//!
+//! Loom begins with the first thread and sets another before the last access to a word alone. So
+//! who only looks is the second thread, or it is never tried in the middle of what it looks at; and
+//! of a model it is known only that it tries what it is about when it fails without the protection.
 #![cfg(loom)]
 
 mod capacity;

@@ -1,4 +1,5 @@
-//! The neighbour table: slots that change their owner while others read and write them.
+//! The neighbour table: slots that change their owner while others read and write them. Who only
+//! reads is the second thread: see `resize`.
 
 use std::sync::Arc;
 
@@ -46,15 +47,13 @@ fn loom_a_reader_never_sees_half_an_address() {
     model(3, || {
         let (table, slot) = table();
         let other = table.clone();
-        let second = thread::spawn(move || {
-            let taken = other.resolve(PORT, host(7), LATER);
-            assert_eq!(taken, Resolved::Pending { next_hop: slot, ask: true });
-        });
-        if let Some(seen) = table.neighbour(slot) {
+        let reader = thread::spawn(move || other.neighbour(slot));
+        let taken = table.resolve(PORT, host(7), LATER);
+        assert_eq!(taken, Resolved::Pending { next_hop: slot, ask: true });
+        if let Some(seen) = reader.join().unwrap() {
             assert!([OLD, host(7)].contains(&seen.address), "{seen:?}");
             assert_eq!((seen.port, seen.state, seen.mac), (PORT, State::Incomplete, None));
         }
-        second.join().unwrap();
     });
 }
 
@@ -87,14 +86,11 @@ fn loom_the_epoch_rises_before_the_next_owner_can_be_sent_to() {
         assert!(table.forget(PORT, OLD, START));
         let before = table.epoch();
         let other = table.clone();
-        let second = thread::spawn(move || {
-            let told = Evidence::arp_request_for_us(OTHER);
-            assert_eq!(other.learn(PORT, host(7), told, LATER), Some(slot));
-        });
-        if table.mac(slot) == Some(OTHER) {
-            assert_ne!(table.epoch(), before, "sent to the new owner by an old number");
-        }
-        second.join().unwrap();
+        let sender = thread::spawn(move || (other.mac(slot) == Some(OTHER)).then(|| other.epoch()));
+        let told = Evidence::arp_request_for_us(OTHER);
+        assert_eq!(table.learn(PORT, host(7), told, LATER), Some(slot));
+        let epoch = sender.join().unwrap();
+        assert_ne!(epoch, Some(before), "sent to the new owner by an old number");
     });
 }
 

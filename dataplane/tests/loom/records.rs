@@ -102,10 +102,9 @@ fn loom_a_conn_that_ends_becomes_nobody_elses() {
 }
 
 /// The sweep names a conn as expired while its owner deletes it and makes another in its record.
-/// Whatever was named, by the owner's checks nothing but the expired conn can end.
-#[test]
-fn loom_what_the_sweep_names_ends_nobody_else() {
-    model(2, || {
+/// `ends` is what the owner does about a name.
+fn a_sweep_during_reuse(ends: fn(&Store, ConnId, Tick) -> bool) {
+    model(2, move || {
         let [old, new] = colliding();
         let [mut mine, _theirs] = stores();
         let number = add(&mut mine, &old, SOON).unwrap();
@@ -123,13 +122,25 @@ fn loom_what_the_sweep_names_ends_nobody_else() {
         assert_eq!(add(&mut mine, &new, LONG), Ok(number));
         for (id, owner) in control.join().unwrap() {
             assert_eq!((id.conn, owner), (number, 0));
-            // As the owner serves it (`Pipeline::expire`).
-            if let Some(conn) = mine.get(id) {
-                assert!(!conn.is_expired(later), "the new conn lives on");
-            }
+            assert!(!ends(&mine, id, later), "the new conn would end");
         }
         assert!(mine.find(&new, 0, later).is_some());
     });
+}
+
+/// Whatever was named, by the owner's checks nothing but the expired conn can end
+/// (`Pipeline::expire`).
+#[test]
+fn loom_what_the_sweep_names_ends_nobody_else() {
+    a_sweep_during_reuse(|mine, id, later| mine.get(id).is_some_and(|c| c.is_expired(later)));
+}
+
+/// The second look at the deadline is what protects: the old one's may have been read with the new
+/// one's name.
+#[test]
+#[should_panic(expected = "the new conn would end")]
+fn loom_without_looking_at_the_deadline_again_it_would_end_the_next_conn() {
+    a_sweep_during_reuse(|mine, id, _| mine.get(id).is_some());
 }
 
 /// A record goes from one lcore to another across the shelf, and is confirmed there: it carries one
