@@ -474,8 +474,8 @@ fn a_full_table_is_relieved_down_to_95_percent() {
     }
 }
 
-/// A pass ends as soon as there is room, and the next one goes on from there: under lasting pressure
-/// every conn gets its turn, wherever in the table it is.
+/// A pass ends as soon as there is room, and the next one goes on from there: under lasting
+/// pressure every conn gets its turn, wherever in the table it is.
 #[test]
 fn s21_passes_go_round_the_table() {
     const MAX: u32 = 1000;
