@@ -34,6 +34,7 @@ fi
 if [[ $purpose == test ]]; then
     command_of iptables iptables
     command_of conntrack conntrack
+    command_of nfct nfct
     command_of ethtool ethtool
     command_of sysctl procps
     command_of tftp tftp-hpa

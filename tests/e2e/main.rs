@@ -37,6 +37,7 @@ mod servers;
 mod sysctl;
 mod sysctl_effects;
 mod tftp;
+mod timeout_policies;
 mod traffic;
 mod vlan;
 mod waiting_events;

@@ -1,14 +1,15 @@
 //! Timeout policies by name: what `CT --timeout` gives a conn instead of the sysctls' timeouts.
 //!
-//! A conn keeps the number of its policy in its extension block. A name keeps its number as long
-//! as the process runs, so a conn keeps its policy across reloads; if a reload gives it other
+//! A conn keeps the number of its policy in its extension block. A policy keeps its number as long
+//! as each reload names it, so a conn keeps its policy across reloads; if a reload gives it other
 //! values, they count from the conn's next packet on. The conns of a policy that is gone follow the
-//! sysctls, as in the kernel (`nf_ct_untimeout`).
+//! sysctls from then on, as in the kernel (`nf_ct_untimeout`): one that comes later under the same
+//! name is another one, with a number of its own.
 
 use super::knobs::Knobs;
 use super::timeouts::Timeouts;
 
-/// Names there can be in the life of a process: a conn has eight bits for its policy.
+/// Policies there can be in the life of a process: a conn has eight bits for its policy.
 pub const POLICIES_MAX: usize = 255;
 
 /// All policies, immutable in a snapshot.
@@ -17,17 +18,22 @@ pub struct Policies(Vec<Policy>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Policy {
+    /// Empty if it is gone: no name is.
     name: String,
     /// All knobs, with the policy's timeouts; `None` if it is gone.
     knobs: Option<Knobs>,
 }
 
 impl Policies {
-    /// The policies `named`, those of a known name under its number; `None` if there have been more
-    /// than [`POLICIES_MAX`] names. `knobs` are the sysctls.
+    /// The policies `named`, those that are there already under their numbers; `None` if there have
+    /// been more than [`POLICIES_MAX`]. `knobs` are the sysctls.
     pub fn next(&self, named: &[(String, Timeouts)], knobs: &Knobs) -> Option<Policies> {
-        let forgotten = |policy: &Policy| Policy { name: policy.name.clone(), knobs: None };
-        let mut all: Vec<Policy> = self.0.iter().map(forgotten).collect();
+        let stays = |policy: &Policy| named.iter().any(|(name, _)| *name == policy.name);
+        let kept = |policy: &Policy| {
+            let name = if stays(policy) { policy.name.clone() } else { String::new() };
+            Policy { name, knobs: None }
+        };
+        let mut all: Vec<Policy> = self.0.iter().map(kept).collect();
         for (name, timeouts) in named {
             let knobs = Some(Knobs { timeouts: *timeouts, ..*knobs });
             match all.iter_mut().find(|policy| policy.name == *name) {
@@ -85,7 +91,8 @@ mod tests {
             (secs(&second, 1), secs(&second, 2), secs(&second, 3)),
             (None, Some(9), Some(3))
         );
-        assert_eq!(second.next(&named(&[("a", 4)]), &knobs).unwrap().number("a"), Some(1));
+        let third = second.next(&named(&[("a", 4)]), &knobs).unwrap();
+        assert_eq!((third.number("a"), secs(&third, 1), secs(&third, 4)), (Some(4), None, Some(4)));
         let many: Vec<_> = (0..=POLICIES_MAX).map(|n| (n.to_string(), udp(1))).collect();
         assert!(Policies::default().next(&many, &knobs).is_none());
         assert_eq!(Policies::default().next(&many[1..], &knobs).unwrap().number("255"), Some(255));
