@@ -1,12 +1,13 @@
 //! The nat table and the edit of packets (`nf_nat_inet_fn`, `nf_nat_setup_info`).
 //!
 //! The table is asked once per conn and end: by its first packet, whose answer is written into the
-//! reply tuple. Every later packet is edited by comparing the conn's two tuples.
+//! reply tuple. Every later packet is edited by comparing the conn's two tuples. Of a conn that a
+//! tool made without NAT every NEW packet asks, and no answer is taken: it is in the table as it is.
 
 use core::ops::ControlFlow;
 
 use crate::conntrack::record::ConnId;
-use crate::conntrack::state::{Direction, Status};
+use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::store::Shared;
 use crate::conntrack::tcp::TcpTrack;
 use crate::conntrack::tuple::{Tuple, proto};
@@ -92,8 +93,11 @@ impl<P: FramePool> Pipeline<P> {
         if a.error {
             return self.translate_error(t, &a, manip, at);
         }
-        if a.fresh && !conn.status().has(bits(manip).1) {
+        let undecided = !conn.status().has(bits(manip).1);
+        if a.fresh && undecided {
             self.decide(t, &a, hook, manip, at)?;
+        } else if undecided && !a.lent && matches!(a.state, CtState::New | CtState::Related) {
+            self.ask_in_vain(t, hook, at)?;
         } else if hook == Hook::Postrouting && leaves_elsewhere(t, &a, at) {
             t.attached = Attached::Conn(Attachment { delete: true, ..a });
             return Err(DropReason::NatDrop);
@@ -125,6 +129,27 @@ impl<P: FramePool> Pipeline<P> {
             conn.set_masqueraded_by(port.0);
         }
         Ok(())
+    }
+
+    /// The table is walked and its rules count, but a conn that is confirmed keeps its tuples; what
+    /// would lose a first packet loses this one.
+    #[cold]
+    #[inline(never)]
+    fn ask_in_vain(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        hook: Hook,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        let Attached::Conn(Attachment { conn, .. }) = t.attached else { return Ok(()) };
+        let reply = at.table.records.get(conn).map(|conn| conn.reply());
+        let Some(current) = reply.and_then(|reply| reply.inverted()) else { return Ok(()) };
+        let lost = match self.walk(t, Table::Nat, hook, at).verdict {
+            Verdict::Accept => false,
+            Verdict::Nat(target) => self.range_of(t, &target, hook, &current, at).is_none(),
+            Verdict::Drop | Verdict::Reject(_) => true,
+        };
+        if lost { Err(DropReason::NatDrop) } else { Ok(()) }
     }
 
     /// `nf_nat_setup_info`: decides one end of a fresh conn, within a range.

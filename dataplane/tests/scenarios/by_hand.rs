@@ -9,7 +9,7 @@ use dataplane::nat::range::Range;
 use dataplane::pipeline::by_hand::{Change, Changes, NewConn, Refusal};
 use dataplane::pipeline::messages::{FromLcore, Slice, ToLcore};
 use dataplane::pipeline::service::id_of_key;
-use dataplane::rules::hook::Table::Filter;
+use dataplane::rules::hook::Table::{Filter, Nat};
 use dataplane::rules::matches::StateMask;
 use dataplane::wire::tcp::flags::{ACK, FIN};
 
@@ -193,6 +193,30 @@ fn nat_by_hand_is_nat() {
     let all = rig.list();
     let third = all.iter().find(|c| c.original.src == address("192.168.1.3")).unwrap();
     assert_ne!(third.reply.dst_id, 5555);
+}
+
+/// The kernel's table too counts each NEW packet of such a conn and translates none.
+#[test]
+fn a_conn_made_without_nat_asks_the_table_with_each_new_packet_and_in_vain() {
+    for tool in [Status(0), Status::SEEN_REPLY] {
+        let mut rig = Setup::default()
+            .rule(V4, Nat, "PREROUTING", dnat("192.168.1.9", Some(7)).proto(17))
+            .rule(V4, Nat, "POSTROUTING", snat("203.0.113.1"))
+            .rule(V4, Nat, "POSTROUTING", count())
+            .start();
+        let made = NewConn { status: tool, ..new_conn(proto::UDP, CLIENT, SERVER) };
+        assert_eq!(create(&mut rig, made), Ok(()));
+        for _ in 0..5 {
+            let out = rig.pass(LAN, udp(CLIENT, SERVER));
+            assert_eq!(out.flow(), format!("{CLIENT} > {SERVER}"));
+        }
+        let asked = if tool == Status(0) { 5 } else { 0 };
+        assert_eq!(rig.count(V4, Nat, "PREROUTING", Some(0)).0, asked);
+        assert_eq!(rig.count(V4, Nat, "POSTROUTING", Some(0)).0, asked);
+        assert_eq!(rig.count(V4, Nat, "POSTROUTING", Some(1)).0, 0, "behind a target");
+        let conn = rig.conn();
+        assert_eq!(conn.status.0 & Status::SRC_NAT_DONE.with(Status::DST_NAT_DONE).0, 0);
+    }
 }
 
 #[test]
