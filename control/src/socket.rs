@@ -7,8 +7,8 @@
 //!
 //! The server belongs to the control core and never waits: [`Server::poll`] moves what can be moved
 //! and returns the requests that are complete. Bounds: [`CLIENTS_MAX`] clients, [`REQUEST_MAX`]
-//! bytes of a request, [`BACKLOG_MAX`] bytes of unread events per client (later events are counted
-//! as lost and the client is told), and a client that takes nothing for [`PATIENCE`] is let go.
+//! bytes of a request, [`BACKLOG`] bytes of unread events per client or what the client asked for,
+//! at most [`BACKLOG_MAX`] (later events are counted as lost and the client is told), and a client that takes nothing for [`PATIENCE`] is let go.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -32,8 +32,12 @@ pub const CLIENTS_MAX: usize = 32;
 /// The longest request in bytes, standard input included.
 pub const REQUEST_MAX: usize = 64 << 20;
 
-/// The most unread bytes of events per client.
-pub const BACKLOG_MAX: usize = 4 << 20;
+/// Unread bytes of events per client that has not asked for another number.
+pub const BACKLOG: usize = 4 << 20;
+
+/// The most unread bytes of events that a client may ask for, and the fewest.
+pub const BACKLOG_MAX: usize = 64 << 20;
+const BACKLOG_MIN: usize = 2304;
 
 /// How long a client may leave an answer unread.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -134,6 +138,7 @@ struct Client {
     /// Texts not yet encoded: the stream they belong to, the text, how much of it is gone.
     texts: VecDeque<(bool, String, usize)>,
     backlog: usize,
+    backlog_max: usize,
     exit: Option<u8>,
     /// The exit line has been put on the wire; nothing follows it.
     closed: bool,
@@ -253,6 +258,17 @@ impl Reply {
         !client.gone && !client.ended
     }
 
+    /// Lets events wait in a buffer as large as a socket's would be after `SO_RCVBUF`, which is
+    /// twice what is asked for, and says how large it has become.
+    pub fn set_backlog(&self, bytes: u32) {
+        let asked = (bytes as usize).saturating_mul(2);
+        let mut client = lock(&self.client);
+        client.backlog_max = asked.clamp(BACKLOG_MIN, BACKLOG_MAX);
+        let bytes = client.backlog_max;
+        let notice = format!("NOTICE: Netlink socket buffer size has been set to {bytes} bytes.\n");
+        client.queue(false, notice);
+    }
+
     /// Whether the client still listens.
     pub fn is_wanted(&self) -> bool {
         let client = lock(&self.client);
@@ -281,6 +297,7 @@ impl Client {
             asked: false,
             texts: VecDeque::new(),
             backlog: 0,
+            backlog_max: BACKLOG,
             exit: None,
             closed: false,
             wire: Vec::new(),
@@ -340,7 +357,7 @@ impl Client {
     }
 
     fn stream(&mut self, text: &str) {
-        if self.backlog + text.len() > BACKLOG_MAX {
+        if self.backlog + text.len() > self.backlog_max {
             self.lost += 1;
             return;
         }

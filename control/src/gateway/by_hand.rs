@@ -1,8 +1,10 @@
-//! Conns that a tool asks for by their tuple, makes, or changes.
+//! Conns that a tool asks for by their tuple, makes, or changes, and expectations that it makes.
 //!
-//! Each is one question to the lcore that owns the conn or is to own it. Whose answer does not come
-//! is named, as for listings.
+//! What concerns a conn is one question to the lcore that owns it or is to own it. Whose answer
+//! does not come is named, as for listings. Expectations are entered here, under their lock.
 
+use dataplane::conntrack::expect::{Busy, Expectation, ExpectationView, Flags, Refused};
+use dataplane::conntrack::helper::Helper;
 use dataplane::conntrack::record::ConnId;
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::ConnView;
@@ -13,7 +15,7 @@ use dataplane::pipeline::service::id_of_key;
 use dataplane::rules::facts::PortId;
 
 use super::ControlCore;
-use crate::tools::{Changed, Silent};
+use crate::tools::{Changed, ExpectRefusal, Gateway, Silent, WantedExpectation};
 
 impl ControlCore {
     /// Who asks from now on, for the events of what is done for it.
@@ -48,6 +50,50 @@ impl ControlCore {
         self.wait(|core| core.inbox.created.is_none().then_some(lcore))?;
         let created = self.inbox.created.take().ok_or_else(|| self.silent(lcore))?;
         Ok(created.outcome)
+    }
+
+    /// Makes an expectation (`ctnetlink_create_expect`). Where its master ends meanwhile it matches
+    /// nothing, and the sweep takes it away.
+    pub(super) fn expect_by_hand(
+        &mut self,
+        wanted: &WantedExpectation,
+    ) -> Result<Result<(), ExpectRefusal>, Silent> {
+        let found = |e: &ExpectationView| e.what.zone == 0 && e.what.is_for(&wanted.tuple);
+        if self.expectations()?.iter().any(found) {
+            return Ok(Err(ExpectRefusal::Exists));
+        }
+        let Some(view) = self.conn_of(&wanted.master)? else {
+            return Ok(Err(ExpectRefusal::NoMaster));
+        };
+        let master = id_of_key(view.key);
+        let conn = self.shared.records.get(master.conn);
+        let facts = conn.map(|conn| (conn.zones().id(), conn.reported().expectations));
+        let (Some(helper), Some((zone, reported))) =
+            (view.helper.as_deref().and_then(Helper::from_name), facts)
+        else {
+            return Ok(Err(ExpectRefusal::NoHelper));
+        };
+        let what = Expectation {
+            tuple: wanted.tuple,
+            mask: wanted.mask,
+            master,
+            master_tuple: view.original,
+            zone,
+            class: 0,
+            flags: Flags::default(),
+            helper,
+            assigns: None,
+            follow: None,
+            reported,
+        };
+        let policy = self.knobs.helpers.of(helper);
+        self.with_expectations(|table, now| match table.enter(0, &what, policy, false, now) {
+            Ok(()) => Ok(Ok(())),
+            Err(Refused::Busy) => Err(Busy),
+            Err(Refused::Already) => Ok(Err(ExpectRefusal::Already)),
+            Err(Refused::Clash) => Ok(Err(ExpectRefusal::Clash)),
+            Err(Refused::ClassFull | Refused::TableFull) => Ok(Err(ExpectRefusal::Full)),
+        })
     }
 
     fn newcomer(&self, original: &Tuple, zone: u16) -> u8 {

@@ -114,6 +114,9 @@ impl ControlCore {
 
     /// Keeps a stream of events going until its client leaves.
     pub fn subscribe(&mut self, subscription: Box<Subscription>, reply: Reply) {
+        if let Some(bytes) = subscription.buffer_bytes() {
+            reply.set_backlog(bytes);
+        }
         self.subscriptions.push((subscription, reply));
         self.end_subscriptions();
     }

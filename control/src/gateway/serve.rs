@@ -21,7 +21,7 @@ use crate::labels::Names;
 use crate::tools::conntrack_args::Family;
 use crate::tools::conntrack_invalid::Seen;
 use crate::tools::stats::{ControlCoreStats, LcoreStats, PortStats, Stats, TableStats, Totals};
-use crate::tools::{Changed, Gateway, Silent, SysctlError};
+use crate::tools::{Changed, ExpectRefusal, Gateway, Silent, SysctlError, WantedExpectation};
 
 /// Record numbers per question.
 const SLICE: u32 = 1024;
@@ -110,7 +110,7 @@ impl ControlCore {
     }
 
     /// Does something with the expectations once no worker has their lock.
-    fn with_expectations<T>(
+    pub(super) fn with_expectations<T>(
         &mut self,
         ask: impl Fn(&Expectations, Now) -> Result<T, Busy>,
     ) -> Result<T, Silent> {
@@ -244,6 +244,10 @@ impl Gateway for ControlCore {
 
     fn delete_expectation(&mut self, key: u64) -> Result<bool, Silent> {
         self.with_expectations(|expectations, now| expectations.remove(key, now))
+    }
+
+    fn expect(&mut self, wanted: &WantedExpectation) -> Result<Result<(), ExpectRefusal>, Silent> {
+        self.expect_by_hand(wanted)
     }
 
     fn expect_count(&mut self) -> u32 {

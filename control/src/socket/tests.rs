@@ -100,7 +100,25 @@ fn a_slow_reader_of_a_stream_loses_events_and_is_told() {
         assert!(request.reply.stream(&event));
     }
     let held = lock(&request.reply.client).backlog;
-    assert!(held <= BACKLOG_MAX);
+    assert!(held <= BACKLOG);
+    // A larger buffer takes more of them, and one of no size has the size that sockets have.
+    for (asked, most) in [(8 << 20, 16 << 20), (0, 2304), (u32::MAX, BACKLOG_MAX)] {
+        request.reply.set_backlog(asked);
+        let mut client = lock(&request.reply.client);
+        assert_eq!(client.backlog_max, most);
+        let (_, text, _) = client.texts.back().unwrap();
+        assert_eq!(
+            *text,
+            format!("NOTICE: Netlink socket buffer size has been set to {most} bytes.\n")
+        );
+        client.lost = 0;
+    }
+    request.reply.set_backlog(8 << 20);
+    for _ in 0..20 {
+        request.reply.stream(&event);
+    }
+    let held = lock(&request.reply.client).backlog;
+    assert!((15 << 20..=16 << 20).contains(&held), "{held}");
     let reading = thread::spawn(move || {
         let mut text = String::new();
         slow.shutdown(Shutdown::Write).unwrap();

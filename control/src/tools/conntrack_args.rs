@@ -4,13 +4,13 @@
 //! until `-p` has named a protocol with ports. Numbers are read as the tool reads them, up to the
 //! first character that is no digit. Wrong arguments exit with 2 and two lines on standard error.
 //!
-//! Where the tool would take them, these are refused: security marks (`-c`), the size of a netlink
-//! socket (`-b`), the command that makes expectations, and states of SCTP.
+//! Where the tool would take them, security marks (`-c`) are refused, as no conn has one.
 
 use std::mem::take;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dataplane::conntrack::dccp::Role;
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::proto;
 use dataplane::conntrack::view::EventKind;
@@ -87,8 +87,25 @@ pub struct Request {
     pub output: Output,
     /// Which events; empty for all.
     pub events: Vec<EventKind>,
+    /// What `-I expect` expects.
+    pub expected: Expected,
+    /// `-b`: bytes that wait for this listener.
+    pub buffer_bytes: Option<u32>,
     /// Lines for standard error before anything else.
     pub warnings: String,
+}
+
+/// What `-I expect` says of the conn that is to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// `--tuple-src` and `--tuple-dst`.
+    pub ends: [Option<Address>; 2],
+    /// Ports or keys of the same.
+    pub ids: [Option<u16>; 2],
+    /// `--mask-src`, or the prefix of a source. That of the destination says nothing.
+    pub mask: Option<Address>,
+    /// The mask of the port or key.
+    pub mask_id: Option<u16>,
 }
 
 impl Request {
@@ -129,10 +146,6 @@ pub(super) fn refused(message: std::fmt::Arguments<'_>) -> Answer {
     Answer::failure(2, format_args!("{NAME}: {message}\n{hint}"))
 }
 
-fn not_yet(what: &str) -> Answer {
-    Answer::failure(2, format_args!("{NAME}: `{what}' is not supported in this version"))
-}
-
 /// The state while reading.
 #[derive(Default)]
 struct Reading<'a> {
@@ -144,6 +157,8 @@ struct Reading<'a> {
     filter: Filter,
     proto_seen: Vec<Key>,
     masks: [Option<Address>; 2],
+    expected: Expected,
+    buffer_bytes: Option<u32>,
     /// Bits to be set and bits to be looked at, of `-u`.
     status: Option<(u16, u16)>,
     output: Output,
@@ -186,10 +201,10 @@ impl Reading<'_> {
             Key::Label | Key::LabelAdd | Key::LabelDel => self.take_labels(key, argument)?,
             Key::NatRange => self.warnings += "WARNING: ignoring -a, deprecated option.\n",
             Key::Role => {
-                let known = |role: &str| begins(role, text);
-                if !known("client") && !known("server") {
-                    return Err(refused(format_args!("Unknown DCCP role `{text}'")));
-                }
+                let known = |role: &Role| begins(role.name(), text);
+                let role = [Role::Client, Role::Server].into_iter().find(known);
+                let unknown = || refused(format_args!("Unknown DCCP role `{text}'"));
+                self.filter.role = Some(role.ok_or_else(unknown)?);
             }
             Key::Protocol => {
                 let number = proto_number(text)
@@ -205,6 +220,12 @@ impl Reading<'_> {
             })?,
             Key::Src | Key::Dst | Key::ReplySrc | Key::ReplyDst | Key::MaskSrc | Key::MaskDst => {
                 self.take_address(key, text)?;
+            }
+            Key::TupleSrc | Key::TupleDst => self.take_address(key, text)?,
+            // Read as the socket option is: a signed number of 32 bits.
+            Key::BufferSize => {
+                let bytes = leading_number(text, 10) as i32;
+                self.buffer_bytes = Some(bytes.max(0) as u32);
             }
             Key::SrcNat | Key::DstNat | Key::AnyNat => self.take_nat(key, argument)?,
             Key::Status => self.take_status(text)?,
@@ -263,20 +284,32 @@ impl Reading<'_> {
         };
         let address = address(host)?;
         self.take_family(Family::of(address))?;
-        let wide = matches!(key, Key::Src | Key::Dst);
-        if prefix.is_some() && !wide {
+        let implied = match key {
+            Key::Src | Key::TupleSrc => Some((0, Key::MaskSrc)),
+            Key::Dst | Key::TupleDst => Some((1, Key::MaskDst)),
+            _ => None,
+        };
+        if prefix.is_some() && implied.is_none() {
             let name = options::name(key);
             return Err(refused(format_args!("CIDR notation unavailable for `--{name}'")));
         }
-        let masked = Masked { address, mask: prefix_mask(address, prefix)? };
-        if wide && masked.mask != u128::MAX {
-            self.seen.push(if key == Key::Src { Key::MaskSrc } else { Key::MaskDst });
+        let mask = prefix_mask(address, prefix)?;
+        if let Some((end, option)) = implied
+            && mask != u128::MAX
+        {
+            self.seen.push(option);
+            // Of masks for one end the last one is taken.
+            let bits = if address.is_v4() { Address::v4(mask as u32) } else { Address::v6(mask) };
+            self.masks[end] = Some(bits);
         }
+        let whole = Some(Masked { address, mask: u128::MAX });
         match key {
-            Key::Src => self.filter.src = Some(masked),
-            Key::Dst => self.filter.dst = Some(masked),
+            Key::Src => self.filter.src = whole,
+            Key::Dst => self.filter.dst = whole,
             Key::ReplySrc => self.filter.reply_src = Some(address),
             Key::ReplyDst => self.filter.reply_dst = Some(address),
+            Key::TupleSrc => self.expected.ends[0] = Some(address),
+            Key::TupleDst => self.expected.ends[1] = Some(address),
             Key::MaskSrc => self.masks[0] = Some(address),
             _ => self.masks[1] = Some(address),
         }
@@ -456,6 +489,8 @@ impl Reading<'_> {
             Key::KeyDst => f.original_ids[1] = Some(any_base(text) as u16),
             Key::ReplyKeySrc => f.reply_ids[0] = Some(any_base(text) as u16),
             Key::ReplyKeyDst => f.reply_ids[1] = Some(any_base(text) as u16),
+            Key::VtagOriginal => f.vtags[0] = Some(decimal),
+            Key::VtagReply => f.vtags[1] = Some(decimal),
             Key::IcmpType => f.icmp_type = Some(decimal as u8),
             Key::IcmpCode => f.icmp_code = Some(decimal as u8),
             Key::IcmpId => f.icmp_id = Some(decimal as u16),
@@ -471,6 +506,18 @@ impl Reading<'_> {
             Key::ZoneReply => f.zone_reply = Some(any_base(text) as u16),
             Key::Timeout => f.remaining_secs = Some(decimal),
             Key::Id => f.id = Some(any_base(text)),
+            Key::ExpectPort(part) => self.take_expected(part, decimal as u16),
+            Key::ExpectKey(part) => self.take_expected(part, any_base(text) as u16),
+            _ => {}
+        }
+    }
+
+    /// The mask of a destination says nothing.
+    fn take_expected(&mut self, part: u8, id: u16) {
+        match part {
+            0 => self.expected.mask_id = Some(id),
+            2 => self.expected.ids[0] = Some(id),
+            3 => self.expected.ids[1] = Some(id),
             _ => {}
         }
     }
@@ -484,33 +531,21 @@ impl Reading<'_> {
                 "cannot specify `--src-nat' or `--dst-nat' with `--any-nat'"
             )));
         }
-        if table == Table::Expect && command == Command::Create {
-            return Err(not_yet("-I expect"));
-        }
         self.check_options(command, shown)?;
         if command != Command::Help {
             self.check_proto_options(command, shown)?;
         }
-        let stateful = match self.filter.proto {
-            Some(proto::SCTP) => Some("a state of SCTP"),
-            Some(proto::DCCP) => Some("a state of DCCP"),
-            _ => None,
-        };
-        let state = command != Command::List && self.proto_seen.contains(&Key::State);
-        if let Some(what) = stateful
-            && (state || self.proto_seen.contains(&Key::VtagOriginal))
-        {
-            return Err(not_yet(what));
-        }
-        for (key, name) in [(Key::Secmark, "-c"), (Key::BufferSize, "-b")] {
-            if self.saw(key) {
-                return Err(not_yet(name));
-            }
+        if self.saw(Key::Secmark) {
+            return Err(refused(format_args!(
+                "`--secmark' is not supported: conns here have no security marks"
+            )));
         }
         if command == Command::List && self.saw(Key::Zero) && self.compares() {
             return Err(refused(format_args!("Can't use -z with filtering parameters")));
         }
-        self.apply_masks()?;
+        if table == Table::Conntrack {
+            self.apply_masks()?;
+        }
         self.apply_status(command)?;
         let timeout_secs = self.filter.remaining_secs;
         if !(command == Command::Delete && self.compares()) {
@@ -528,6 +563,8 @@ impl Reading<'_> {
             output: take(&mut self.output),
             events: take(&mut self.events),
             warnings: take(&mut self.warnings),
+            expected: Expected { mask: self.masks[0], ..self.expected },
+            buffer_bytes: self.buffer_bytes,
         })
     }
 

@@ -9,11 +9,13 @@
 //! taken for another one's), each line of a loaded file sets its own mark, and may speak of labels
 //! (there the tool ends with a segmentation fault).
 
+use dataplane::conntrack::dccp::DccpState;
+use dataplane::conntrack::sctp::SctpState;
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tcp::TcpState;
 use dataplane::conntrack::tuple::{Tuple, proto};
 use dataplane::nat::range::Range;
-use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
+use dataplane::pipeline::by_hand::{Change, NewConn, Refusal, Told};
 use dataplane::wire::address::Address;
 
 use super::conntrack_args::{Command, Family, Request};
@@ -53,7 +55,7 @@ pub fn new_conn(request: &Request) -> Result<NewConn, Refusal> {
         timeout_secs: request.timeout_secs.unwrap_or_default(),
         status: Status(request.status),
         mark: filter.mark.map_or(0, |(value, _)| value),
-        tcp: filter.state.and_then(tcp_state).unwrap_or_default(),
+        told: told(filter),
         nat: [filter.dst_nat, filter.src_nat].map(|end| end.and_then(range)),
         labels: request.labels.map_or(0, |wish| wish.bits().0),
         by_process: None,
@@ -69,7 +71,7 @@ pub fn change(request: &Request) -> Change {
         nat: nat.iter().any(Option::is_some),
         timeout_secs: request.timeout_secs,
         status: Status(request.status),
-        tcp: filter.state.and_then(tcp_state),
+        told: told(filter),
         mark: filter.mark,
         labels: request.labels.map(Wish::bits),
     }
@@ -82,6 +84,22 @@ pub fn wanted(filter: &Filter) -> Result<Tuple, Refusal> {
     }
     let [original, _] = ends(filter);
     tuple(filter, original, original_ids(filter))
+}
+
+/// What is said of the tracker's state: anything of it is the whole of it to the kernel.
+fn told(filter: &Filter) -> Told {
+    match (filter.proto, filter.state, filter.vtags, filter.role) {
+        (Some(proto::TCP), Some(state), ..) => tcp_state(state).map_or(Told::Nothing, Told::Tcp),
+        (Some(proto::SCTP), None, [None, None], _) => Told::Nothing,
+        (Some(proto::SCTP), state, tags, _) => {
+            Told::Sctp(state.and_then(SctpState::from_name), tags)
+        }
+        (Some(proto::DCCP), None, _, None) => Told::Nothing,
+        (Some(proto::DCCP), state, _, role) => {
+            Told::Dccp(state.and_then(DccpState::from_name), role)
+        }
+        _ => Told::Nothing,
+    }
 }
 
 /// The state of a number that the kernel takes: its tenth has two names.
@@ -174,5 +192,49 @@ fn zones(filter: &Filter) -> Result<[u16; 2], Refusal> {
         [0, original, 0] => Ok([original, 0]),
         [0, 0, reply] => Ok([0, reply]),
         _ => Err(Refusal::Invalid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conntrack::{Outcome, footer, run};
+    use super::super::conntrack_format::NAME;
+    use super::super::stand_in::StandIn;
+    use super::super::{Answer, Gateway};
+
+    fn done(line: &str, gateway: &mut dyn Gateway) -> Answer {
+        let argv: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        match run(&argv, "", gateway) {
+            Outcome::Done(answer) => answer,
+            Outcome::Events(_) => panic!("{line} subscribes"),
+        }
+    }
+
+    #[test]
+    fn states_of_sctp_and_dccp_are_saved_and_loaded() {
+        let ends = "-s 1.1.1.1 -d 2.2.2.2 -r 2.2.2.2 -q 1.1.1.1";
+        let ports = "--sport 10 --dport 20 --reply-port-src 20 --reply-port-dst 10";
+        for state in [
+            "-p sctp P --state COOKIE_WAIT --orig-vtag 4294967295 --reply-vtag 6",
+            "-p sctp P --state HEARTBEAT_SENT --orig-vtag 0 --reply-vtag 6",
+            "-p dccp P --state OPEN --role client",
+            "-p dccp P --state TIMEWAIT --role server",
+        ] {
+            let mut g = StandIn::with([]);
+            let line =
+                format!("-A -t 49 -u UNSET {ends} {}", state.replace(" P ", &format!(" {ports} ")));
+            assert_eq!(done(&line, &mut g), footer("1 flow entries have been added."));
+            assert_eq!(done("-L -o save", &mut g).out, format!("{line}\n"));
+            let name = line.split_once("--state ").unwrap().1.split_once(' ').unwrap().0;
+            let proto = state.split(' ').nth(1).unwrap();
+            let same = done(&format!("-U -p {proto} --state {name}"), &mut g);
+            let none = format!("{NAME}: 0 flow entries have been updated.\n");
+            assert_eq!((same.err, same.exit), (none.clone(), 1));
+            let tags = if proto == "sctp" { "--orig-vtag 7 --reply-vtag 8" } else { "--dport 20" };
+            assert_eq!(done(&format!("-U -p {proto} {tags}"), &mut g).err, none, "no other state");
+        }
+        let half = "-p sctp --sport 1 --dport 2 --state CLOSED --orig-vtag 5";
+        let answer = done(&format!("-I -t 9 {ends} {half}"), &mut StandIn::with([]));
+        assert!(answer.err.contains("You need to supply the `--reply-vtag' option"));
     }
 }

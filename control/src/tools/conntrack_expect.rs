@@ -1,19 +1,21 @@
-//! The table `expect` of conntrack(8): listings, events, `-G` and `-D`.
+//! The table `expect` of conntrack(8): listings, events, `-I`, `-G` and `-D`.
 //!
-//! `-o` changes nothing but `xml` and, for events, `timestamp`. `-G` and `-D` name an expectation
+//! What is made by hand is its master's helper's, and lives as long as that helper's policy says:
+//! `-t` is needed and says nothing, nor do `-r`, `-q`, `-u` and the mask of the destination. `-o` changes nothing but `xml` and, for events, `timestamp`. `-G` and `-D` name an expectation
 //! by its tuple, of whose source only what the expectation itself looks at is compared.
 
 use dataplane::conntrack::expect::{
     Expectation, ExpectationEvent, ExpectationView, Flags, News, SourceMask,
 };
 use dataplane::conntrack::tuple::Tuple;
+use dataplane::conntrack::tuple::proto::ICMPV6;
 use dataplane::wire::address::Address;
 
 use super::conntrack::footer;
 use super::conntrack_args::Request;
 use super::conntrack_filter::Family;
 use super::conntrack_format::{NAME, Output, has_ports, proto_name, put, put_ids};
-use super::{Answer, Gateway, Silent};
+use super::{Answer, ExpectRefusal, Gateway, Silent, WantedExpectation};
 
 /// What precedes the first expectation in XML.
 pub(super) const XML_HEADER: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<expect>\n";
@@ -65,6 +67,9 @@ pub(super) fn flush(gateway: &mut dyn Gateway) -> Result<Answer, Silent> {
 
 /// `-G expect`: no last line.
 pub(super) fn get(request: &Request, gateway: &mut dyn Gateway) -> Result<Answer, Silent> {
+    if request.filter.proto == Some(ICMPV6) {
+        return Ok(invalid());
+    }
     let found = named(request, gateway)?;
     Ok(found.map_or_else(absent, |e| Answer::text(line(&e, None, &request.output) + "\n")))
 }
@@ -72,10 +77,59 @@ pub(super) fn get(request: &Request, gateway: &mut dyn Gateway) -> Result<Answer
 /// `-D expect`. The tool counts what it shows, which is nothing, and exits as if it had deleted
 /// nothing.
 pub(super) fn delete(request: &Request, gateway: &mut dyn Gateway) -> Result<Answer, Silent> {
+    if request.filter.proto == Some(ICMPV6) {
+        return Ok(invalid());
+    }
     match named(request, gateway)? {
         Some(view) if gateway.delete_expectation(view.key)? => Ok(Answer { exit: 1, ..shown(0) }),
         _ => Ok(absent()),
     }
+}
+
+/// `-I expect`: nothing is said where it is done.
+pub(super) fn create(request: &Request, gateway: &mut dyn Gateway) -> Result<Answer, Silent> {
+    let wanted = match wanted(request) {
+        Ok(wanted) => wanted,
+        Err(invalid) => return Ok(invalid),
+    };
+    let why = match gateway.expect(&wanted)? {
+        Ok(()) => return Ok(Answer::default()),
+        Err(ExpectRefusal::Exists) => "File exists",
+        Err(ExpectRefusal::NoMaster) => "master conntrack not found",
+        Err(ExpectRefusal::NoHelper) => "Operation not supported",
+        Err(ExpectRefusal::Clash) => "Device or resource busy",
+        Err(ExpectRefusal::Already) => "Operation already in progress",
+        Err(ExpectRefusal::Full) => "Too many open files",
+    };
+    Ok(Answer::failure(1, format_args!("{NAME}: Operation failed: {why}")))
+}
+
+/// What is given of it. No type of ICMPv6 can be given, and there is none of number 0.
+fn wanted(request: &Request) -> Result<WantedExpectation, Answer> {
+    let (filter, expected) = (&request.filter, &request.expected);
+    let proto = filter.proto.unwrap_or_default();
+    let ends = (filter.src, filter.dst, expected.ends[0], expected.ends[1], expected.mask);
+    let (Some(from), Some(to), Some(src), Some(dst), Some(mask)) = ends else {
+        return Err(invalid());
+    };
+    if proto == ICMPV6 {
+        return Err(invalid());
+    }
+    let tuple = |src, dst, ids: [Option<u16>; 2]| {
+        let [src_id, dst_id] = ids.map(Option::unwrap_or_default);
+        Tuple { src, dst, src_id, dst_id, proto }
+    };
+    let upper = if mask.is_v4() { !0 << 32 } else { 0 };
+    let id = expected.mask_id.unwrap_or_default();
+    Ok(WantedExpectation {
+        master: tuple(from.address, to.address, filter.original_ids),
+        tuple: tuple(src, dst, expected.ids),
+        mask: SourceMask { address: mask.bits() | upper, id },
+    })
+}
+
+fn invalid() -> Answer {
+    Answer::failure(1, format_args!("{NAME}: Operation failed: invalid parameters"))
 }
 
 fn absent() -> Answer {
@@ -318,13 +372,53 @@ pub(super) mod tests {
                 "Illegal option `--icmp-type' with this command",
             ),
             ("-G expect -o xml -s 10.2.0.2 -d 10.1.0.2 -p icmp", "Illegal option `--output'"),
-            ("-I expect", "`-I expect' is not supported in this version"),
         ] {
             let answer = done(line, &mut g);
             assert!(answer.err.starts_with(&format!("{NAME}: {text}")), "{line}: {}", answer.err);
             assert_eq!(answer.exit, 2, "{line}");
         }
         assert_eq!(done("-G expect -s 10.2.0.2 -d 10.1.0.2 -p icmp", &mut g), missing);
+    }
+
+    /// What the kernel and conntrack 1.4.7 made of these lines, with a TFTP client's conn.
+    #[test]
+    fn makes_expectations_of_a_master_with_a_helper() {
+        let mut g = gateway();
+        g.expectations.clear();
+        let master = |port, dport| {
+            let original = sample::tuple(17, "10.1.0.2", port, "10.2.0.2", dport);
+            let reply = original.inverted().unwrap();
+            dataplane::conntrack::view::ConnView { original, reply, ..sample::udp() }
+        };
+        g.conns = vec![master(5000, 69), master(5001, 70)];
+        let line = |port, dport, mask: &str, tuple_port| {
+            format!(
+                "-I expect -s 10.1.0.2/24 -d 10.2.0.2 -p udp --sport {port} --dport {dport} \
+                 --tuple-src 10.2.0.2 --tuple-dst 10.1.0.2 {mask} --mask-dst 0.0.0.0 \
+                 --mask-port-src 65280 --mask-port-dst 1 --tuple-port-src 77 \
+                 --tuple-port-dst {tuple_port} -t 5 -u SEEN_REPLY -r 1.1.1.1"
+            )
+        };
+        let said = |text| Answer::failure(1, format_args!("{NAME}: Operation failed: {text}"));
+        let mask = "--mask-src 255.255.255.0";
+        assert_eq!(done(&line(5000, 69, mask, 8), &mut g), Answer::default());
+        let listed = "src=10.2.0.2 dst=10.1.0.2 sport=77 dport=8 mask-src=255.255.255.0 \
+                      mask-dst=255.255.255.255 sport=65280 dport=65535 master-src=10.1.0.2";
+        assert!(done("-L expect", &mut g).out.contains(listed));
+        assert_eq!(done(&line(5000, 69, mask, 8), &mut g), said("File exists"));
+        assert_eq!(done(&line(5001, 70, mask, 9), &mut g), said("Operation not supported"));
+        assert_eq!(done(&line(5002, 69, mask, 9), &mut g), said("master conntrack not found"));
+        // Of a prefix and masks the last one counts, whosever source it is about.
+        for (words, mask) in [("", 24), ("--tuple-src 10.2.0.2/16", 16)] {
+            g.expectations.clear();
+            assert_eq!(done(&line(5000, 69, words, 8), &mut g), Answer::default());
+            let expected = !0 << 32 | u128::from(u32::MAX << (32 - mask));
+            let SourceMask { address, id } = g.expectations[0].what.mask;
+            assert_eq!((address, id), (expected, 65280), "{words}");
+        }
+        g.silent = Some(Silent { lcore: 2, cpu: 1 });
+        let silent = "worker lcore 2 (CPU 1) does not answer";
+        assert_eq!(done(&line(5000, 69, mask, 9), &mut g), said(silent));
     }
 
     #[test]

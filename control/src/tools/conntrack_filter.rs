@@ -3,6 +3,7 @@
 //! An absent criterion matches everything. Addresses imply their family; a number is compared in
 //! the width the conn has it in.
 
+use dataplane::conntrack::dccp::Role;
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::proto;
 use dataplane::conntrack::view::ConnView;
@@ -88,6 +89,10 @@ pub struct Filter {
     pub icmp_id: Option<u16>,
     /// `--state`
     pub state: Option<&'static str>,
+    /// `--orig-vtag` and `--reply-vtag`: what is to be, as nothing is searched for by them.
+    pub vtags: [Option<u32>; 2],
+    /// `--role`: what is to be.
+    pub role: Option<Role>,
     /// Status bits that must be set.
     pub status_set: u16,
     /// Status bits that must not be set.

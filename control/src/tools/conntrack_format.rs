@@ -285,6 +285,15 @@ fn save_line(conn: &ConnView, shape: Shape) -> String {
     if let Some(state) = conn.state {
         put(&mut line, format_args!(" --state {state}"));
     }
+    // An end is told without them.
+    if shape.event() != Some(EventKind::Destroy) {
+        if let Some([original, reply]) = conn.sctp_tags {
+            put(&mut line, format_args!(" --orig-vtag {original} --reply-vtag {reply}"));
+        }
+        if let Some(role) = conn.dccp_role {
+            put(&mut line, format_args!(" --role {role}"));
+        }
+    }
     line
 }
 

@@ -95,6 +95,8 @@ pub enum Key {
     /// `--mask-port-src`, `--mask-port-dst`, `--tuple-port-src`, `--tuple-port-dst`: of
     /// expectations.
     ExpectPort(u8),
+    /// The same of GRE's keys.
+    ExpectKey(u8),
     /// `--orig-vtag`
     VtagOriginal,
     /// `--reply-vtag`
@@ -194,6 +196,8 @@ const SCTP: &[Opt<Key>] = &[
     PORTS[1],
     PORTS[2],
     PORTS[3],
+    PORTS[4],
+    PORTS[5],
     STATE,
     PORTS[6],
     PORTS[7],
@@ -219,6 +223,10 @@ const KEYS: &[Opt<Key>] = &[
     long(Key::KeyDst, &["dstkey", "orig-key-dst"]),
     long(Key::ReplyKeySrc, &["reply-key-src"]),
     long(Key::ReplyKeyDst, &["reply-key-dst"]),
+    long(Key::ExpectKey(0), &["mask-key-src"]),
+    long(Key::ExpectKey(1), &["mask-key-dst"]),
+    long(Key::ExpectKey(2), &["tuple-key-src"]),
+    long(Key::ExpectKey(3), &["tuple-key-dst"]),
 ];
 
 const ICMP: &[Opt<Key>] = &[
@@ -428,6 +436,11 @@ pub fn need(command: Command, table: Table, key: Key) -> Need {
         (Command::Flush, Table::Conntrack) => key == Family,
         (Command::Help, _) => key == Protocol,
         (Command::List, Table::Expect) => matches!(key, Family | Output),
+        (Command::Create, Table::Expect) => match key {
+            Key::Src | Key::Dst | Protocol | Timeout => return Need::Compulsory,
+            Key::TupleSrc | Key::TupleDst | MaskSrc | MaskDst => return Need::Compulsory,
+            _ => ends || key == Status,
+        },
         (Command::Get | Command::Delete, Table::Expect) => match key {
             Key::Src | Key::Dst | Protocol => return Need::Compulsory,
             _ => ends,
@@ -442,10 +455,8 @@ pub fn need(command: Command, table: Table, key: Key) -> Need {
 /// [`proto_options`], and what it says where one of two pairs is missing.
 pub fn proto_need(command: Command, table: Table, key: Key) -> Need {
     let makes = matches!(command, Command::Create | Command::Add);
-    if table == Table::Expect && matches!(command, Command::Get | Command::Delete) {
-        let port =
-            matches!(key, Key::PortSrc | Key::PortDst | Key::ReplyPortSrc | Key::ReplyPortDst);
-        return if port { Need::Compulsory } else { Need::Illegal };
+    if table == Table::Expect {
+        return expect_need(command, key);
     }
     match key {
         Key::PortSrc
@@ -468,10 +479,27 @@ pub fn proto_need(command: Command, table: Table, key: Key) -> Need {
             _ => Need::Illegal,
         },
         Key::VtagOriginal | Key::VtagReply => match command {
-            Command::List | Command::Update | Command::Delete | Command::Events => Need::Optional,
-            Command::Get => Need::Optional,
+            Command::Update | Command::Get => Need::Optional,
             _ => Need::Illegal,
         },
         _ => Need::Illegal,
     }
+}
+
+/// The same in the table of expectations. As the tool has it, where an expectation is named ports
+/// of its answers are needed which nothing looks at, and so are GRE's where it is made.
+fn expect_need(command: Command, key: Key) -> Need {
+    let original = matches!(key, Key::PortSrc | Key::PortDst | Key::KeySrc | Key::KeyDst);
+    let reply_keys = matches!(key, Key::ReplyKeySrc | Key::ReplyKeyDst);
+    let reply = reply_keys || matches!(key, Key::ReplyPortSrc | Key::ReplyPortDst);
+    let needed = match command {
+        Command::Get | Command::Delete => original || reply,
+        Command::Create => {
+            let wanted = matches!(key, Key::ExpectPort(_) | Key::ExpectKey(_));
+            let other = matches!(key, Key::VtagOriginal | Key::VtagReply | Key::Role);
+            original || reply_keys || wanted || other
+        }
+        _ => false,
+    };
+    if needed { Need::Compulsory } else { Need::Illegal }
 }

@@ -24,7 +24,7 @@ pub mod sysctl;
 
 use std::fmt;
 
-use dataplane::conntrack::expect::ExpectationView;
+use dataplane::conntrack::expect::{ExpectationView, SourceMask};
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
@@ -91,6 +91,34 @@ impl std::error::Error for Silent {}
 /// A conn that was to be changed, as it is then, and what became of the request.
 pub type Changed = (ConnView, Result<(), Refusal>);
 
+/// An expectation that is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedExpectation {
+    /// A tuple of its master, of either direction, in zone 0.
+    pub master: Tuple,
+    /// What is expected.
+    pub tuple: Tuple,
+    /// What of the source counts.
+    pub mask: SourceMask,
+}
+
+/// Why an expectation was not made, by the error that ctnetlink has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpectRefusal {
+    /// A packet with that tuple is expected already (`EEXIST`).
+    Exists,
+    /// No conn has the master's tuple (`ENOENT`).
+    NoMaster,
+    /// The master has no helper (`EOPNOTSUPP`).
+    NoHelper,
+    /// A packet could match it and another one (`EBUSY`).
+    Clash,
+    /// The same one is of another master or class (`EALREADY`).
+    Already,
+    /// There are as many as there may be (`EMFILE`).
+    Full,
+}
+
 /// What the tools need from the running daemon. Calls may wait a little for the lcores; those that
 /// need an answer of each fail where one stays silent.
 pub trait Gateway {
@@ -145,6 +173,11 @@ pub trait Gateway {
     /// # Errors
     /// As [`Gateway::expectations`].
     fn delete_expectation(&mut self, key: u64) -> Result<bool, Silent>;
+    /// Makes an expectation for a master's helper, with the time that the helper gives it.
+    ///
+    /// # Errors
+    /// The master's owner does not answer, or as [`Gateway::expectations`].
+    fn expect(&mut self, wanted: &WantedExpectation) -> Result<Result<(), ExpectRefusal>, Silent>;
     /// The number of expectations.
     fn expect_count(&mut self) -> u32;
     /// The last INVALID packets of every lcore.

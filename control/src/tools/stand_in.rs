@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use dataplane::conntrack::dccp::{DccpState, Role};
 use dataplane::conntrack::expect::ExpectationView;
+use dataplane::conntrack::sctp::SctpState;
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
-use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
+use dataplane::pipeline::by_hand::{Change, NewConn, Refusal, Told};
 
 use super::conntrack_filter::Family;
 use super::conntrack_invalid::Seen;
 use super::stats::Stats;
-use super::{Changed, Gateway, Silent, SysctlError, sysctl};
+use super::{Changed, ExpectRefusal, Gateway, Silent, SysctlError, WantedExpectation, sysctl};
 use crate::labels::Names;
 
 pub(super) struct StandIn {
@@ -98,7 +100,20 @@ impl Gateway for StandIn {
             status: new.status,
             mark: new.mark,
             labels: new.labels,
-            state: (original.proto == 6).then(|| new.tcp.name()),
+            state: match new.told {
+                Told::Tcp(state) => Some(state.name()),
+                Told::Sctp(state, _) => state.map(SctpState::name),
+                Told::Dccp(state, _) => state.map(DccpState::name),
+                Told::Nothing => None,
+            },
+            sctp_tags: match new.told {
+                Told::Sctp(_, [Some(original), Some(reply)]) => Some([original, reply]),
+                _ => None,
+            },
+            dccp_role: match new.told {
+                Told::Dccp(_, role) => role.map(Role::name),
+                _ => None,
+            },
             ..ConnView::default()
         });
         Ok(Ok(()))
@@ -153,6 +168,24 @@ impl Gateway for StandIn {
         let before = self.expectations.len();
         self.expectations.retain(|e| e.key != key);
         Ok(self.expectations.len() != before)
+    }
+
+    /// Of a master that is a TFTP client's; nobody else has a helper.
+    fn expect(&mut self, wanted: &WantedExpectation) -> Result<Result<(), ExpectRefusal>, Silent> {
+        let Some(master) = self.get(&wanted.master)? else {
+            return Ok(Err(ExpectRefusal::NoMaster));
+        };
+        if master.original.dst_id != 69 {
+            return Ok(Err(ExpectRefusal::NoHelper));
+        }
+        if self.expectations.iter().any(|e| e.what.is_for(&wanted.tuple)) {
+            return Ok(Err(ExpectRefusal::Exists));
+        }
+        let mut view = super::conntrack_expect::tests::tftp(9, "10.1.0.2", "10.2.0.2");
+        view.what.master_tuple = master.original;
+        (view.what.tuple, view.what.mask) = (wanted.tuple, wanted.mask);
+        self.expectations.push(view);
+        Ok(Ok(()))
     }
 
     fn expect_count(&mut self) -> u32 {

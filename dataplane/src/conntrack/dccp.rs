@@ -72,6 +72,11 @@ impl DccpState {
         matches!(self, CR | CG | TW)
     }
 
+    /// The state of a name.
+    pub fn from_name(name: &str) -> Option<DccpState> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
     /// The state in [`DccpTrack::to_words`]' first word.
     pub fn of_word(word: u64) -> DccpState {
         Self::ALL.get(word as u8 as usize).copied().unwrap_or_default()
@@ -86,6 +91,16 @@ pub enum Role {
     Client,
     /// Sends the Response.
     Server,
+}
+
+impl Role {
+    /// The word for it, as `conntrack --role` has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Client => "client",
+            Role::Server => "server",
+        }
+    }
 }
 
 /// What a packet type does in a state.
@@ -269,6 +284,16 @@ impl DccpTrack {
     fn confirms(&self, header: &Header) -> bool {
         let mask = if header.extended { u64::MAX } else { 0xff_ffff };
         header.acknowledged == Some(self.handshake & mask)
+    }
+
+    /// Sets the state and who the original direction is by hand (`nlattr_to_dccp`).
+    pub fn set_by_hand(&mut self, state: DccpState, role: Role) {
+        (self.state, self.role) = (state, role);
+    }
+
+    /// Whose packets the original direction has.
+    pub const fn role(&self) -> Role {
+        self.role
     }
 
     /// The state.

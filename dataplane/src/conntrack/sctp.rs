@@ -75,6 +75,11 @@ impl SctpState {
         matches!(self, SS | SR | SA)
     }
 
+    /// The state of a name.
+    pub fn from_name(name: &str) -> Option<SctpState> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
     /// The state in [`SctpTrack::to_words`]' first word.
     pub fn of_word(word: u64) -> SctpState {
         Self::ALL.get(word as u8 as usize).copied().unwrap_or_default()
@@ -432,6 +437,16 @@ impl SctpTrack {
         course.changed |= old != new;
         course.assured |= old != new && new == ES;
         Ok(())
+    }
+
+    /// Sets state and tags by hand (`nlattr_to_sctp`): what packets of each direction have to carry.
+    pub fn set_by_hand(&mut self, state: SctpState, tags: [u32; 2]) {
+        (self.state, self.tags) = (state, tags);
+    }
+
+    /// The tags that packets of the original and of the reply direction carry; 0 is not known.
+    pub const fn tags(&self) -> [u32; 2] {
+        self.tags
     }
 
     /// The numbers behind a refusal of this packet, by what is known after it; a conn that does not

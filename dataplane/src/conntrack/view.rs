@@ -37,6 +37,10 @@ pub struct ConnView {
     pub remaining_secs: u32,
     /// The tracker's state, in the words of the kernel; `None` for protocols without states.
     pub state: Option<&'static str>,
+    /// The tags of SCTP: of the original, then of the reply direction.
+    pub sctp_tags: Option<[u32; 2]>,
+    /// Whose packets the original direction of a DCCP conn has.
+    pub dccp_role: Option<&'static str>,
     /// GRE's two timeouts in seconds, plain and stream; only `/proc/net/nf_conntrack` shows them.
     pub gre_timeouts_secs: Option<[u32; 2]>,
     /// The conn's mark.

@@ -4,9 +4,11 @@
 //! alone writes. Requests and the room for their answers come from the control core and go back to
 //! it, so an lcore neither allocates nor frees.
 
+use crate::conntrack::dccp::{DccpState, DccpTrack, Role};
 use crate::conntrack::events::{self, Reported};
 use crate::conntrack::index::Refused;
 use crate::conntrack::record::{Conn, ConnId, ConnRef};
+use crate::conntrack::sctp::{SctpState, SctpTrack};
 use crate::conntrack::state::Status;
 use crate::conntrack::tcp::{TcpState, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
@@ -43,6 +45,22 @@ pub enum Refusal {
 /// Status bits that a tool may set; none may be taken away.
 pub const SETTABLE: Status = Status::SEEN_REPLY.with(Status::ASSURED).with(Status::FIXED_TIMEOUT);
 
+/// What a tool says of the tracker's state (`CTA_PROTOINFO`). Of another protocol than the conn's
+/// it says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The state of TCP.
+    Tcp(TcpState),
+    /// The state of SCTP, and the tags of the original and the reply direction: all or none.
+    Sctp(Option<SctpState>, [Option<u32>; 2]),
+    /// The state of DCCP, and whose packets the original direction has: both or none. A state that
+    /// is none of a conn's is `None`.
+    Dccp(Option<DccpState>, Option<Role>),
+}
+
 /// A conn to be made (`ctnetlink_create_conntrack`).
 #[derive(Clone, Debug)]
 pub struct NewConn {
@@ -56,8 +74,8 @@ pub struct NewConn {
     pub status: Status,
     /// The mark.
     pub mark: u32,
-    /// The state of a TCP conn.
-    pub tcp: TcpState,
+    /// The tracker's state.
+    pub told: Told,
     /// Where the destination, then the source, is translated to; where only one of them is given
     /// the other one is decided to stay.
     pub nat: [Option<Range>; 2],
@@ -78,8 +96,8 @@ pub struct Change {
     pub timeout_secs: Option<u32>,
     /// Bits to be set.
     pub status: Status,
-    /// The state of a TCP conn.
-    pub tcp: Option<TcpState>,
+    /// The tracker's state.
+    pub told: Told,
     /// Value and mask: the bits of the mask are cleared, those of the value turned round.
     pub mark: Option<(u32, u32)>,
     /// Labels to be set and labels to be taken away.
@@ -127,6 +145,7 @@ impl<P: FramePool> Pipeline<P> {
         if new.status.has(Status::EXPECTED) {
             return Err(Refusal::Busy);
         }
+        words_of(new.tuples[0].proto, new.told, at.now.tick)?;
         let room = self.room_for(original, reply, new.zones, at);
         let number = room.map_err(|_| Refusal::NoMemory)?;
         let entered = self.enter(number, new, at);
@@ -155,7 +174,7 @@ impl<P: FramePool> Pipeline<P> {
         conn.set_mark(new.mark);
         self.decide_reported(number, Reported::default(), at);
         conn.add_status(Status(new.status.0 & SETTABLE.0));
-        conn.set_tracker_words(&words_of(&new.tuples[0], new.tcp, at.now.tick));
+        conn.set_tracker_words(&words_of(conn.proto(), new.told, at.now.tick)?);
         if let Some(leaving) = conn.reply().inverted() {
             let deltas = Deltas::between(&conn.orig(), &leaving);
             conn.set_deltas(deltas.l3, deltas.l4);
@@ -194,7 +213,9 @@ impl<P: FramePool> Pipeline<P> {
             if outcome.is_ok() {
                 self.report_by(events::CHANGE, id.conn, changes.by_process, at);
             }
-            if let Some(conn) = at.table.records.get(id.conn) {
+            // One whose time is over with this is there no more.
+            let over = |conn: &Conn<'_>| outcome.is_ok() && conn.is_expired(at.now.tick);
+            if let Some(conn) = at.table.records.get(id.conn).filter(|conn| !over(conn)) {
                 changes.done.push((view_of(conn, at), outcome));
             }
         }
@@ -219,13 +240,9 @@ impl<P: FramePool> Pipeline<P> {
             return Err(Refusal::Busy);
         }
         conn.add_status(Status(asked & SETTABLE.0));
-        if let Some(state) = change.tcp
-            && conn.proto() == proto::TCP
-        {
-            let mut track = TcpTrack::from_words(conn.tracker_words());
-            track.set_by_hand(state);
-            conn.set_tracker_words(&track.to_words());
-        }
+        let mut words = conn.tracker_words();
+        tell(conn.proto(), change.told, &mut words)?;
+        conn.set_tracker_words(&words);
         conn.set_mark(change.mark_of(conn.mark()));
         // What was remembered of its walks may rest on any of this.
         conn.set_generation(0);
@@ -254,10 +271,39 @@ fn bind(conn: Conn<'_>, manip: Manip, current: &Tuple, tuple: &Tuple) {
 }
 
 /// What the tracker knows of a conn that no packet began. An answered UDP conn is a stream at once.
-fn words_of(original: &Tuple, tcp: TcpState, now: Tick) -> [u64; 7] {
-    match original.proto {
-        proto::TCP => TcpTrack::inserted(tcp).to_words(),
+/// One of GRE has no time after its next packet, as in the kernel.
+fn words_of(number: u8, told: Told, now: Tick) -> Result<[u64; 7], Refusal> {
+    let mut words = match number {
+        proto::TCP => TcpTrack::inserted(TcpState::None).to_words(),
         proto::UDP => [now.0.wrapping_sub(1) as u64, 0, 0, 0, 0, 0, 0],
         _ => [0; 7],
-    }
+    };
+    tell(number, told, &mut words)?;
+    Ok(words)
+}
+
+/// Writes what a tool says into the tracker's words (`from_nlattr`).
+fn tell(number: u8, told: Told, words: &mut [u64; 7]) -> Result<(), Refusal> {
+    *words = match (number, told) {
+        (proto::TCP, Told::Tcp(state)) => {
+            let mut track = TcpTrack::from_words(*words);
+            track.set_by_hand(state);
+            track.to_words()
+        }
+        (proto::SCTP, Told::Sctp(Some(state), [Some(original), Some(reply)])) => {
+            let mut track = SctpTrack::from_words(*words);
+            track.set_by_hand(state, [original, reply]);
+            track.to_words()
+        }
+        (proto::DCCP, Told::Dccp(Some(state), Some(role))) => {
+            let mut track = DccpTrack::from_words(*words);
+            track.set_by_hand(state, role);
+            track.to_words()
+        }
+        (proto::SCTP, Told::Sctp(..)) | (proto::DCCP, Told::Dccp(..)) => {
+            return Err(Refusal::Invalid);
+        }
+        _ => return Ok(()),
+    };
+    Ok(())
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::arch::sync::Ordering::Relaxed;
-use crate::conntrack::dccp::DccpState;
+use crate::conntrack::dccp::{DccpState, DccpTrack};
 use crate::conntrack::events::{self, Reported};
 use crate::conntrack::gre;
 use crate::conntrack::record::{Conn, ConnId, ConnRef};
-use crate::conntrack::sctp::SctpState;
+use crate::conntrack::sctp::{SctpState, SctpTrack};
 use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::store::{Shared, can_go_early};
 use crate::conntrack::tcp::TcpTrack;
@@ -292,6 +292,9 @@ pub(crate) fn view_of(conn: Conn<'_>, at: At<'_>) -> ConnView {
             proto::DCCP => Some(DccpState::of_word(words[0]).name()),
             _ => None,
         },
+        sctp_tags: (original.proto == proto::SCTP).then(|| SctpTrack::from_words(words).tags()),
+        dccp_role: (original.proto == proto::DCCP)
+            .then(|| DccpTrack::from_words(words).role().name()),
         gre_timeouts_secs: (original.proto == proto::GRE).then(|| gre::timeouts_of(words[0])),
         mark: conn.mark(),
         counters: extension

@@ -1,18 +1,22 @@
 //! Conns that a tool makes and changes.
 
+use dataplane::conntrack::dccp::{DccpState, Role};
 use dataplane::conntrack::record::ConnId;
+use dataplane::conntrack::sctp::SctpState;
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tcp::TcpState;
 use dataplane::conntrack::tuple::{Tuple, proto};
 use dataplane::conntrack::view::{ConnView, EventKind, EventView};
 use dataplane::nat::range::Range;
-use dataplane::pipeline::by_hand::{Change, Changes, NewConn, Refusal};
+use dataplane::pipeline::by_hand::{Change, Changes, NewConn, Refusal, Told};
 use dataplane::pipeline::messages::{FromLcore, Slice, ToLcore};
 use dataplane::pipeline::service::id_of_key;
 use dataplane::rules::hook::Table::{Filter, Nat};
 use dataplane::rules::matches::StateMask;
+use dataplane::wire::build::packet::Packet;
 use dataplane::wire::tcp::flags::{ACK, FIN};
 
+use super::protocols::{sctp, sctp_packet};
 use super::rig::*;
 use super::rules::*;
 use super::tracking::{tcp, udp};
@@ -37,7 +41,7 @@ pub(super) fn new_conn(number: u8, client: &str, server: &str) -> NewConn {
         timeout_secs: 50,
         status: Status(0),
         mark: 0,
-        tcp: TcpState::None,
+        told: Told::Nothing,
         nat: [None; 2],
         labels: 0,
         by_process: Some(77),
@@ -93,7 +97,7 @@ fn a_conn_made_by_hand_carries_packets() {
         rig.publish();
         rig.listen();
         let made = NewConn {
-            tcp: TcpState::Established,
+            told: Told::Tcp(TcpState::Established),
             status: ANSWERED,
             mark: 7,
             ..new_conn(proto::TCP, client, server)
@@ -193,6 +197,90 @@ fn nat_by_hand_is_nat() {
     let all = rig.list();
     let third = all.iter().find(|c| c.original.src == address("192.168.1.3")).unwrap();
     assert_ne!(third.reply.dst_id, 5555);
+}
+
+/// As the kernel took it: tags are what packets of each direction have to carry, and a conn without
+/// a state told is in none.
+#[test]
+fn an_association_made_by_hand_is_judged_by_state_and_tags() {
+    let mut rig = Setup::default().start();
+    let told = Told::Sctp(Some(SctpState::Established), [Some(0x11), Some(0x22)]);
+    let made = NewConn { status: ANSWERED, told, ..new_conn(proto::SCTP, CLIENT, SERVER) };
+    assert_eq!(create(&mut rig, made.clone()), Ok(()));
+    let view = rig.conn();
+    assert_eq!((view.state, view.sctp_tags), (Some("ESTABLISHED"), Some([0x11, 0x22])));
+    let mut shutdown = |tag| {
+        rig.pass(LAN, sctp_packet(LAN, &sctp(tag, &[(7, 0)])));
+        rig.conn().state
+    };
+    assert_eq!(shutdown(0x22), Some("ESTABLISHED"), "the other side's tag");
+    assert_eq!(shutdown(0x11), Some("SHUTDOWN_SENT"));
+    let conn = id(&rig.conn());
+    let half = Told::Sctp(Some(SctpState::Closed), [Some(1), None]);
+    let wish =
+        Change { timeout_secs: Some(99), told: half, mark: Some((5, !0)), ..Change::default() };
+    let (view, outcome) = change(&mut rig, &[conn], wish).remove(0);
+    let facts = (view.remaining_secs, view.state, view.mark);
+    assert_eq!((facts, outcome), ((99, Some("SHUTDOWN_SENT"), 0), Err(Refusal::Invalid)));
+    let whole = Told::Sctp(Some(SctpState::CookieWait), [Some(3), Some(4)]);
+    let (view, outcome) = change(&mut rig, &[conn], Change { told: whole, ..wish }).remove(0);
+    let facts = (view.sctp_tags, view.state, view.mark);
+    assert_eq!((facts, outcome), ((Some([3, 4]), Some("COOKIE_WAIT"), 5), Ok(())));
+    let none = NewConn { told: half, ..new_conn(proto::SCTP, "192.168.1.9:1", SERVER) };
+    assert_eq!(create(&mut rig, none), Err(Refusal::Invalid));
+    assert_eq!(rig.shared.capacity.count(), 1, "nothing is left behind");
+}
+
+/// `nlattr_to_dccp`: state and role or nothing, and a state that a conn can be in.
+#[test]
+fn a_dccp_conn_made_by_hand_has_state_and_role() {
+    let mut rig = Setup::default().start();
+    let new = |told| NewConn { told, ..new_conn(proto::DCCP, CLIENT, SERVER) };
+    let open = Some(DccpState::Open);
+    for told in
+        [Told::Dccp(open, None), Told::Dccp(None, Some(Role::Server)), Told::Dccp(None, None)]
+    {
+        assert_eq!(create(&mut rig, new(told)), Err(Refusal::Invalid));
+    }
+    assert_eq!(create(&mut rig, new(Told::Dccp(open, Some(Role::Server)))), Ok(()));
+    let view = rig.conn();
+    assert_eq!((view.state, view.dccp_role), (Some("OPEN"), Some("server")));
+    // What the tool can ask for has no role, and the kernel refused it.
+    let wish = Change { told: Told::Dccp(Some(DccpState::Closing), None), ..Change::default() };
+    let (view, outcome) = change(&mut rig, &[id(&view)], wish).remove(0);
+    assert_eq!((view.state, outcome), (Some("OPEN"), Err(Refusal::Invalid)));
+    let wish = Change { told: Told::Dccp(open, Some(Role::Client)), ..Change::default() };
+    let (view, outcome) = change(&mut rig, &[id(&view)], wish).remove(0);
+    assert_eq!((view.dccp_role, outcome), (Some("client"), Ok(())));
+}
+
+/// Over with the next packet, as in the kernel, where only a first packet sets the timeouts.
+#[test]
+fn gre_made_by_hand_has_no_time_after_its_next_packet() {
+    let mut rig = Setup::default().start();
+    let made = new_conn(proto::GRE, "192.168.1.2:0", "198.51.100.7:0");
+    assert_eq!(create(&mut rig, made), Ok(()));
+    let view = rig.conn();
+    assert_eq!((view.remaining_secs, view.gre_timeouts_secs), (50, Some([0, 0])));
+    let [src, dst] = [CLIENT, SERVER].map(|end| at(end).ip());
+    let plain = Packet::raw(src, dst, 47).payload(b"\x00\x00\x08\x00packet");
+    rig.pass(LAN, plain);
+    assert!(rig.list().is_empty());
+}
+
+#[test]
+fn no_time_at_all_is_over_at_once_and_too_much_is_the_most() {
+    let mut rig = Setup::default().start();
+    let new = |timeout_secs| NewConn { timeout_secs, ..new_conn(proto::UDP, CLIENT, SERVER) };
+    assert_eq!(create(&mut rig, new(0)), Ok(()));
+    assert!(rig.list().is_empty());
+    // As the tool sends -1.
+    assert_eq!(create(&mut rig, new(u32::MAX)), Ok(()));
+    let view = rig.conn();
+    assert_eq!(view.remaining_secs, dataplane::time::MAX_TIMEOUT_SECS);
+    let wish = Change { timeout_secs: Some(0), ..Change::default() };
+    assert!(change(&mut rig, &[id(&view)], wish).is_empty(), "there is nothing to show");
+    assert!(rig.list().is_empty());
 }
 
 /// The kernel's table too counts each NEW packet of such a conn and translates none.
