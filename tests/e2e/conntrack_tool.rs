@@ -183,9 +183,15 @@ pub fn masked(line: &str) -> String {
     if line.starts_with('-') {
         return line;
     }
+    // An expectation's timer is in front of its protocol.
+    if let Some(at) = line.find(" proto=") {
+        let from = line[..at].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |digit| digit + 1);
+        line.replace_range(from..at, "N");
+        return line;
+    }
     // The timer follows the number of the protocol, which follows its name.
     let words: Vec<&str> = line.split(' ').collect();
-    let names = ["tcp", "udp", "icmp", "icmpv6", "unknown", "gre", "udplite"];
+    let names = ["tcp", "udp", "icmp", "icmpv6", "unknown", "gre", "udplite", "sctp", "dccp"];
     let Some(name) = words.iter().position(|word| names.contains(word)) else { return line };
     let mut numbers = (name + 1..words.len()).filter(|&at| !words[at].is_empty());
     let timer = numbers.nth(1).filter(|&at| words[at].bytes().all(|b| b.is_ascii_digit()));
@@ -220,7 +226,7 @@ pub fn compare(kernel: Side<'_>, gateway: Side<'_>, line: &str) {
 }
 
 /// What keeps the conns of [`send`] open.
-struct Traffic {
+pub struct Traffic {
     clients: Vec<Child>,
     _servers: Vec<Server>,
     _listeners: Vec<TcpListener>,
@@ -242,7 +248,7 @@ fn silent(namespace: &Namespace, address: String) -> TcpListener {
 }
 
 /// TCP, UDP and pings of both families, plain and translated, with the same ports each time.
-fn send((lan, wan): (&Namespace, &Namespace)) -> Traffic {
+pub fn send((lan, wan): (&Namespace, &Namespace)) -> Traffic {
     let listeners = vec![
         silent(wan, format!("{WAN_HOST}:80")),
         silent(wan, format!("[{WAN_HOST6}]:80")),

@@ -11,6 +11,8 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod bad_input;
+mod conntrack_by_hand;
+mod conntrack_examples;
 mod conntrack_labels;
 mod conntrack_times;
 mod conntrack_tool;

@@ -489,8 +489,9 @@ impl Reading<'_> {
             Key::KeyDst => f.original_ids[1] = Some(any_base(text) as u16),
             Key::ReplyKeySrc => f.reply_ids[0] = Some(any_base(text) as u16),
             Key::ReplyKeyDst => f.reply_ids[1] = Some(any_base(text) as u16),
-            Key::VtagOriginal => f.vtags[0] = Some(decimal),
-            Key::VtagReply => f.vtags[1] = Some(decimal),
+            // The tool takes the number for the tag's four bytes as this machine reads them.
+            Key::VtagOriginal => f.vtags[0] = Some(u32::from_be(decimal)),
+            Key::VtagReply => f.vtags[1] = Some(u32::from_be(decimal)),
             Key::IcmpType => f.icmp_type = Some(decimal as u8),
             Key::IcmpCode => f.icmp_code = Some(decimal as u8),
             Key::IcmpId => f.icmp_id = Some(decimal as u16),

@@ -233,6 +233,11 @@ mod tests {
             let tags = if proto == "sctp" { "--orig-vtag 7 --reply-vtag 8" } else { "--dport 20" };
             assert_eq!(done(&format!("-U -p {proto} {tags}"), &mut g).err, none, "no other state");
         }
+        let mut g = StandIn::with([]);
+        let tags = "--state CLOSED --orig-vtag 5 --reply-vtag 1144201745";
+        done(&format!("-A -t 49 {ends} -p sctp {ports} {tags}"), &mut g);
+        // As the kernel had them after the same line.
+        assert_eq!(g.conns[0].sctp_tags, Some([0x0500_0000, 0x1122_3344]));
         let half = "-p sctp --sport 1 --dport 2 --state CLOSED --orig-vtag 5";
         let answer = done(&format!("-I -t 9 {ends} {half}"), &mut StandIn::with([]));
         assert!(answer.err.contains("You need to supply the `--reply-vtag' option"));

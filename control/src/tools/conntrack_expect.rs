@@ -1,8 +1,9 @@
 //! The table `expect` of conntrack(8): listings, events, `-I`, `-G` and `-D`.
 //!
 //! What is made by hand is its master's helper's, and lives as long as that helper's policy says:
-//! `-t` is needed and says nothing, nor do `-r`, `-q`, `-u` and the mask of the destination. `-o` changes nothing but `xml` and, for events, `timestamp`. `-G` and `-D` name an expectation
-//! by its tuple, of whose source only what the expectation itself looks at is compared.
+//! `-t` is needed and says nothing, nor do `-r`, `-q`, `-u` and the mask of the destination. `-o`
+//! changes nothing but `xml` and, for events, `timestamp`. `-G` and `-D` name an expectation by its
+//! tuple, of whose source only what the expectation itself looks at is compared.
 
 use dataplane::conntrack::expect::{
     Expectation, ExpectationEvent, ExpectationView, Flags, News, SourceMask,

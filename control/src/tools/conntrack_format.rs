@@ -287,7 +287,8 @@ fn save_line(conn: &ConnView, shape: Shape) -> String {
     }
     // An end is told without them.
     if shape.event() != Some(EventKind::Destroy) {
-        if let Some([original, reply]) = conn.sctp_tags {
+        // In the order of the tool, which shows the tag's bytes as this machine reads them.
+        if let Some([original, reply]) = conn.sctp_tags.map(|tags| tags.map(u32::to_be)) {
             put(&mut line, format_args!(" --orig-vtag {original} --reply-vtag {reply}"));
         }
         if let Some(role) = conn.dccp_role {

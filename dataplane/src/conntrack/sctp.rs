@@ -439,7 +439,7 @@ impl SctpTrack {
         Ok(())
     }
 
-    /// Sets state and tags by hand (`nlattr_to_sctp`): what packets of each direction have to carry.
+    /// Sets state and tags by hand (`nlattr_to_sctp`): what each direction's packets carry.
     pub fn set_by_hand(&mut self, state: SctpState, tags: [u32; 2]) {
         (self.state, self.tags) = (state, tags);
     }

@@ -2,7 +2,7 @@
 //!
 //! The table is asked once per conn and end: by its first packet, whose answer is written into the
 //! reply tuple. Every later packet is edited by comparing the conn's two tuples. Of a conn that a
-//! tool made without NAT every NEW packet asks, and no answer is taken: it is in the table as it is.
+//! tool made without NAT every NEW packet asks, and no answer is taken: it stays as it is.
 
 use core::ops::ControlFlow;
 
