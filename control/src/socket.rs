@@ -8,8 +8,8 @@
 //! The server belongs to the control core and never waits: [`Server::poll`] moves what can be moved
 //! and returns the requests that are complete. Bounds: [`CLIENTS_MAX`] clients, [`REQUEST_MAX`]
 //! bytes of a request, [`BACKLOG`] bytes of unread events per client or what the client asked for,
-//! at most [`BACKLOG_MAX`] (later events are counted as lost and the client is told), and a client that takes
-//! nothing for [`PATIENCE`] is let go.
+//! at most [`BACKLOG_MAX`] (later events are counted as lost and the client is told), and a client
+//! that takes nothing for [`PATIENCE`] is let go.
 
 use std::collections::VecDeque;
 use std::fmt;
