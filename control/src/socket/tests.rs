@@ -82,6 +82,8 @@ fn a_large_answer_does_not_block_the_server() {
         asking.is_finished().then_some(())
     });
     assert_eq!(asking.join().unwrap().1, text);
+    // That it has gone is seen with the next look.
+    until(&mut server, |_| Some(()));
     assert_eq!(server.clients.len(), 1);
     drop(slow);
     until(&mut server, |_| Some(()));
