@@ -278,8 +278,10 @@ pub struct Listener {
     path: PathBuf,
 }
 
-/// A conn that no packet makes, for the marks.
-const MARK: &str = "-s 192.0.2.1 -d 192.0.2.2 -p udp --sport 9 --dport 9";
+/// Who no packet comes from: conns of a tool mark beginning and end by their ports.
+const MARKED: &str = "src=192.0.2.1 ";
+const BEGINNING: u16 = 8;
+const END: u16 = 9;
 
 impl Listener {
     /// Returns once it hears.
@@ -290,19 +292,20 @@ impl Listener {
         let child = command.stdin(Stdio::null()).spawn().expect("the tool starts");
         let listener = Listener { child, path };
         eventually("it listens", || {
-            listener.mark(bench);
-            listener.marks() > 0
+            listener.mark(bench, BEGINNING);
+            listener.text().contains(MARKED)
         });
         listener
     }
 
     /// Makes a conn and ends it, which is told at any rate.
-    fn mark(&self, bench: &Bench<'_>) {
+    fn mark(&self, bench: &Bench<'_>, port: u16) {
+        let conn = format!("-s 192.0.2.1 -d 192.0.2.2 -p udp --sport {port} --dport 9");
         let key = "net.netfilter.nf_conntrack_events";
         let now = bench.run(&format!("sysctl -n {key}"));
         bench.set(key, 1);
-        bench.run(&format!("conntrack -I {MARK} -t 50"));
-        bench.run(&format!("conntrack -D {MARK}"));
+        bench.run(&format!("conntrack -I {conn} -t 50"));
+        bench.run(&format!("conntrack -D {conn}"));
         bench.set(key, now.trim().parse().expect("a number"));
     }
 
@@ -310,20 +313,16 @@ impl Listener {
         std::fs::read_to_string(&self.path).expect("the file is there")
     }
 
-    fn marks(&self) -> usize {
-        self.text().matches("src=192.0.2.1 ").count()
-    }
-
     /// What is told of a script, in order, without the marks and what no two runs share.
     fn hear(mut self, bench: &mut Bench<'_>, script: impl FnOnce(&mut Bench<'_>)) -> String {
         script(bench);
-        let before = self.marks();
-        self.mark(bench);
-        eventually("all has been told", || self.marks() >= before + 2);
+        self.mark(bench, END);
+        let last = format!("{MARKED}dst=192.0.2.2 sport={END} ");
+        eventually("all has been told", || self.text().matches(&last).count() == 2);
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT).expect("it still listens");
         self.child.wait().expect("the child can be waited for");
         let text = self.text();
-        let told = text.lines().filter(|line| !line.contains("src=192.0.2.1 ")).map(masked);
+        let told = text.lines().filter(|line| !line.contains(MARKED)).map(masked);
         told.collect::<Vec<_>>().join("\n    ")
     }
 }
