@@ -314,13 +314,16 @@ mod tests {
             }
             let mut frame = error(a_router(v6), a_router(v6), &quote);
             let mut headers = parse(&frame, frame.len()).unwrap();
+            let mut may_pass = true;
             if let Some(inner) = inner_tuple(&frame, &headers)
                 && inner.tuple.is_v6() == orig.is_v6()
             {
-                rewrite_error(&mut frame, &mut headers, &inner, Manip::Dst, &orig);
-                rewrite_error(&mut frame, &mut headers, &inner, Manip::Src, &orig);
+                for manip in [Manip::Dst, Manip::Src] {
+                    may_pass &= rewrite_error(&mut frame, &mut headers, &inner, manip, &orig);
+                }
             }
-            prop_assert!(checksum_ok(&frame, &headers), "the outer checksum stays right");
+            // What is left half edited is dropped.
+            prop_assert!(!may_pass || checksum_ok(&frame, &headers), "the outer checksum is right");
         }
     }
 
