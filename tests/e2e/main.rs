@@ -12,6 +12,7 @@
 
 mod bad_input;
 mod conntrack_by_hand;
+mod conntrack_counts;
 mod conntrack_examples;
 mod conntrack_labels;
 mod conntrack_times;

@@ -31,11 +31,11 @@ pub fn flow(conn: &ConnView, output: &Output, shape: Shape, unix_ns: u64) -> Str
     put_direction(&mut xml, "original", &conn.original, original);
     put_direction(&mut xml, "reply", &conn.reply, reply);
     put_independent(&mut xml, conn, output, shape, unix_ns);
-    if let Some(helper) = &conn.helper {
-        put(&mut xml, format_args!("<helper>{helper}</helper>"));
-    }
     if output.timestamp && !shape.is_dump() {
         put_when(&mut xml, unix_ns);
+    }
+    if let Some(helper) = &conn.helper {
+        put(&mut xml, format_args!("<helper>{helper}</helper>"));
     }
     xml.push_str("</flow>");
     xml
@@ -165,6 +165,15 @@ mod tests {
              <timestamp><start>1795262287916972853</start></timestamp><deltatime>0</deltatime>\
              </meta><helper>ftp</helper></flow>"
         ));
+    }
+
+    /// Taken from conntrack 1.4.7 with a helper.
+    #[test]
+    fn the_moment_comes_before_the_helper() {
+        let output = Output { xml: true, timestamp: true, ..Output::default() };
+        let conn = ConnView { helper: Some("tftp".to_owned()), ..sample::udp() };
+        let xml = flow(&conn, &output, Shape::Event(EventKind::New), sample::START);
+        assert!(xml.ends_with("</year></when><helper>tftp</helper></flow>"), "{xml}");
     }
 
     /// As conntrack 1.4.7: `delta-time=2` in a line was `<deltatime>1</deltatime>`.

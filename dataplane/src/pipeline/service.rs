@@ -307,12 +307,12 @@ pub(crate) fn view_of(conn: Conn<'_>, at: At<'_>) -> ConnView {
     }
 }
 
-/// A conn that ends, as its last event tells of it. One whose time was up ended then, whenever
-/// that was noticed (`nf_ct_delete`).
+/// A conn that ends, as its last event tells of it: without helper and labels. One whose time was
+/// up ended then, whenever that was noticed (`nf_ct_delete`).
 pub(crate) fn view_of_gone(conn: Conn<'_>, at: At<'_>) -> ConnView {
     let view = view_of(conn, at);
     let stop = at.now.unix_ns.saturating_sub(conn.deadline().passed_ns(at.now.tick));
-    ConnView { stop_unix_ns: view.start_unix_ns.map(|_| stop), labels: 0, ..view }
+    ConnView { stop_unix_ns: view.start_unix_ns.map(|_| stop), helper: None, labels: 0, ..view }
 }
 
 /// The conn that a view was made of.
