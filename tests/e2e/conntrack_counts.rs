@@ -1,5 +1,5 @@
-//! What `/proc/net/stat/nf_conntrack` and `conntrack -S` count, beside the kernel's: the same packets
-//! through both, and by how much each sum has moved.
+//! What `/proc/net/stat/nf_conntrack` and `conntrack -S` count, beside the kernel's: the same
+//! packets through both, and by how much each sum has moved.
 //!
 //! Left out is what nobody can bring about with packets alone: two first packets of a conn that
 //! meet at confirm (`insert_failed`, `clash_resolve`), a search that begins anew
