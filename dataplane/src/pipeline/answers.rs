@@ -30,7 +30,10 @@ pub(crate) enum IcmpError {
     NoRoute,
     HostUnreachable,
     PortUnreachable,
-    ProtocolUnreachable,
+    /// Where the byte is that names the protocol, from the start of an IPv6 header.
+    ProtocolUnreachable {
+        named_at: u32,
+    },
     /// Fragmentation needed, packet too big: the MTU.
     TooBig(u32),
     /// A route says that packets are not to go there.
@@ -56,8 +59,10 @@ impl IcmpError {
             IcmpError::Prohibited => by_family(13, 1),
             IcmpError::BeyondScope => Problem::unreachable(v6, 2),
             // ICMPv6 points at the next-header field instead (RFC 4443 section 3.4).
-            IcmpError::ProtocolUnreachable if v6 => Problem { kind: 4, code: 1, rest: 6 },
-            IcmpError::ProtocolUnreachable => Problem::unreachable(false, 2),
+            IcmpError::ProtocolUnreachable { named_at } if v6 => {
+                Problem { kind: 4, code: 1, rest: named_at }
+            }
+            IcmpError::ProtocolUnreachable { .. } => Problem::unreachable(false, 2),
             IcmpError::Reject { code } => Problem::unreachable(v6, code),
         }
     }

@@ -17,6 +17,7 @@ use crate::wire::address::Address;
 use crate::wire::build::echo;
 use crate::wire::ethernet::Mac;
 use crate::wire::headers::{self, Headers};
+use crate::wire::ipv6;
 
 /// Least length of a TCP and of a UDP header.
 const TCP_HEADER_LEN: u32 = 20;
@@ -93,7 +94,11 @@ impl<P: FramePool> Pipeline<P> {
             proto::TCP if !has_sound_options(t) => {}
             proto::TCP => self.answer_reset(pool, t, None, at),
             proto::UDP => self.answer_error(pool, t, IcmpError::PortUnreachable, at),
-            _ => self.answer_error(pool, t, IcmpError::ProtocolUnreachable, at),
+            _ => {
+                let packet = t.frame.head().get(t.headers.l3 as usize..).unwrap_or_default();
+                let named_at = ipv6::naming(packet) as u32;
+                self.answer_error(pool, t, IcmpError::ProtocolUnreachable { named_at }, at);
+            }
         }
         Ok(Exit::ToHost)
     }

@@ -252,6 +252,22 @@ pub fn unfragmentable(packet: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
+/// Offset, from the start of the fixed header, of the byte that names what the extension headers of
+/// `packet` lead to.
+pub fn naming(packet: &[u8]) -> usize {
+    let (mut named_at, mut len) = (6, HEADER_LEN);
+    for _ in 0..EXTENSIONS_MAX {
+        match (packet.get(named_at), packet.get(len + 1)) {
+            (Some(&kind), Some(&units)) if is_extension(kind) => {
+                named_at = len;
+                len += extension_len(kind, units);
+            }
+            _ => break,
+        }
+    }
+    named_at
+}
+
 /// A fragment header; `offset` is a multiple of 8.
 pub fn fragment_header(next: u8, offset: u16, more: bool, id: u32) -> [u8; FRAGMENT_LEN] {
     let [a, b] = (offset | u16::from(more)).to_be_bytes();
@@ -262,7 +278,7 @@ pub fn fragment_header(next: u8, offset: u16, more: bool, id: u32) -> [u8; FRAGM
 /// Bytes of an extension header whose second byte is `units`: 8 to 2048, so eight of them fit a
 /// u16.
 #[inline]
-const fn extension_len(kind: u8, units: u8) -> usize {
+pub(crate) const fn extension_len(kind: u8, units: u8) -> usize {
     match kind {
         protocol::FRAGMENT => FRAGMENT_LEN,
         // RFC 4302: 32-bit words minus 2.

@@ -14,7 +14,7 @@ pub struct Quoted {
     pub src: Address,
     /// Destination address.
     pub dst: Address,
-    /// Offset of the L4 header.
+    /// Offset of the L4 header, of which nothing may be there.
     pub l4: u16,
     /// L4 protocol.
     pub proto: u8,
@@ -34,7 +34,10 @@ pub struct Quoted {
 /// packet. `None` if the ids are not there: cut off, a later fragment, a broken header.
 pub fn parse(quote: &[u8], v6: bool) -> Option<Quoted> {
     let mut quoted = if v6 { header_v6(quote)? } else { header_v4(quote)? };
-    let l4 = quote.get(quoted.l4 as usize..)?;
+    let l4 = match quote.get(quoted.l4 as usize..) {
+        None if v6 => &[],
+        found => found?,
+    };
     match quoted.proto {
         protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP | protocol::DCCP => {
             let &[a, b, c, d] = l4.first_chunk()?;
@@ -57,9 +60,9 @@ pub fn parse(quote: &[u8], v6: bool) -> Option<Quoted> {
 /// `ipv4_get_l4proto`.
 fn header_v4(quote: &[u8]) -> Option<Quoted> {
     let ip = ipv4::View::new(quote)?;
-    // A header length below 5 words makes the L4 header overlap the IP header; no sender does it.
-    let sane = !ip.fragment().is_later() && ip.header_len() >= ipv4::HEADER_LEN;
-    sane.then(|| bare(ip.src(), ip.dst(), ip.header_len(), ip.proto()))
+    // Neither the version nor the header's length is looked at: a length below 5 words makes the L4
+    // header overlap the IP header.
+    (!ip.fragment().is_later()).then(|| bare(ip.src(), ip.dst(), ip.header_len(), ip.proto()))
 }
 
 /// `ipv6_get_l4proto`.
@@ -68,10 +71,29 @@ fn header_v6(quote: &[u8]) -> Option<Quoted> {
     if ip.src().is_v4() || ip.dst().is_v4() {
         return None;
     }
-    let chain = ipv6::walk(ip.next_header(), quote.get(ipv6::HEADER_LEN..)?).ok()?;
-    let l4 = ipv6::HEADER_LEN + chain.len as usize;
-    let sane = !chain.fragment.is_later() && chain.proto != protocol::NONE;
-    sane.then(|| bare(ip.src(), ip.dst(), l4, chain.proto))
+    let (proto, l4) = behind_extensions(ip.next_header(), quote)?;
+    Some(bare(ip.src(), ip.dst(), l4, proto))
+}
+
+/// The protocol behind the extension headers and its offset (`ipv6_skip_exthdr`), which may lie
+/// beyond the quote: of the last header only the beginning has to be there.
+fn behind_extensions(mut proto: u8, quote: &[u8]) -> Option<(u8, usize)> {
+    let mut at = ipv6::HEADER_LEN;
+    for _ in 0..ipv6::EXTENSIONS_MAX {
+        if !ipv6::is_extension(proto) {
+            break;
+        }
+        let &[next, units] = quote.get(at..)?.first_chunk()?;
+        if proto == protocol::FRAGMENT {
+            let word = quote.get(at + 2..)?.first_chunk()?;
+            if u16::from_be_bytes(*word) & !7 != 0 {
+                return None;
+            }
+        }
+        at += ipv6::extension_len(proto, units);
+        proto = next;
+    }
+    (!ipv6::is_extension(proto) && proto != protocol::NONE).then_some((proto, at))
 }
 
 fn bare(src: Address, dst: Address, l4: usize, proto: u8) -> Quoted {
@@ -114,6 +136,10 @@ mod tests {
         let quoted = parse(&icmp, false).unwrap();
         assert_eq!((quoted.icmp_type, quoted.icmp_id, quoted.src_port), (8, 0x1234, 0));
         assert!(parse(&icmp[..27], false).is_none());
+        // GRE at the source address, whose second byte has no version.
+        let mut short = V4;
+        (short[0], short[9]) = (0x63, 47);
+        assert_eq!(parse(&short, false).map(|quoted| (quoted.l4, quoted.dst_port)), Some((12, 0)));
         let mut later = V4;
         later[7] = 1;
         assert!(parse(&later, false).is_none());
@@ -127,6 +153,19 @@ mod tests {
         bytes.extend([17, 0, 1, 4, 0, 0, 0, 0, 0, 7, 0, 53]);
         let quoted = parse(&bytes, true).unwrap();
         assert_eq!((quoted.l4, quoted.proto, quoted.src_port, quoted.dst_port), (48, 17, 7, 53));
+        // All that matters of a fragment header and of options, and a protocol that has no ids.
+        (bytes[6], bytes[40], bytes[42], bytes[43]) = (44, 47, 0, 1);
+        assert_eq!(
+            parse(&bytes[..44], true).map(|quoted| (quoted.l4, quoted.proto)),
+            Some((48, 47))
+        );
+        assert!(parse(&bytes[..43], true).is_none());
+        bytes[43] = 8;
+        assert!(parse(&bytes[..44], true).is_none(), "a later fragment");
+        bytes[6] = 60;
+        assert!(parse(&bytes[..42], true).is_some());
+        bytes[40] = 17;
+        assert!(parse(&bytes[..42], true).is_none(), "ports");
         bytes[40] = 59;
         assert!(parse(&bytes, true).is_none(), "nothing follows");
     }
@@ -135,7 +174,7 @@ mod tests {
         #[test]
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..120), v6: bool) {
             if let Some(quoted) = parse(&bytes, v6) {
-                prop_assert!(quoted.l4 as usize <= bytes.len());
+                prop_assert!(v6 || quoted.l4 as usize <= bytes.len());
             }
         }
     }

@@ -596,6 +596,16 @@ fn atomic_6() -> Sequence {
             one_by_one(s, &nothing, &[(0, 0, false), (0, 0, true), (8, 8, false), (0, 0, false)]);
         }
         one_by_one(s, &datagram((C2_6, 4000), SERVER_6, 100), &[(0, 0, false), (0, 0, true)]);
+        // A protocol that the gateway does not speak, named by the fragment header, by options and
+        // by a header alone.
+        let to_us = other(C2_6, GATEWAY_LAN_6, 253, b"anything");
+        one_by_one(s, &other(C2_6, GATEWAY_LAN_6, 253, &[]), &[(0, 0, false)]);
+        let mut options = to_us.bytes();
+        let next = std::mem::replace(&mut options[6], 60);
+        options.splice(40..40, [next, 0, 1, 4, 0, 0, 0, 0]);
+        options[5] += 8;
+        send(s, Side::Lan, vec![options]);
+        s.lan(to_us);
         s.table();
     })
 }

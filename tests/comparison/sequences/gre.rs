@@ -1,9 +1,9 @@
 //! GRE: by addresses in version 0, by call id in version 1, without a helper that knows calls.
 
 use super::{MASQUERADE, OPEN, STATEFUL, Sequence, Setup, both, only4, sequence};
-use crate::packets::{GRE, Packet, error, other};
+use crate::packets::{GRE, Packet, error, icmp, other};
 use crate::script::Script;
-use crate::topology::{C1, C1_6, C2, GATEWAY_WAN, S1, S1_6, S2};
+use crate::topology::{C1, C1_6, C2, GATEWAY_WAN, S1, S1_6, S2, S2_6};
 use std::net::IpAddr;
 
 /// Sequences about tunnels.
@@ -144,6 +144,18 @@ fn about() -> Sequence {
         s.wan(error(S2, C1, 11, 0, &call(C1, S1, 8)));
         let odd = other(C1, S1, GRE, b"\x30\x01\x08\x00\x00\x04\x00\x07");
         s.wan(error(S2, C1, 11, 0, &odd));
+        // A header that says it has 16 bytes: the destination is read as GRE's.
+        let mut quote = tunnel(C1, S1).bytes();
+        quote[0] = 0x64;
+        s.wan(icmp(S2, C1, 11, 0, [0; 4]).payload(&quote));
+        // Of a fragment header the second half, and all behind it, need not be there.
+        s.lan(tunnel(C1_6, S1_6));
+        let mut quote = tunnel(C1_6, S1_6).bytes();
+        quote[6] = 44;
+        quote.splice(40..40, [GRE, 0, 0, 1, 0, 0, 0, 7]);
+        for length in [60, 48, 44, 43, 41] {
+            s.wan(icmp(S2_6, C1_6, 3, 0, [0; 4]).payload(&quote[..length]));
+        }
         s.table();
     })
 }
