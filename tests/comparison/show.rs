@@ -202,6 +202,10 @@ fn sctp(parts: &Layers<'_>, learned: &Learned) -> String {
         (Some((ports, _)), Some((header, chunks))) => {
             format!("SCTP {ports} tag {} {}{}", hex(&header[4..8]), payload(chunks), crc(parts))
         }
+        // The beginning of a CRC depends on the ports.
+        (Some((ports, rest)), None) if chosen_number(parts, learned) => {
+            format!("SCTP {ports} cut {} of {}", hex(&rest[..rest.len().min(4)]), rest.len())
+        }
         (Some((ports, rest)), None) => format!("SCTP {ports} cut {}", hex(rest)),
         _ => format!("SCTP short {}", hex(parts.layer4)),
     }

@@ -7,9 +7,10 @@
 
 use super::dice::Dice;
 use super::generate;
-use super::plan::{Observed, Plan};
+use super::plan::{self, DATAGRAMS_MAX, Observed, Plan};
 use super::rules::{self, Tables};
 use crate::kernel::Kernel;
+use crate::packets::{ICMP, ICMPV6};
 use crate::replay::{Replay, Replayed, START};
 use crate::script::{Emitted, Setup};
 use crate::sequences;
@@ -94,7 +95,7 @@ impl Batch {
     /// The same as another run: see [`Plan::run`].
     pub fn again(&self) -> Batch {
         static RUNS: AtomicU16 = AtomicU16::new(1);
-        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let run = RUNS.fetch_add(1, Ordering::Relaxed) % (u16::MAX / DATAGRAMS_MAX);
         let plans = self.plans.iter().map(|plan| Plan { run, ..plan.clone() }).collect();
         Batch { plans, ..self.clone() }
     }
@@ -135,7 +136,8 @@ impl Batch {
             let frames = self.round(round, &outcome.observed);
             let sent: Vec<_> = frames.iter().flatten().cloned().collect();
             outcome.keep(frames);
-            let emitted = if sent.is_empty() { Vec::new() } else { kernel.exchange(&sent) };
+            let mut emitted = if sent.is_empty() { Vec::new() } else { kernel.exchange(&sent) };
+            emitted.retain(|out| !self.is_late(&out.frame));
             self.sort(emitted, round, &mut outcome);
             if self.tables.contains(&round) {
                 clock.tables.push(began.elapsed());
@@ -214,6 +216,21 @@ impl Batch {
             tables: Vec::new(),
             stray: Vec::new(),
         }
+    }
+
+    /// Whether a frame is a kernel's complaint about a datagram of an earlier run, for the rest of
+    /// which it gave up waiting only now: time exceeded in reassembly, another run's fragment.
+    fn is_late(&self, frame: &[u8]) -> bool {
+        let Some(packet) = frame.get(14..) else { return false };
+        let Some(layers) = show::layers(packet) else { return false };
+        let reassembly = match layers.protocol {
+            ICMP => [11, 1],
+            ICMPV6 => [3, 1],
+            _ => return false,
+        };
+        let quote = layers.layer4.get(8..).and_then(plan::fragment);
+        layers.layer4.starts_with(&reassembly)
+            && quote.is_some_and(|id| self.plans.iter().all(|plan| plan.run != plan::run(id)))
     }
 
     /// Gives frames that came out in a round to the sequences they belong to.

@@ -49,7 +49,7 @@ pub fn pieces(
         }
     }
     if dice.percent(35) {
-        tamper(&mut parts, length, cutting, dice);
+        tamper(&mut parts, (length, first_min(protocol, cutting)), cutting, dice);
     }
     let fault = match whole.fault {
         // These are about what a packet has in front of its payload.
@@ -74,6 +74,16 @@ pub fn pieces(
     parts.into_iter().map(piece).collect()
 }
 
+/// Fewest bytes in the first piece.
+fn first_min(protocol: u8, cutting: Cutting) -> usize {
+    match protocol {
+        TCP if cutting.chooses => 24,
+        SCTP if cutting.chooses => 16,
+        // The checksum of UDP and ICMP is in the first eight bytes.
+        _ => 8,
+    }
+}
+
 /// Offset, length, and whether more follow: of each piece, in order.
 fn cut(
     protocol: u8,
@@ -81,12 +91,7 @@ fn cut(
     cutting: Cutting,
     dice: &mut Dice,
 ) -> Vec<(usize, usize, bool)> {
-    let first = match protocol {
-        TCP if cutting.chooses => 24,
-        SCTP if cutting.chooses => 16,
-        // The checksum of UDP and ICMP is in the first eight bytes.
-        _ => 8,
-    };
+    let first = first_min(protocol, cutting);
     let mut parts = Vec::new();
     let mut offset = 0;
     while length - offset > LENGTH_MAX || (parts.len() < 4 && dice.percent(80)) {
@@ -110,7 +115,12 @@ fn cut(
 }
 
 /// One thing that is wrong with the pieces.
-fn tamper(parts: &mut Vec<(usize, usize, bool)>, length: usize, cutting: Cutting, dice: &mut Dice) {
+fn tamper(
+    parts: &mut Vec<(usize, usize, bool)>,
+    (length, first): (usize, usize),
+    cutting: Cutting,
+    dice: &mut Dice,
+) {
     let at = dice.below(parts.len() as u64) as usize;
     let to = dice.below(parts.len() as u64 + 1) as usize;
     let (offset, size, more) = parts[at];
@@ -120,11 +130,11 @@ fn tamper(parts: &mut Vec<(usize, usize, bool)>, length: usize, cutting: Cutting
             parts.remove(at);
         }
         // It begins before the end of another, or reaches into the next.
-        3 if offset >= 8 => parts.insert(to, (offset - 8, size, more)),
+        3 if offset >= first + 8 => parts.insert(to, (offset - 8, size, more)),
         4 if more => parts.insert(to, (offset, size + 8, more)),
-        5 if offset >= 8 => parts[at] = (offset - 8, size + 8, more),
+        5 if offset >= first + 8 => parts[at] = (offset - 8, size + 8, more),
         // Within another.
-        6 if size >= 16 && more => parts.insert(to, (offset, size / 16 * 8, true)),
+        6 if size >= 2 * first && more => parts.insert(to, (offset, size / 16 * 8, true)),
         // Another end.
         7 if offset > 0 => parts.insert(to, (offset, size / 8 * 8, false)),
         8 => parts.insert(to, (length / 8 * 8 + 8, 8, dice.percent(50))),

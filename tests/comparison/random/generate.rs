@@ -172,9 +172,13 @@ fn query(four: bool, from_client: bool, chooses: bool, dice: &mut Dice) -> (u8, 
 fn error(drafts: &[Option<Draft>], policy: &Policy, dice: &mut Dice) -> Draft {
     let last = drafts.len() as u64;
     let mut about = (last - 1 - dice.below(last.min(6))) as usize;
-    // An error in an error shows whatever the device chose in bytes that nobody reads.
+    // An error in an error shows whatever the device chose in bytes that nobody reads: numbers, and
+    // the identification of IPv6 fragments.
+    let is_piece = |draft: &Option<Draft>| {
+        draft.as_ref().is_some_and(|draft| matches!(draft.body, Body::Piece(_)))
+    };
     while let Some(Draft { body: Body::Error { about: first, .. }, .. }) = &drafts[about]
-        && policy.chooses()
+        && (policy.chooses() || is_piece(&drafts[*first]))
     {
         about = *first;
     }
@@ -214,7 +218,7 @@ fn error(drafts: &[Option<Draft>], policy: &Policy, dice: &mut Dice) -> Draft {
     let (flow, from_client) =
         drafts[about].as_ref().map_or((0, false), |draft| (draft.flow, draft.from_client));
     // A byte of a piece may be the offset that says what the next bytes are.
-    let piece = drafts[about].as_ref().is_some_and(|draft| matches!(draft.body, Body::Piece(_)));
+    let piece = is_piece(&drafts[about]);
     let quote = match quote {
         Quote::Wrong(_) if policy.chooses() && (!from_client || piece) => Quote::Right,
         quote => quote,

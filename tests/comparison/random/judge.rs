@@ -13,7 +13,18 @@ use crate::topology::Side;
 /// What a device made of a sequence, its free choices under the names of the clients they were
 /// made for.
 pub fn transcript(batch: &Batch, plan: usize, outcome: &Outcome) -> Transcript {
-    let learned = learned(batch, plan, outcome);
+    told(batch, plan, outcome, learned(batch, plan, outcome, Names::OfClients).0)
+}
+
+/// How free choices are called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    OfClients,
+    /// All the same, where one number was chosen for two clients, as for peers of their own it may.
+    Alike,
+}
+
+fn told(batch: &Batch, plan: usize, outcome: &Outcome, learned: Learned) -> Transcript {
     let mut events = Vec::new();
     let mut tables = outcome.tables.iter();
     let mut table = |events: &mut Vec<Event>| {
@@ -48,7 +59,9 @@ pub fn transcript(batch: &Batch, plan: usize, outcome: &Outcome) -> Transcript {
     Transcript { events, said: None, violations }
 }
 
-fn learned(batch: &Batch, plan: usize, outcome: &Outcome) -> Learned {
+/// What a device chose, and whether a number for two clients.
+fn learned(batch: &Batch, plan: usize, outcome: &Outcome, names: Names) -> (Learned, bool) {
+    let mut twice = false;
     let drawn = &batch.plans[plan];
     let mut learned = Learned::default();
     let observed: &Observed = &outcome.observed[plan];
@@ -65,14 +78,21 @@ fn learned(batch: &Batch, plan: usize, outcome: &Outcome) -> Learned {
         for out in emitted.iter().filter(|out| out.side != *side) {
             let found = choice(flow.protocol, before, out, &fixed);
             let Some((address, number, original)) = found else { continue };
-            if learned.name(address, number).is_none() {
-                let allowed = drawn.policy.allowed(original, flow.protocol);
-                let (client, port) = flow.client;
-                learned.add(address, number, allowed, &format!("choice for {client} {port}"));
+            let (client, port) = flow.client;
+            let name = match names {
+                Names::OfClients => format!("choice for {client} {port}"),
+                Names::Alike => "choice".to_owned(),
+            };
+            match learned.name(address, number) {
+                Some(known) => twice |= known != format!("<{name}>"),
+                None => {
+                    let allowed = drawn.policy.allowed(original, flow.protocol, out.side);
+                    learned.add(address, number, allowed, &name);
+                }
             }
         }
     }
-    learned
+    (learned, twice)
 }
 
 /// Whether a frame that a piece made a device forward has the identification of its datagram, which
@@ -97,6 +117,12 @@ pub fn differences(
     theirs: &Outcome,
     name: &str,
 ) -> Vec<String> {
-    let (our, their) = (transcript(batch, plan, ours), transcript(batch, plan, theirs));
+    let of = |names| [ours, theirs].map(|outcome| learned(batch, plan, outcome, names));
+    let mut both = of(Names::OfClients);
+    if both.iter().any(|(_, twice)| *twice) {
+        both = of(Names::Alike);
+    }
+    let [(our, _), (their, _)] = both;
+    let (our, their) = (told(batch, plan, ours, our), told(batch, plan, theirs, their));
     compare::differences(&our, &their, ["kernel", name])
 }

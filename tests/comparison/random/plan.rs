@@ -289,6 +289,26 @@ fn spoil(packet: Packet, fault: Fault) -> Packet {
     }
 }
 
+/// The run that an identification is of.
+pub fn run(identification: u16) -> u16 {
+    identification / DATAGRAMS_MAX
+}
+
+/// The identification of a packet that is a fragment, as [`Plan::identification`] drew it.
+pub fn fragment(packet: &[u8]) -> Option<u16> {
+    match packet.first()? >> 4 {
+        4 => {
+            let header = packet.first_chunk::<20>()?;
+            let part = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+            (part != 0).then_some(u16::from_be_bytes([header[4], header[5]]))
+        }
+        _ => {
+            let header = packet.first_chunk::<48>()?;
+            (header[6] == 44).then_some(u16::from_be_bytes([header[44], header[45]]))
+        }
+    }
+}
+
 /// Bytes of a packet behind its IP header.
 pub fn transport_length(body: &Body, flow: &Flow) -> usize {
     let bytes = compose(body, flow.protocol, flow.client, flow.called).bytes();

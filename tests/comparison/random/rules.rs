@@ -3,6 +3,7 @@
 
 use super::dice::Dice;
 use crate::packets::{ICMP, ICMPV6};
+use crate::topology::Side;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -114,11 +115,11 @@ impl Policy {
         matches!(self.nat, Nat::Destination | Nat::Both)
     }
 
-    /// What a device may choose in place of a source port or id.
-    pub fn allowed(&self, original: u16, protocol: u8) -> RangeInclusive<u16> {
+    /// What a device may choose in place of a source port or id of what leaves on a side.
+    pub fn allowed(&self, original: u16, protocol: u8, side: Side) -> RangeInclusive<u16> {
         match (self.nat, original) {
             _ if matches!(protocol, ICMP | ICMPV6) => 0..=u16::MAX,
-            (Nat::MasqueradePorts | Nat::SourcePorts, _) => RANGE,
+            (Nat::MasqueradePorts | Nat::SourcePorts, _) if side == Side::Wan => RANGE,
             (_, 0..=511) => 1..=511,
             (_, 512..=1023) => 600..=1023,
             _ => 1024..=u16::MAX,
