@@ -253,6 +253,8 @@ pub(crate) fn knobs(acct: bool) -> Knobs {
     let mut knobs = Knobs::default();
     knobs.set("tcp_timeout_established", 300).unwrap();
     knobs.set("timestamp", 1).unwrap();
+    // What is torn in a phase is gone when the table is looked at.
+    knobs.set("ipfrag_time", 2).unwrap();
     knobs.set("acct", acct as u64).unwrap();
     knobs
 }

@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane::lcore::simulator::Sent;
+use dataplane::lcore::simulator::{Dice, Sent};
 use dataplane::rules::facts::PortId;
 use dataplane::wire::build::packet::Packet;
 use dataplane::wire::ethernet::Mac;
 use dataplane::wire::headers::{self, Headers};
 use dataplane::wire::tcp::flags::{ACK, FIN, RST, SYN};
 
+use super::fragments::{Fragments, is_fragment};
 use super::gateway::{LAN, TCP, UDP, WAN, mac_of, port_mac};
 use super::script::{End, PING, Script, Seen, Talk, What};
 
@@ -52,6 +53,7 @@ pub(crate) struct Hosts<'a> {
     ready: Vec<usize>,
     /// Who is seen by a server under which address and port, in this phase.
     claims: HashMap<(u8, SocketAddr, SocketAddr), usize>,
+    fragments: Fragments,
 }
 
 fn rank(end: End) -> usize {
@@ -79,7 +81,8 @@ impl<'a> Hosts<'a> {
             ..Standing::default()
         };
         let standing = (0..script.talks.len()).map(start).collect();
-        Hosts { script, standing, phase: 0, ready: Vec::new(), claims: HashMap::new() }
+        let (ready, claims) = (Vec::new(), HashMap::new());
+        Hosts { script, standing, phase: 0, ready, claims, fragments: Fragments::default() }
     }
 
     /// A new phase begins.
@@ -108,8 +111,13 @@ impl<'a> Hosts<'a> {
         self.standing.iter().map(|standing| &standing.log)
     }
 
-    /// The frames of the next group of the `nth` talk that is ready.
-    pub(crate) fn speak(&mut self, nth: usize) -> Vec<Arriving> {
+    /// Datagrams of which only a part has arrived at a host.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.fragments.unfinished()
+    }
+
+    /// The frames of the next group of the `nth` talk that is ready; fragments in any order.
+    pub(crate) fn speak(&mut self, nth: usize, dice: &mut Dice) -> Vec<Arriving> {
         let number = self.ready.swap_remove(nth);
         let talk = &self.script.talks[number];
         let at = self.standing[number].group;
@@ -118,7 +126,17 @@ impl<'a> Hosts<'a> {
             .packets
             .iter()
             .enumerate()
-            .map(|(index, &(end, what))| self.frame(number, (self.phase, at, index), end, what))
+            .flat_map(|(index, &(end, what))| {
+                let (port, frame) = self.frame(number, (self.phase, at, index), end, what);
+                let mut parts = self.fragments.cut(frame, number + at);
+                for n in (1..parts.len()).rev() {
+                    parts.swap(n, dice.below(n as u64 + 1) as usize);
+                }
+                if matches!(what, What::Torn(_)) {
+                    parts.pop();
+                }
+                parts.into_iter().map(move |bytes| (port, bytes))
+            })
             .collect();
         let standing = &mut self.standing[number];
         (standing.under_way, standing.arrived) = (true, [0, 0]);
@@ -154,7 +172,9 @@ impl<'a> Hosts<'a> {
         let bytes = |len| payload(number, place, end, len);
         let framed = |packet: Packet<'_>| framed(talk, end, packet);
         match what {
-            What::Datagram(len) => framed(Packet::udp(from, to).payload(&bytes(len))),
+            What::Datagram(len) | What::Torn(len) => {
+                framed(Packet::udp(from, to).payload(&bytes(len)))
+            }
             What::LastHop => framed(Packet::udp(from, to).ttl(1).payload(&bytes(30))),
             What::Stray => framed(Packet::tcp(from, to).flags(SYN | ACK).seq(1).ack(1)),
             What::Segment(flags, len) => {
@@ -199,11 +219,21 @@ impl<'a> Hosts<'a> {
 
     /// Takes a frame that the gateway sent; the answers of hosts that need no script.
     pub(crate) fn arrive(&mut self, sent: &Sent) -> Result<Vec<Arriving>, Wrong> {
-        let (port, bytes) = (sent.port, &sent.bytes);
+        let (port, mut bytes) = (sent.port, &sent.bytes);
         if bytes.get(12..14) == Some(&[8, 6]) {
             return Ok(arp_answer(port, bytes).into_iter().collect());
         }
-        let h = headers::parse(bytes, bytes.len()).map_err(|e| format!("malformed: {e:?}"))?;
+        let parse = |bytes: &[u8]| {
+            headers::parse(bytes, bytes.len()).map_err(|e| format!("malformed: {e:?}"))
+        };
+        let mut h = parse(bytes)?;
+        let together;
+        if is_fragment(&h) {
+            check_macs(port, bytes, &h)?;
+            let Some(whole) = self.fragments.join(port, bytes, &h)? else { return Ok(Vec::new()) };
+            together = whole;
+            (bytes, h) = (&together, parse(&together)?);
+        }
         check_frame(port, bytes, &h)?;
         let message = &bytes[h.l4 as usize..h.end as usize];
         let quote = is_error(&h).then(|| &message[8..]);
@@ -367,11 +397,15 @@ fn check_quote(talk: &Talk, h: &Headers, quote: &[u8]) -> Result<(), Wrong> {
 }
 
 fn check_frame(port: PortId, bytes: &[u8], h: &Headers) -> Result<(), Wrong> {
-    let macs = [&bytes[..6], &bytes[6..12]].map(|mac| Mac(mac.try_into().unwrap()));
-    same("to MAC", macs[0], mac_of(port, h.dst.ip()))?;
-    same("from MAC", macs[1], port_mac(port))?;
+    check_macs(port, bytes, h)?;
     same("length", h.end as usize, bytes.len())?;
     same("checksum", h.l4_check_ok(bytes), true)
+}
+
+fn check_macs(port: PortId, bytes: &[u8], h: &Headers) -> Result<(), Wrong> {
+    let macs = [&bytes[..6], &bytes[6..12]].map(|mac| Mac(mac.try_into().unwrap()));
+    same("to MAC", macs[0], mac_of(port, h.dst.ip()))?;
+    same("from MAC", macs[1], port_mac(port))
 }
 
 /// The frame of a packet from an end of a talk.

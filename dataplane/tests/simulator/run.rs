@@ -137,9 +137,27 @@ impl Run<'_> {
         }
         let passed = self.simulator.now().tick.0.wrapping_sub(began);
         self.simulator.wait_ticks(5 * TICKS_PER_SEC - passed);
+        self.give_up_fragments()?;
         self.look()?;
         self.simulator.wait_ticks((PHASE_SECS - 5) * TICKS_PER_SEC);
         Ok(())
+    }
+
+    /// What came of torn datagrams has had its time; nobody says a word about it.
+    fn give_up_fragments(&mut self) -> Result<(), Wrong> {
+        for _ in 0..STEPS_MAX {
+            if self.sum(|c| &c.held) == 0 {
+                return match self.hosts.unfinished() {
+                    0 => Ok(()),
+                    n => Err(format!("{n} datagrams left in part")),
+                };
+            }
+            self.simulator.step();
+            if self.deliver()? > 0 {
+                return Err("an answer to fragments".into());
+            }
+        }
+        Err("fragments are held for ever".into())
     }
 
     /// Lets talks that are ready speak: all of them where everybody takes turns.
@@ -155,7 +173,7 @@ impl Run<'_> {
                 return;
             }
             let nth = self.dice.below(ready as u64) as usize;
-            let mut frames = self.hosts.speak(nth);
+            let mut frames = self.hosts.speak(nth, &mut self.dice);
             // Both ends may speak first.
             if self.dice.once_in(2) && frames.first().map(|f| f.0) != frames.last().map(|f| f.0) {
                 frames.rotate_right(1);
@@ -324,7 +342,12 @@ impl Run<'_> {
             return Err(format!("{heard:?}"));
         }
         let drops = self.simulator.drops();
-        let expected = [DropReason::FilterDrop, DropReason::TtlExceeded];
+        let expected = [
+            DropReason::FilterDrop,
+            DropReason::TtlExceeded,
+            DropReason::Reassembled,
+            DropReason::FragmentTimeout,
+        ];
         if drops.iter().any(|(reason, _)| !expected.contains(reason)) {
             return Err(format!("{drops:?}"));
         }

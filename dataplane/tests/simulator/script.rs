@@ -40,8 +40,10 @@ impl End {
 /// One packet of a talk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum What {
-    /// A datagram with this many bytes.
+    /// A datagram with this many bytes; in fragments if they are too many for a link.
     Datagram(usize),
+    /// A datagram in fragments, one of which is lost on the way to the gateway.
+    Torn(usize),
     /// A segment: flags and bytes.
     Segment(u8, usize),
     /// A ping of the client, or its answer by the server.
@@ -127,7 +129,7 @@ struct Writer {
 }
 
 use End::{Client, Server};
-use What::{Datagram, LastHop, Ping, PortUnreachable, Segment, Stray, TimeExceeded};
+use What::{Datagram, LastHop, Ping, PortUnreachable, Segment, Stray, TimeExceeded, Torn};
 
 fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
@@ -148,6 +150,7 @@ impl Script {
         writer.odd_ones();
         writer.refused();
         writer.v6(most);
+        writer.fragments();
         let acct = writer.dice.once_in(2);
         Script { talks: writer.talks, acct }
     }
@@ -416,6 +419,47 @@ impl Writer {
                 (Seen::Nobody, vec![Group::lost(Client, Datagram(20)); 2]);
             let talk = self.talk("stray", TCP, client, at("192.168.1.3", 998));
             (talk.seen, talk.phases[1]) = (Seen::Nobody, vec![Group::lost(Client, Stray); 2]);
+        }
+    }
+
+    /// More than fits a link, each way and through each kind of translation.
+    fn fragments(&mut self) {
+        let large = |writer: &mut Writer| 1600 + writer.below(3000);
+        let exchange = |writer: &mut Writer| {
+            let ends = [Client, Server, Client, Server];
+            ends.map(|end| Group::of(&[(end, Datagram(large(writer)))])).to_vec()
+        };
+        for host in 2..12 {
+            let plain = host % 4 == 0;
+            let net = if plain { "198.18.0" } else { "198.51.100" };
+            let client = |port| at(&format!("192.168.1.{host}"), port);
+            let phases = [0, 2].map(|phase| (phase, exchange(self)));
+            let talk = self.talk("fragments", UDP, client(4300), at(&format!("{net}.4"), 4300));
+            talk.seen = seen_as(host, plain);
+            for (phase, groups) in phases {
+                talk.phases[phase] = groups;
+            }
+            let bytes = large(self);
+            let pings = [Group::of(&[(Client, Ping(bytes))]), Group::of(&[(Server, Ping(bytes))])];
+            let talk = self.talk("large ping", PING, client(11), at("198.51.100.9", 11));
+            (talk.seen, talk.phases[1]) = (seen_as(host, false), pings.to_vec());
+            let talk = self.talk("large ping for us", PING, client(12), at("192.168.1.1", 12));
+            (talk.seen, talk.phases[2]) = (Seen::Nobody, vec![Group::answered(Ping(bytes))]);
+            let talk = self.talk("torn", UDP, client(4301), at("198.51.100.4", 4301));
+            talk.seen = Seen::Nobody;
+            talk.phases[1] = vec![Group::lost(Client, Torn(bytes)); 2];
+        }
+        for peer in 1..5 {
+            let client = at(&format!("100.64.3.{peer}"), 6300);
+            let groups = exchange(self);
+            let talk = self.talk("inbound fragments", UDP, client, at("203.0.113.1", 5353));
+            (talk.server, talk.phases[3]) = (at("192.168.1.21", 5353), groups);
+        }
+        for host in 2..8 {
+            let client = at(&format!("2001:db8:1::{host}"), 4300);
+            let groups = exchange(self);
+            let talk = self.talk("v6 fragments", UDP, client, at("2001:db8:ffff::7", 4300));
+            talk.phases[0] = groups;
         }
     }
 
