@@ -85,7 +85,7 @@ impl<Io: BurstIo> Worker<Io> {
             }
             done += burst.len();
             self.pipeline.burst(&mut self.io, port, &mut burst, now);
-            self.flush();
+            self.flush(now);
         }
         for sender in 0..self.rings.senders() {
             let mut handed = ArrayVec::new();
@@ -95,20 +95,20 @@ impl<Io: BurstIo> Worker<Io> {
             }
             done += handed.len();
             self.pipeline.take_over(&mut self.io, &mut handed, now);
-            self.flush();
+            self.flush(now);
         }
         for _ in 0..MESSAGES_PER_ROUND {
             let Some(message) = self.mailbox.receive() else { break };
             done += 1;
             self.pipeline.serve(&mut self.io, message, now);
-            self.flush();
+            self.flush(now);
         }
         if self.pipeline.settle(&mut self.io, now) {
-            self.flush();
+            self.flush(now);
         }
         if self.pipeline.expire_fragments(&mut self.io, now) {
             done += 1;
-            self.flush();
+            self.flush(now);
         }
         let mailbox = &mut self.mailbox;
         self.pipeline.deliver(|message| mailbox.send(message));
@@ -116,13 +116,19 @@ impl<Io: BurstIo> Worker<Io> {
         done
     }
 
-    /// Sends and hands over what the pipeline has left.
-    fn flush(&mut self) {
+    /// Sends and hands over what the pipeline has left, and what it goes on with then.
+    fn flush(&mut self, now: Now) {
         let Worker { io, pipeline, rings, .. } = self;
-        // Before the packets that need it: their answers must find it done.
-        pipeline.flush_evictions(|lcore, id| rings.evict(lcore, id));
-        pipeline.flush(|port, burst| io.transmit(port, burst));
-        pipeline.flush_outbound(|lcore, handed| rings.give(lcore, handed));
+        // At least one frame less waits each time.
+        for _ in 0..=BURST_MAX {
+            // Before the packets that need it: their answers must find it done.
+            pipeline.flush_evictions(|lcore, id| rings.evict(lcore, id));
+            pipeline.flush(|port, burst| io.transmit(port, burst));
+            pipeline.flush_outbound(|lcore, handed| rings.give(lcore, handed));
+            if !pipeline.go_on(io, now) {
+                break;
+            }
+        }
     }
 
     /// Polls until `stop`, then frees what is held.

@@ -77,12 +77,13 @@ pub(crate) struct Prejudged {
 }
 
 /// A frame that walks.
+#[derive(Debug)]
 pub(crate) struct Long<F> {
-    frame: F,
+    pub frame: F,
     pub headers: Headers,
-    prejudged: Option<Prejudged>,
-    addressed: bool,
-    datagram: Option<Datagram>,
+    pub prejudged: Option<Prejudged>,
+    pub addressed: bool,
+    pub datagram: Option<Datagram>,
 }
 
 impl<P: FramePool> Pipeline<P> {
@@ -152,15 +153,44 @@ impl<P: FramePool> Pipeline<P> {
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         // Not by value: the list itself, mostly empty, would be copied whole.
         for l in long.drain(..) {
-            let mut t = Transit::new(l.frame, l.headers, Some(port));
-            t.prejudged = l.prejudged;
-            t.addressed = l.addressed;
-            t.datagram = l.datagram;
-            (t.past_raw, t.mark) = (arrival.past_raw, arrival.mark);
-            t.template = arrival.template;
-            self.walk_received(pool, t, at);
+            self.walk_in_turn(pool, arrival, l, at);
         }
         self.scratch = Some(scratch);
+    }
+
+    /// Lets a frame walk, or puts it behind those that wait until the outputs have been flushed: a
+    /// burst may complete many datagrams that each leave in many fragments.
+    pub(crate) fn walk_in_turn(
+        &mut self,
+        pool: &mut P,
+        arrival: Arrival,
+        l: Long<P::Frame>,
+        at: At<'_>,
+    ) {
+        if self.crowded && !self.later.is_full() {
+            return self.later.push((arrival, l));
+        }
+        let mut t = Transit::new(l.frame, l.headers, Some(arrival.port));
+        t.prejudged = l.prejudged;
+        t.addressed = l.addressed;
+        t.datagram = l.datagram;
+        (t.past_raw, t.mark) = (arrival.past_raw, arrival.mark);
+        t.template = arrival.template;
+        self.walk_received(pool, t, at);
+    }
+
+    /// Goes on with what waited for room in the outputs, which have been flushed; true if there was
+    /// anything, so that there is to be flushed again.
+    pub fn go_on(&mut self, pool: &mut P, now: Now) -> bool {
+        if self.later.is_empty() {
+            return false;
+        }
+        let Some(world) = self.world.take() else { return false };
+        for (arrival, l) in core::mem::take(&mut *self.later) {
+            self.walk_in_turn(pool, arrival, l, world.at(now, arrival.hops));
+        }
+        self.world = Some(world);
+        true
     }
 
     /// Stage 4 for one frame: sends it by its cached path or lists it among those that walk.
@@ -194,6 +224,11 @@ impl<P: FramePool> Pipeline<P> {
             _ if arrival.past_raw => Short::WALK,
             // Only raw can tell in which zone to search, so whose it is is seen behind it.
             (_, None) => Short::WALK,
+            // Some may wait for room: it does not overtake them.
+            (_, Some(_)) if self.crowded => {
+                placed = self.place.is_alone();
+                Short::WALK
+            }
             (Kind::Lean, Some(zones)) if addressed => {
                 let lean = (&scratch.lean[i], zones);
                 self.by_lean_path(port, &mut frame, lean, candidate, long, at)

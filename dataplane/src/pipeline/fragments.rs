@@ -22,6 +22,7 @@ use crate::conntrack::fragments::{
 };
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::pipeline::answers::IcmpError;
+use crate::pipeline::burst::Long;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::handoff::{Handed, Stage};
@@ -257,11 +258,9 @@ impl<P: FramePool> Pipeline<P> {
         {
             return self.pass_on_datagram(lcore, arrival.port, frame, datagram, at);
         }
-        let mut t = Transit::new(frame, headers, Some(arrival.port));
-        t.addressed = addressed;
-        t.datagram = Some(datagram);
-        (t.past_raw, t.mark, t.template) = (arrival.past_raw, arrival.mark, arrival.template);
-        self.walk_received(pool, t, at);
+        let datagram = Some(datagram);
+        let l = Long { frame, headers, prejudged: None, addressed, datagram };
+        self.walk_in_turn(pool, arrival, l, at);
     }
 
     /// Hands a datagram to the lcore that owns its conn.

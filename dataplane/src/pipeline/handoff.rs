@@ -10,6 +10,7 @@
 
 use arrayvec::ArrayVec;
 
+use crate::conntrack::fragments::PER_DATAGRAM_MAX;
 use crate::conntrack::record::ConnId;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::fragments::Datagram;
@@ -66,7 +67,11 @@ impl<P: FramePool> Pipeline<P> {
             return self.drop_frame(handed.frame, DropReason::Handoff);
         }
         let refused = match self.outbound.get_mut(lcore as usize) {
-            Some(outbound) => outbound.try_push(handed).err().map(|full| full.element()),
+            Some(outbound) => {
+                let refused = outbound.try_push(handed).err().map(|full| full.element());
+                self.crowded |= outbound.len() > OUTPUT_MAX - PER_DATAGRAM_MAX;
+                refused
+            }
             None => Some(handed),
         };
         match refused {

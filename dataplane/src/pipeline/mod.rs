@@ -81,7 +81,7 @@ use crate::time::{Now, Tick};
 use budget::ErrorBudget;
 use counters::LcoreCounters;
 use drops::DropReason;
-use frame::{Frame, FramePool};
+use frame::{BURST_MAX, Frame, FramePool};
 use messages::FromLcore;
 use neighbour::NeighbourTable;
 use neighbours::Held;
@@ -199,6 +199,11 @@ pub struct Pipeline<P: FramePool> {
     /// The neighbour table's news that held frames have been looked at for.
     heard: u32,
     outputs: Box<[neighbours::Output<P::Frame>]>,
+    /// An output has had little room left since the last flush: what walks waits.
+    crowded: bool,
+    /// What walks once the outputs have been flushed, in its order; at the end of a round none. No
+    /// more than a burst, as each is flushed.
+    later: Box<ArrayVec<(Arrival, burst::Long<P::Frame>), BURST_MAX>>,
     /// By port number: those whose devices have VLAN sub-interfaces.
     trunks: vlan::Trunks<P::Frame>,
     /// Frames for other lcores, by lcore.
@@ -253,6 +258,8 @@ impl<P: FramePool> Pipeline<P> {
             fragments: Reassembly::new(seed),
             heard: 0,
             outputs,
+            crowded: false,
+            later: Box::default(),
             trunks,
             evictions: ArrayVec::new(),
             outbound: (0..others).map(|_| handoff::Outbound::new()).collect(),

@@ -6,6 +6,7 @@
 
 use arrayvec::ArrayVec;
 
+use crate::conntrack::fragments::PER_DATAGRAM_MAX;
 use crate::pipeline::answers::IcmpError;
 use crate::pipeline::counters::LcoreCounters;
 use crate::pipeline::drops::DropReason;
@@ -37,6 +38,10 @@ const HELD_PER_NEIGHBOUR: usize = 101;
 /// Frames one port's output takes between two flushes: a burst, an answer to each, and all that
 /// waited for neighbours.
 pub(crate) const OUTPUT_MAX: usize = 2 * BURST_MAX + HELD_MAX;
+
+/// Frames beyond a burst with which an output is crowded: there is room for one more datagram in
+/// fragments, which leaves in as many.
+const CROWDED: usize = OUTPUT_MAX - BURST_MAX - PER_DATAGRAM_MAX;
 
 /// How often a full transmit queue is tried again before the rest is dropped.
 const TX_TRIES: usize = 8;
@@ -78,20 +83,21 @@ impl<F: Frame> Output<F> {
         Output { wire, burst: Burst::new(), more: ArrayVec::new() }
     }
 
-    /// Takes a frame, tagged as its wire wants it; gives it back when there is no room.
+    /// Takes a frame, tagged as its wire wants it, and says whether it is crowded now; gives the
+    /// frame back when there is no room.
     #[inline]
-    fn push(&mut self, mut frame: F) -> Result<(), (F, DropReason)> {
+    fn push(&mut self, mut frame: F) -> Result<bool, (F, DropReason)> {
         if let Some(tci) = self.wire.tag
             && !vlan::put_tag(&mut frame, tci)
         {
             return Err((frame, DropReason::NoHeadroom));
         }
         match self.burst.try_push(frame) {
-            Ok(()) => Ok(()),
-            Err(full) => {
-                let more = self.more.try_push(full.element());
-                more.map_err(|full| (full.element(), DropReason::TxFull))
-            }
+            Ok(()) => Ok(false),
+            Err(full) => match self.more.try_push(full.element()) {
+                Ok(()) => Ok(self.more.len() > CROWDED),
+                Err(full) => Err((full.element(), DropReason::TxFull)),
+            },
         }
     }
 }
@@ -230,9 +236,10 @@ impl<P: FramePool> Pipeline<P> {
                 Handed { frame, port, stage, hops, mark, template: None, datagram: None },
             );
         }
-        let output = self.outputs.get_mut(port.0 as usize);
-        if let Some(Err((frame, reason))) = output.map(|o| o.push(frame)) {
-            self.drop_frame(frame, reason);
+        let Some(output) = self.outputs.get_mut(port.0 as usize) else { return };
+        match output.push(frame) {
+            Ok(crowded) => self.crowded |= crowded,
+            Err((frame, reason)) => self.drop_frame(frame, reason),
         }
     }
 
@@ -240,6 +247,7 @@ impl<P: FramePool> Pipeline<P> {
     /// leaves in `frames` what the device did not take, and returns how many it could never send;
     /// after a few tries the rest is dropped.
     pub fn flush(&mut self, mut send: impl FnMut(PortId, &mut Burst<P::Frame>) -> usize) {
+        self.crowded = false;
         let Pipeline { outputs, links, world, .. } = self;
         for (number, output) in outputs.iter_mut().enumerate() {
             let device = output.wire.device;

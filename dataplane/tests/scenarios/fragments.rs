@@ -92,6 +92,36 @@ fn masquerading() -> Setup {
     Setup::default().both(Nat, "POSTROUTING", masquerade())
 }
 
+/// One burst completes twenty datagrams of 45 fragments, more than an output has room for, and
+/// between them come packets that fit: all leave, in their order.
+#[test]
+fn many_datagrams_that_are_whole_at_once_all_leave() {
+    const DATAGRAMS: u16 = 20;
+    const FRAGMENTS: usize = 45;
+    let mut rig = masquerading().knob("ipfrag_max_dist", 0).start();
+    let small = |n: u16| framed(LAN, &udp(CLIENT, SERVER).payload(&n.to_be_bytes()));
+    rig.pass(LAN, udp(CLIENT, SERVER));
+    let mut last = Vec::new();
+    for id in 1..=DATAGRAMS {
+        let payload = [&bytes(24 * FRAGMENTS - 10)[..], &id.to_be_bytes()].concat();
+        let frame = framed(LAN, &udp(CLIENT, SERVER).payload(&payload));
+        let mut parts = cut(&frame, id, &[24; FRAGMENTS - 1]);
+        last.push(parts.pop().unwrap());
+        assert!(send(&mut rig, LAN, &parts).is_empty());
+        last.push(small(id));
+    }
+    let sent = send(&mut rig, LAN, &last);
+    assert_eq!((rig.drop_count(TxFull), rig.counters.held.get()), (0, 0));
+    let each = sent.chunks(FRAGMENTS + 1);
+    assert_eq!(each.len(), DATAGRAMS as usize);
+    for (group, id) in each.zip(1..=DATAGRAMS) {
+        let (shape, whole) = joined(&group[..FRAGMENTS]);
+        assert!(shape.iter().zip((0..).step_by(24)).all(|(one, at)| one.0 == at), "{shape:?}");
+        assert_eq!(whole[whole.len() - 2..], id.to_be_bytes());
+        assert_eq!(group[FRAGMENTS].bytes[42..44], id.to_be_bytes(), "behind its datagram");
+    }
+}
+
 #[test]
 fn s49_a_datagram_goes_through_the_hooks_once_and_every_frame_ends_once() {
     let setup = masquerading().both(Raw, "PREROUTING", count()).both(Filter, "FORWARD", count());

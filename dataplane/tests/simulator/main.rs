@@ -1,7 +1,8 @@
 //! Any number of workers give what one gives: scripts of hosts under seeded schedules.
 //!
 //! `gateway` is the policy, `script` what the hosts mean to say, `hosts` how they say it and what
-//! they check, `fragments` what they cut and put together, `run` one script under one plan, `schedules` the comparison of many with one worker.
+//! they check, `fragments` what they cut and put together, `run` one script under one plan,
+//! `schedules` the comparison of many with one worker.
 //! `ports` uses up every port of an address, `lines` counts cache lines that lcores fight for.
 
 mod flood;
