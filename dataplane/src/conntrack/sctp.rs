@@ -269,7 +269,7 @@ impl SctpTrack {
         let mut track = SctpTrack::begin(packet, header.tag())?;
         let direction = Direction::Original;
         let sight = Sight { tag: header.tag(), kinds, direction, confirmed: false };
-        track.judge(packet, &sight)?;
+        track.judge(packet, &sight, &mut Course::default())?;
         Ok((track, timeouts.of_sctp(track.state)))
     }
 
@@ -296,28 +296,32 @@ impl SctpTrack {
         Ok(track)
     }
 
-    /// A packet of a known conn.
+    /// A packet of a known conn, and whether it reached ESTABLISHED: what a chunk has done stays
+    /// done, even if a later one makes the packet INVALID.
     pub fn packet<S: Source + ?Sized>(
         &mut self,
         packet: &S,
         direction: Direction,
         timeouts: &Timeouts,
-    ) -> Outcome {
-        let invalid = |reason| Outcome::Invalid { reason, shorten_to_secs: None };
-        let Some(header) = Header::read(packet) else { return invalid(InvalidReason::SctpShort) };
-        let kinds = match survey(packet) {
-            Ok(kinds) => kinds,
-            Err(reason) => return invalid(reason),
+    ) -> (Outcome, bool) {
+        let mut course = Course::default();
+        let judged = match (Header::read(packet), survey(packet)) {
+            (None, _) => Err(InvalidReason::SctpShort),
+            (_, Err(reason)) => Err(reason),
+            (Some(header), Ok(kinds)) => {
+                let sight = Sight { tag: header.tag(), kinds, direction, confirmed: true };
+                self.judge(packet, &sight, &mut course)
+            }
         };
-        let sight = Sight { tag: header.tag(), kinds, direction, confirmed: true };
-        match self.judge(packet, &sight) {
-            Err(reason) => invalid(reason),
-            Ok(course) => Outcome::Accept {
+        let outcome = match judged {
+            Err(reason) => Outcome::Invalid { reason, shorten_to_secs: None },
+            Ok(()) => Outcome::Accept {
                 timeout_secs: (!course.ignore).then(|| timeouts.of_sctp(self.state)),
                 assured: course.assured,
                 changed: course.changed,
             },
-        }
+        };
+        (outcome, course.assured)
     }
 
     /// The chunks of a packet, one after the other (`nf_conntrack_sctp_packet`).
@@ -325,18 +329,18 @@ impl SctpTrack {
         &mut self,
         packet: &S,
         sight: &Sight,
-    ) -> Result<Course, InvalidReason> {
+        course: &mut Course,
+    ) -> Result<(), InvalidReason> {
         let Sight { tag, kinds, direction, .. } = *sight;
         if !kinds.any(OWN_TAG_RULE) && tag != self.tags[direction.index()] {
             return Err(InvalidReason::SctpTag);
         }
-        let mut course = Course::default();
         for c in sctp::chunks(packet) {
-            if self.tag_is_right(&c, sight, &mut course)? {
-                self.take(&c, packet, sight, &mut course)?;
+            if self.tag_is_right(&c, sight, course)? {
+                self.take(&c, packet, sight, course)?;
             }
         }
-        Ok(course)
+        Ok(())
     }
 
     /// The rules of section 8.5.1 and those for further paths; false for a chunk that is passed
@@ -544,7 +548,7 @@ mod tests {
         tag: u32,
         chunks: &[(u8, u8, u32)],
     ) -> Result<(Option<u32>, bool, SctpState), InvalidReason> {
-        match track.packet(&packet(tag, chunks)[..], direction, &Timeouts::default()) {
+        match track.packet(&packet(tag, chunks)[..], direction, &Timeouts::default()).0 {
             Outcome::Accept { timeout_secs, assured, .. } => {
                 Ok((timeout_secs, assured, track.state()))
             }
@@ -646,7 +650,20 @@ mod tests {
         none[14..16].fill(0);
         let outcome = track.packet(&none[..], C, &Timeouts::default());
         let reason = InvalidReason::SctpChunks;
-        assert_eq!(outcome, Outcome::Invalid { reason, shorten_to_secs: None });
+        assert_eq!(outcome, (Outcome::Invalid { reason, shorten_to_secs: None }, false));
+    }
+
+    #[test]
+    fn what_a_chunk_has_done_stays_done() {
+        let (mut track, _) = first(0, &[(chunk::INIT, 0, 1)]).unwrap();
+        go(&mut track, S, 1, &[(chunk::INIT_ACK, 0, 2)]).unwrap();
+        go(&mut track, C, 2, &[(chunk::COOKIE_ECHO, 0, 0)]).unwrap();
+        let bytes = packet(2, &[(chunk::COOKIE_ACK, 0, 0), (chunk::ABORT, 1, 0)]);
+        let outcome = track.packet(&bytes[..], C, &Timeouts::default());
+        assert!(matches!(outcome, (Outcome::Invalid { .. }, true)), "{outcome:?}");
+        assert_eq!(track.state(), ES);
+        let outcome = track.packet(&bytes[..], C, &Timeouts::default());
+        assert!(matches!(outcome, (Outcome::Invalid { .. }, false)), "{outcome:?}");
     }
 
     #[test]

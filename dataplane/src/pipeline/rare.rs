@@ -190,8 +190,12 @@ fn judge<F: Frame>(
     match extent.proto {
         proto::SCTP => {
             let mut track = SctpTrack::from_words(conn.tracker_words());
-            let outcome = track.packet(&bytes, direction, timeouts);
+            let (outcome, reached) = track.packet(&bytes, direction, timeouts);
             conn.set_tracker_words(&track.to_words());
+            let invalid = matches!(outcome, Outcome::Invalid { .. });
+            if invalid && reached && !status.has(Status::NAT_CLASH) {
+                conn.add_status(Status::ASSURED);
+            }
             outcome
         }
         proto::DCCP => match dccp::sanity(&bytes) {

@@ -20,6 +20,7 @@ pub fn group() -> Vec<Sequence> {
         crc_unchecked(),
         out_of_the_blue(),
         bundles(),
+        half_a_bundle(),
         cut(),
         init_again(),
         init_collision(),
@@ -279,6 +280,18 @@ fn bundles() -> Sequence {
             script.table();
         },
     )
+}
+
+fn half_a_bundle() -> Sequence {
+    associations("sctp-half-a-bundle", "a chunk's step stays done if the next is wrong", |script| {
+        script.lan(PLAIN.c(0, &[init(INIT, TO_CLIENT)]));
+        script.wan(PLAIN.s(TO_CLIENT, &[init(INIT_ACK, TO_SERVER)]));
+        script.lan(PLAIN.c(TO_SERVER, &[chunk(COOKIE_ECHO, 0, b"cookie")]));
+        script.lan(PLAIN.c(TO_SERVER, &[bare(COOKIE_ACK), chunk(ABORT, 1, &[])]));
+        script.table();
+        script.wan(PLAIN.s(TO_CLIENT, &[bare(SHUTDOWN), chunk(ABORT, 1, &[])]));
+        script.table();
+    })
 }
 
 fn cut() -> Sequence {
