@@ -236,7 +236,13 @@ fn is_error(protocol: u8, kind: u8) -> bool {
 
 fn icmp(parts: &Layers<'_>, learned: &Learned, quoted: bool) -> String {
     let Some((header, rest)) = parts.layer4.split_first_chunk::<8>() else {
-        return format!("ICMP short {}", hex(parts.layer4));
+        // The checksum depends on the id.
+        return match parts.layer4 {
+            [kind, code, ..] if chosen_number(parts, learned) => {
+                format!("ICMP {kind}/{code} cut behind {}", parts.layer4.len())
+            }
+            short => format!("ICMP short {}", hex(short)),
+        };
     };
     let (kind, code) = (header[0], header[1]);
     if is_error(parts.protocol, kind) && !quoted {

@@ -68,7 +68,7 @@ impl Batch {
         let settings = settings(&mut dice);
         let checked = !settings.contains(&("checksum", 0));
         let plans = seeds.map(|seed| generate::plan(seed, slot(seed), checked)).collect();
-        let short = settings.iter().any(|(_, value)| *value == 1);
+        let short = is_short(settings);
         let waits = match dice.below(4) {
             0 if !short => Vec::new(),
             1 => vec![(dice.between(5, 12) as usize, Duration::from_millis(2500))],
@@ -130,6 +130,9 @@ impl Batch {
         for round in 0..self.rounds() {
             for (_, time) in self.waits.iter().filter(|(before, _)| *before == round) {
                 std::thread::sleep(*time);
+            }
+            if self.may_expire(round) {
+                kernel.table();
             }
             let earliest = clock.rounds.last().map_or(Duration::ZERO, |last| *last + ROUND);
             clock.rounds.push(began.elapsed().max(earliest));
@@ -218,6 +221,12 @@ impl Batch {
         }
     }
 
+    /// Whether a conn's time may be up before a round. A kernel has such conns stand in the way of
+    /// others until it comes across them, and a listing makes it do so.
+    fn may_expire(&self, round: usize) -> bool {
+        is_short(self.settings) || self.waits.iter().any(|(before, _)| *before == round)
+    }
+
     /// Whether a frame is a kernel's complaint about a datagram of an earlier run, for the rest of
     /// which it gave up waiting only now: time exceeded in reassembly, another run's fragment.
     fn is_late(&self, frame: &[u8]) -> bool {
@@ -266,6 +275,11 @@ impl Outcome {
     fn sent_in(&self, round: usize) -> Round {
         self.sent.iter().map(|sent| sent[round].clone()).collect()
     }
+}
+
+/// Whether there are timeouts of a second.
+fn is_short(settings: &[(&str, u32)]) -> bool {
+    settings.iter().any(|(name, value)| name.contains("timeout") && *value == 1)
 }
 
 /// A last frame that changes nothing brings a capture's clock to the time of a listing.

@@ -315,6 +315,16 @@ pub fn transport_length(body: &Body, flow: &Flow) -> usize {
     bytes.len() - if flow.client.0.is_ipv4() { 20 } else { 40 }
 }
 
+/// Address and port or id that a frame comes from, if it is of a protocol that has such.
+pub fn sent_from(protocol: u8, emitted: &Emitted) -> Option<End> {
+    let layers = show::layers(emitted.frame.get(14..)?)?;
+    let known = [packets::TCP, packets::UDP, packets::SCTP, packets::ICMP, packets::ICMPV6];
+    if layers.protocol != protocol || layers.later_fragment || !known.contains(&protocol) {
+        return None;
+    }
+    source(&emitted.frame)
+}
+
 /// A device's free choice in what it let out: another source number than the one that was sent,
 /// unless the rules name it. Its address, the choice, and in place of what.
 pub fn choice(
@@ -323,11 +333,6 @@ pub fn choice(
     emitted: &Emitted,
     fixed: &[u16],
 ) -> Option<(IpAddr, u16, u16)> {
-    let layers = show::layers(emitted.frame.get(14..)?)?;
-    let known = [packets::TCP, packets::UDP, packets::SCTP, packets::ICMP, packets::ICMPV6];
-    if layers.protocol != protocol || layers.later_fragment || !known.contains(&protocol) {
-        return None;
-    }
-    let (address, after) = source(&emitted.frame)?;
+    let (address, after) = sent_from(protocol, emitted)?;
     (before != after && !fixed.contains(&after)).then_some((address, after, before))
 }
