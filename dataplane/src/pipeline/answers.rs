@@ -110,7 +110,7 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         pool: &mut P,
         t: &Transit<P::Frame>,
-        lent: Option<Attachment>,
+        (lent, tos): (Option<Attachment>, u8),
         at: At<'_>,
     ) {
         let h = &t.headers;
@@ -118,7 +118,7 @@ impl<P: FramePool> Pipeline<P> {
             return;
         }
         let Some(mut frame) = self.generate(pool, build::ROOM) else { return };
-        match reset::write(frame.head_mut(), &NO_LINK, h, t.frame.head(), build::TTL) {
+        match reset::write(frame.head_mut(), &NO_LINK, h, t.frame.head(), (build::TTL, tos)) {
             Some(len) => {
                 frame.truncate(len);
                 if let Some(a) = lent {
@@ -143,7 +143,7 @@ impl<P: FramePool> Pipeline<P> {
             return;
         }
         match with {
-            RejectWith::TcpReset => self.answer_reset(pool, t, lend(t), at),
+            RejectWith::TcpReset => self.answer_reset(pool, t, (lend(t), 0), at),
             RejectWith::Unreachable(code) => {
                 self.answer_error(pool, t, IcmpError::Reject { code }, at);
             }

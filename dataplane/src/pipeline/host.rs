@@ -22,6 +22,8 @@ use crate::wire::ipv6;
 /// Least length of a TCP and of a UDP header.
 const TCP_HEADER_LEN: u32 = 20;
 const UDP_HEADER_LEN: u32 = 8;
+/// The bits of TOS and traffic class that mark congestion (RFC 3168).
+const ECN: u8 = 3;
 /// Length of the TCP option with a signature (RFC 2385).
 const TCP_SIGNATURE_LEN: usize = 18;
 
@@ -92,7 +94,8 @@ impl<P: FramePool> Pipeline<P> {
             proto::ICMP => {}
             proto::ICMPV6 => return self.neighbour_message(pool, t, at),
             proto::TCP if !has_sound_options(t) => {}
-            proto::TCP => self.answer_reset(pool, t, None, at),
+            // A host answers with what it was sent, congestion marks aside (`tcp_v4_send_reset`).
+            proto::TCP => self.answer_reset(pool, t, (None, h.tos & !ECN), at),
             proto::UDP => self.answer_error(pool, t, IcmpError::PortUnreachable, at),
             _ => {
                 let packet = t.frame.head().get(t.headers.l3 as usize..).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! Packets to and from the gateway itself.
 
-use super::{MASQUERADE, NOT_INVALID, Sequence, only4, sequence};
-use crate::packets::{echo, echo_reply, error, tcp, udp};
+use super::{MASQUERADE, NOT_INVALID, Sequence, both, only4, sequence};
+use crate::packets::{echo, echo_reply, error, other, tcp, udp};
 use crate::script::Script;
-use crate::topology::{C1, GATEWAY_LAN, GATEWAY_WAN, S1, SECOND_WAN};
+use crate::topology::{C1, C1_6, GATEWAY_LAN, GATEWAY_LAN_6, GATEWAY_WAN, S1, S1_6, SECOND_WAN};
 
 /// Sequences about the gateway as a host.
 pub fn group() -> Vec<Sequence> {
@@ -18,6 +18,7 @@ pub fn group() -> Vec<Sequence> {
         last_hop(),
         errors_received(),
         pinged_untracked(),
+        tos_of_answers(),
     ]
 }
 
@@ -46,6 +47,32 @@ fn pinged() -> Sequence {
             s.table();
         },
     )
+}
+
+fn tos_of_answers() -> Sequence {
+    let filter = "\
+-A INPUT -p tcp --dport 7001 -j REJECT --reject-with tcp-reset
+-A INPUT -p udp --dport 7001 -j REJECT
+-A INPUT -m conntrack --ctstate INVALID -j DROP
+";
+    let setup = both(&[("filter", filter)]);
+    let shows = "type of service and traffic class of what the gateway answers";
+    sequence("gateway-tos", shows, setup, |s| {
+        for (host, gateway) in [(C1, GATEWAY_LAN), (C1_6, GATEWAY_LAN_6)] {
+            for tos in [0x28, 0x2b, 0xe3, 0x01, 0x1e] {
+                for port in [7000, 7001] {
+                    s.lan(tcp((host, 4000), (gateway, port), "S", 1000, 0).tos(tos));
+                    s.lan(tcp((host, 4001), (gateway, port), "A", 1000, 9000).tos(tos));
+                    s.lan(udp((host, 4000), (gateway, port)).tos(tos));
+                }
+                s.lan(echo(host, gateway, 7, 1).tos(tos));
+                s.lan(other(host, gateway, 253, b"four").tos(tos));
+                let far = if host.is_ipv4() { S1 } else { S1_6 };
+                s.lan(udp((host, 4000), (far, 53)).tos(tos).ttl(1));
+            }
+        }
+        s.table();
+    })
 }
 
 fn refused_tcp() -> Sequence {

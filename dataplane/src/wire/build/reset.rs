@@ -17,13 +17,14 @@ pub fn answerable(headers: &Headers) -> bool {
 
 /// The reset that answers the segment in `frame`, back to its source. A segment with ACK is
 /// answered in its own numbers; one without gets an ACK of all it carries. DF, identification 0 and
-/// window 0 as the kernel sends them. `None` also if there is no TCP header to answer.
+/// window 0 as the kernel sends them, TTL and TOS as given. `None` also if there is
+/// no TCP header to answer.
 pub fn write(
     buffer: &mut [u8],
     link: &Link,
     headers: &Headers,
     frame: &[u8],
-    ttl: u8,
+    (ttl, tos): (u8, u8),
 ) -> Option<usize> {
     if headers.proto != protocol::TCP || headers.fragment.is_later() {
         return None;
@@ -35,7 +36,7 @@ pub fn write(
         dst: headers.src,
         proto: protocol::TCP,
         ttl,
-        tos: 0,
+        tos,
         id: 0,
         fragment_word: ipv4::DONT_FRAGMENT,
     };
@@ -80,9 +81,9 @@ mod tests {
     fn reset(frame: &[u8]) -> (Headers, u32, u32) {
         let read = headers::parse(frame, frame.len()).unwrap();
         let mut buffer = [0u8; 128];
-        let len = write(&mut buffer, &LINK, &read, frame, 64).unwrap();
-        assert_eq!(write(&mut buffer[..len - 1], &LINK, &read, frame, 64), None);
-        let len = write(&mut buffer, &LINK, &read, frame, 64).unwrap();
+        let len = write(&mut buffer, &LINK, &read, frame, (64, 0)).unwrap();
+        assert_eq!(write(&mut buffer[..len - 1], &LINK, &read, frame, (64, 0)), None);
+        let len = write(&mut buffer, &LINK, &read, frame, (64, 0)).unwrap();
         let answer = headers::parse(&buffer[..len], len).unwrap();
         assert!(answer.l4_check_ok(&buffer));
         assert_eq!((answer.src, answer.dst), (read.dst, read.src));
@@ -113,7 +114,7 @@ mod tests {
         let udp = Packet::udp(V4[0].parse().unwrap(), V4[1].parse().unwrap()).to_vec();
         let read = headers::parse(&udp, udp.len()).unwrap();
         assert!(!answerable(&read));
-        assert_eq!(write(&mut [0; 128], &LINK, &read, &udp, 64), None);
+        assert_eq!(write(&mut [0; 128], &LINK, &read, &udp, (64, 0)), None);
         let rst = segment(V4).flags(flags::RST).to_vec();
         assert!(!answerable(&headers::parse(&rst, rst.len()).unwrap()));
     }
@@ -132,7 +133,7 @@ mod tests {
             let frame = segment.to_vec();
             let read = headers::parse(&frame, frame.len()).unwrap();
             let mut buffer = [0u8; 54];
-            write(&mut buffer, &LINK, &read, &frame, 64).unwrap();
+            write(&mut buffer, &LINK, &read, &frame, (64, 0)).unwrap();
             assert_eq!(buffer[52..], [0, 0]);
             buffer[14..50].to_vec()
         };
