@@ -53,7 +53,7 @@ pub fn pieces(
     }
     let fault = match whole.fault {
         // These are about what a packet has in front of its payload.
-        Fault::Cut(_) | Fault::Header => Fault::None,
+        Fault::Cut(_) | Fault::Header | Fault::Tos(_) => Fault::None,
         fault => fault,
     };
     let dont_fragment = dice.percent(10);
@@ -131,8 +131,10 @@ fn tamper(
         }
         // It begins before the end of another, or reaches into the next.
         3 if offset >= first + 8 => parts.insert(to, (offset - 8, size, more)),
-        4 if more => parts.insert(to, (offset, size + 8, more)),
-        5 if offset >= first + 8 => parts[at] = (offset - 8, size + 8, more),
+        4 if more && size < LENGTH_MAX => parts.insert(to, (offset, size + 8, more)),
+        5 if offset >= first + 8 && size <= LENGTH_MAX - 8 => {
+            parts[at] = (offset - 8, size + 8, more);
+        }
         // Within another.
         6 if size >= 2 * first && more => parts.insert(to, (offset, size / 16 * 8, true)),
         // Another end.

@@ -62,7 +62,10 @@ pub fn plan(seed: u64, slot: u8, checked: bool) -> Plan {
             continue;
         }
         let at = dice.below(count) as usize;
-        let draft = speak(at, &plan.flows[at], &mut voices[at], policy.chooses(), &mut dice);
+        let mut draft = speak(at, &plan.flows[at], &mut voices[at], policy.chooses(), &mut dice);
+        if draft.fault == Fault::None && dice.percent(5) {
+            draft.fault = Fault::Tos(dice.pick(&[0x28, 0xb8, 1, 3, 0xe2]));
+        }
         if datagrams < DATAGRAMS_MAX && dice.percent(cuts) {
             pieces.extend(cut(&plan, draft, datagrams, &mut dice));
             datagrams += 1;

@@ -112,6 +112,8 @@ pub enum Fault {
     Offset(u8),
     UdpLength(u16),
     Ttl(u8),
+    /// No fault, but rarely seen.
+    Tos(u8),
 }
 
 /// One packet of a plan.
@@ -286,6 +288,7 @@ fn spoil(packet: Packet, fault: Fault) -> Packet {
         Fault::Offset(words) => packet.data_offset(words),
         Fault::UdpLength(length) => packet.udp_length(length),
         Fault::Ttl(ttl) => packet.ttl(ttl),
+        Fault::Tos(tos) => packet.tos(tos),
     }
 }
 
