@@ -217,15 +217,15 @@ impl<P: FramePool> Pipeline<P> {
                 self.drop_frame(t.frame, reason);
             }
             Exit::Elsewhere(lcore) => {
-                let Some(port) = t.in_port.or(t.host.map(|h| h.tap)) else {
+                let came_by = t.in_port.or(t.host.map(|h| h.tap));
+                let stage = if came_by.is_some() { Stage::PastRaw } else { Stage::Own };
+                let Some(port) = came_by.or(t.out_port) else {
                     return self.drop_frame(t.frame, DropReason::Handoff);
                 };
-                let (frame, stage, hops) = (t.frame, Stage::PastRaw, at.hops + 1);
+                let (frame, hops) = (t.frame, at.hops + 1);
                 let (mark, template, datagram) = (t.mark, t.template, t.datagram);
-                self.hand_over(
-                    lcore,
-                    Handed { frame, port, stage, hops, mark, template, datagram },
-                );
+                let handed = Handed { frame, port, stage, hops, mark, template, datagram };
+                self.hand_over(lcore, handed);
             }
         }
     }

@@ -31,6 +31,8 @@ pub enum Stage {
     Arrived,
     /// The same behind the raw table, which it has passed already.
     PastRaw,
+    /// All that happens to a packet of our own behind the raw table.
+    Own,
     /// It is finished: send it.
     Send,
 }
@@ -40,7 +42,7 @@ pub enum Stage {
 pub struct Handed<F> {
     /// The frame.
     pub frame: F,
-    /// Where it came in, or where it leaves ([`Stage::Send`]).
+    /// Where it came in, or where it leaves ([`Stage::Send`], [`Stage::Own`]).
     pub port: PortId,
     /// What is left to do.
     pub stage: Stage,
@@ -140,9 +142,9 @@ impl<P: FramePool> Pipeline<P> {
         let mut burst = Burst::new();
         let mut of: Option<Arrival> = None;
         for Handed { frame, port, stage, hops, mark, template, datagram } in handed.drain(..) {
-            let past_raw = stage == Stage::PastRaw;
+            let past_raw = matches!(stage, Stage::PastRaw | Stage::Own);
             let arrival = Arrival { port, hops, past_raw, mark, template };
-            let alone = stage == Stage::Send || datagram.is_some();
+            let alone = matches!(stage, Stage::Send | Stage::Own) || datagram.is_some();
             if of != Some(arrival) || alone {
                 if let Some(before) = of.take() {
                     self.arrived(pool, before, &mut burst, now);
@@ -151,6 +153,7 @@ impl<P: FramePool> Pipeline<P> {
             }
             match (stage, datagram) {
                 (Stage::Send, _) => self.put_out(port, frame),
+                (Stage::Own, _) => self.take_own(pool, arrival, frame, now),
                 (_, Some(datagram)) => self.take_datagram(pool, arrival, frame, datagram, now),
                 // As many as were handed over fit into a burst.
                 _ => burst.push(frame),

@@ -10,9 +10,10 @@ use crate::pipeline::pieces::exceeds;
 use crate::pipeline::route::Destination;
 use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
-use crate::pipeline::{At, Pipeline};
+use crate::pipeline::{Arrival, At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::rules::hook::{Hook, Table};
+use crate::time::Now;
 use crate::wire::address::Address;
 use crate::wire::build::echo;
 use crate::wire::ethernet::Mac;
@@ -137,6 +138,23 @@ impl<P: FramePool> Pipeline<P> {
         t.attached = lent.map_or(Attached::Nothing, Attached::Conn);
         let exit = self.local_out(pool, &mut t, link, at).unwrap_or_else(|end| end);
         self.finish(pool, t, exit, at);
+    }
+
+    /// Takes a packet of our own from another lcore: its conn is owned here.
+    pub(crate) fn take_own(&mut self, pool: &mut P, arrival: Arrival, frame: P::Frame, now: Now) {
+        let Some(world) = self.world.take() else { return };
+        let at = world.at(now, arrival.hops);
+        match headers::parse(frame.head(), frame.total_len()) {
+            Ok(headers) => {
+                let mut t = Transit::new(frame, headers, None);
+                (t.past_raw, t.mark, t.template) = (true, arrival.mark, arrival.template);
+                let out = Some(arrival.port);
+                let exit = self.local_out(pool, &mut t, out, at).unwrap_or_else(|end| end);
+                self.finish(pool, t, exit, at);
+            }
+            Err(_) => self.drop_frame(frame, DropReason::IpTotalLength),
+        }
+        self.world = Some(world);
     }
 
     /// OUTPUT and POSTROUTING. `link` is the port that link-local addresses mean.

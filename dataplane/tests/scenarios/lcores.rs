@@ -6,12 +6,13 @@ use dataplane::lcore::memory::MemoryFrame;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::handoff::{Handed, Stage};
 use dataplane::pipeline::messages::ToLcore;
-use dataplane::rules::hook::Table::{Filter, Raw};
+use dataplane::rules::hook::Table::{Filter, Nat, Raw};
+use dataplane::wire::tcp::flags::{ACK, RST, SYN};
 
 use super::host_lcores::Pair;
 use super::rig::*;
 use super::rules::*;
-use super::tracking::udp;
+use super::tracking::{tcp, udp};
 
 const SERVER: &str = "198.51.100.7:53";
 
@@ -74,4 +75,25 @@ fn what_passed_raw_elsewhere_is_not_counted_there_again_by_a_cached_path() {
     pair.settle();
     assert_eq!(pair.count(Raw, "PREROUTING"), [4, 0]);
     assert_eq!(pair.count(Filter, "FORWARD"), [5, 0]);
+}
+
+/// An INVALID segment is reset by who received it; the reset itself is a packet of a conn that
+/// another lcore owns.
+#[test]
+fn a_packet_of_our_own_goes_to_the_owner_of_its_conn() {
+    const FAR: &str = "198.51.100.7:80";
+    let setup = Setup::default()
+        .both(Nat, "POSTROUTING", masquerade())
+        .both(Raw, "OUTPUT", count())
+        .both(Filter, "FORWARD", reset().in_port("wan"))
+        .knob("tcp_loose", 0);
+    let mut pair = Pair::with_queues(setup, 2);
+    for (n, client) in (1..).zip(["192.168.1.2:4000", "192.168.1.2:4001"]) {
+        pair.pass(0, LAN, tcp(client, FAR, SYN, 7, 0));
+        assert_eq!(pair.owned(), [1, 0]);
+        let (_, sent) = pair.pass(1, WAN, tcp(FAR, client, ACK, 9, 8));
+        assert_eq!((sent.port, sent.headers().tcp_flags), (WAN, RST));
+        assert_eq!(pair.owned(), [0, 0], "the reset ends the attempt");
+        assert_eq!(pair.count(Raw, "OUTPUT").iter().sum::<u64>(), n, "raw once");
+    }
 }
