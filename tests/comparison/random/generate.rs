@@ -222,8 +222,12 @@ fn error(drafts: &[Option<Draft>], policy: &Policy, dice: &mut Dice) -> Draft {
         drafts[about].as_ref().map_or((0, false), |draft| (draft.flow, draft.from_client));
     // A byte of a piece may be the offset that says what the next bytes are.
     let piece = is_piece(&drafts[about]);
+    let queries =
+        drafts[about].as_ref().is_some_and(|draft| matches!(draft.body, Body::Query { .. }));
     let quote = match quote {
         Quote::Wrong(_) if policy.chooses() && (!from_client || piece) => Quote::Right,
+        // A query's checksum over a chosen number without that number.
+        Quote::Cut(24 | 44) if policy.chooses() && queries => Quote::Cut(8),
         quote => quote,
     };
     Draft {
