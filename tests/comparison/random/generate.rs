@@ -237,3 +237,23 @@ fn error(drafts: &[Option<Draft>], policy: &Policy, dice: &mut Dice) -> Draft {
         fault: Fault::None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_frame_fits_a_link_and_a_seed_repeats() {
+        for seed in 0..2000 {
+            let plan = plan(seed, 10, true);
+            let again = super::plan(seed, 10, true);
+            let nothing = vec![Vec::new(); plan.drafts.len()];
+            for step in 0..plan.drafts.len() {
+                let sent = plan.frame(step, &nothing);
+                let length = sent.as_ref().map_or(0, |(_, frame)| frame.len());
+                assert!(length <= 1514, "seed {seed}, step {step}: {length} bytes");
+                assert_eq!(sent, again.frame(step, &nothing), "seed {seed}, step {step}");
+            }
+        }
+    }
+}

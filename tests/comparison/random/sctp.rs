@@ -247,7 +247,7 @@ impl Association {
         let kind = dice.weighted(&KINDS);
         let flags = dice.weighted(&[(4, 0), (1, 1)]);
         match kind {
-            DATA => data(dice),
+            DATA => data_of(dice.pick(&LENGTHS[..4])),
             INIT | INIT_ACK => {
                 let told = dice.weighted(&[(6, self.tags[by]), (2, 0), (2, 0x5555), (1, 0x6666)]);
                 init(kind, told)
@@ -262,10 +262,17 @@ fn tag(dice: &mut Dice) -> u32 {
     dice.between(1, 0xffff_ffff) as u32
 }
 
-/// TSN, stream and payload protocol, then bytes.
+/// Bytes of data in a chunk. Three chunks of 300 still fit a frame, and one of 1200 beside others.
+const LENGTHS: [usize; 5] = [1, 5, 40, 300, 1200];
+
 fn data(dice: &mut Dice) -> Vec<u8> {
+    let length = dice.pick(&LENGTHS);
+    data_of(length)
+}
+
+/// TSN, stream and payload protocol, then bytes.
+fn data_of(length: usize) -> Vec<u8> {
     let mut value = vec![0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-    let length = dice.pick(&[1, 5, 40, 300, 1200]);
     value.extend((0..length).map(|at| at as u8));
     chunk(DATA, 3, &value)
 }
