@@ -108,15 +108,15 @@ impl<P: FramePool> Pipeline<P> {
             self.drop_frame(frame, DropReason::FragmentInvalid);
             return None;
         };
-        if h.is_v6() && is_cut_short(h) {
-            // It may begin a conn, so its owner takes it like a datagram.
+        if h.is_v6() && (is_unaligned(&part) || is_cut_short(h)) {
+            if !is_cut_short(h) {
+                self.forget(&key, hash);
+            }
+            // The first may be of a conn, so its owner takes it like a datagram.
             let (size, first) = (h.ip_len(), h.l4_len() as u16);
-            let datagram = Some(Datagram { size, first, ends: 0, as_it_came: true });
+            let alone = Datagram { size, first, ends: 0, as_it_came: true };
+            let datagram = (!h.fragment.is_later()).then_some(alone);
             return Some(Joined { frame, headers: *h, datagram });
-        }
-        if h.is_v6() && is_unaligned(&part) {
-            self.forget(&key, hash);
-            return Some(Joined { frame, headers: *h, datagram: None });
         }
         let limits = self.limits_of_fragments(h.is_v6(), at);
         let Pipeline { fragments, links, .. } = self;

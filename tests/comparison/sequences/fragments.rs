@@ -580,6 +580,13 @@ fn lengths_6() -> Sequence {
         one_by_one(s, &packet, &[(0, 400, true), (400, 405, true), (800, 408, false)]);
         one_by_one(s, &packet, &[(0, 400, true), (400, 400, true)]);
         s.table();
+        // A first one is of a conn, whoever puts its datagram together.
+        let tunnel = other(C2_6, S2_6, GRE, &[0; 64]);
+        s.lan(tunnel.clone());
+        for id in 0x7000..0x7008 {
+            send(s, Side::Lan, vec![identified_part(&tunnel.bytes(), id, (0, 21, true))]);
+        }
+        s.table();
     })
 }
 
