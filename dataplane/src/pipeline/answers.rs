@@ -158,6 +158,7 @@ impl<P: FramePool> Pipeline<P> {
 fn undamaged<F: Frame>(frame: &F, h: &Headers) -> bool {
     let (start, end) = (h.l4 as usize, h.end as usize);
     match h.proto {
+        _ if h.fragment.is_later() => false,
         _ if h.is_v6() && (start >= end || h.proto == protocol::NONE) => false,
         protocol::GRE | protocol::ESP | protocol::AH => true,
         protocol::SCTP | protocol::UDPLITE | protocol::DCCP => true,

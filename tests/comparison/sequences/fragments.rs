@@ -6,7 +6,8 @@ use crate::packets::{
 };
 use crate::script::{Script, Sequence, Setup};
 use crate::topology::{
-    C1, C1_6, C2, C2_6, C3_6, GATEWAY_LAN, GATEWAY_LAN_6, GATEWAY_WAN, S1, S1_6, S2_6, S3_6, Side,
+    C1, C1_6, C2, C2_6, C3_6, C4_6, GATEWAY_LAN, GATEWAY_LAN_6, GATEWAY_WAN, S1, S1_6, S2_6, S3_6,
+    Side,
 };
 use std::net::IpAddr;
 
@@ -574,12 +575,17 @@ fn ends_6() -> Sequence {
 }
 
 fn lengths_6() -> Sequence {
-    let setup = both(&[("filter", OPEN)]);
+    let refusing = format!("-A FORWARD -s {C4_6} -j REJECT\n{OPEN}");
+    let rules6 = super::tables(&[("filter", &refusing)]);
+    let setup = Setup { rules6, ..both(&[("filter", OPEN)]) };
     sequence("ipv6-fragments-lengths", "a length that is no multiple of eight", setup, |s| {
         let packet = datagram((C1_6, 4005), SERVER_6, 1200);
         one_by_one(s, &packet, &[(0, 400, true), (400, 405, true), (800, 408, false)]);
         one_by_one(s, &packet, &[(0, 400, true), (400, 400, true)]);
         s.table();
+        // REJECT does not answer one without a header.
+        let tunnel = other(C4_6, S2_6, GRE, &[0; 64]);
+        one_by_one(s, &tunnel, &[(16, 5, true), (0, 21, true)]);
         // A first one is of a conn, whoever puts its datagram together.
         let tunnel = other(C2_6, S2_6, GRE, &[0; 64]);
         s.lan(tunnel.clone());
