@@ -218,29 +218,30 @@ fn error(drafts: &[Option<Draft>], policy: &Policy, dice: &mut Dice) -> Draft {
         6 | 7 => Quote::Cut(dice.pick(&[28, 48, 20, 24, 8, 40, 44, 60])),
         _ => Quote::Wrong(dice.pick(wrong)),
     };
-    let (flow, from_client) =
-        drafts[about].as_ref().map_or((0, false), |draft| (draft.flow, draft.from_client));
-    // A byte of a piece may be the offset that says what the next bytes are.
-    let piece = is_piece(&drafts[about]);
-    let queries =
-        drafts[about].as_ref().is_some_and(|draft| matches!(draft.body, Body::Query { .. }));
-    let quote = match quote {
-        Quote::Wrong(_) if policy.chooses() && (!from_client || piece) => Quote::Right,
-        // It might pass for a late complaint about a datagram of another run.
-        Quote::Wrong(_) if matches!((policy.four, kind, code), (true, 11, 1) | (false, 3, 1)) => {
-            Quote::Right
-        }
-        // The identification of an IPv6 fragment would be bytes of a protocol that nobody reads.
-        Quote::Wrong(6) if piece && !policy.four => Quote::Right,
-        // A query's checksum over a chosen number without that number.
-        Quote::Cut(24 | 44) if policy.chooses() && queries => Quote::Cut(8),
-        quote => quote,
-    };
+    let quote = drafts[about].as_ref().map_or(quote, |d| telling(quote, d, policy, (kind, code)));
+    let flow = drafts[about].as_ref().map_or(0, |draft| draft.flow);
     Draft {
         flow,
         from_client: false,
         body: Body::Error { kind, code, rest, about, quote },
         fault: Fault::None,
+    }
+}
+
+/// A quote of a packet that tells no more than both devices can have in common.
+fn telling(quote: Quote, of: &Draft, policy: &Policy, error: (u8, u8)) -> Quote {
+    let piece = matches!(of.body, Body::Piece(_));
+    let query = matches!(of.body, Body::Query { .. });
+    match quote {
+        // A byte of a piece may be the offset that says what the next bytes are.
+        Quote::Wrong(_) if policy.chooses() && (!of.from_client || piece) => Quote::Right,
+        // It might pass for a late complaint about a datagram of another run.
+        Quote::Wrong(_) if error == if policy.four { (11, 1) } else { (3, 1) } => Quote::Right,
+        // The identification of an IPv6 fragment would be bytes of a protocol that nobody reads.
+        Quote::Wrong(6) if piece && !policy.four => Quote::Right,
+        // A query's checksum over a chosen number without that number.
+        Quote::Cut(24 | 44) if policy.chooses() && query => Quote::Cut(8),
+        quote => quote,
     }
 }
 
