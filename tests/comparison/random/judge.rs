@@ -5,7 +5,7 @@ use super::plan::{self, Body, Draft, End, Observed, choice};
 use super::rules::{INNER_PORT, PUBLIC_PORT};
 use crate::compare;
 use crate::learned::Learned;
-use crate::listing;
+use crate::listing::{self, Line};
 use crate::script::{Event, Transcript};
 use crate::show;
 use crate::topology::Side;
@@ -141,6 +141,18 @@ pub fn differences(
         both = of(Names::Alike);
     }
     let [(our, _), (their, _)] = both;
-    let (our, their) = (told(batch, plan, ours, our), told(batch, plan, theirs, their));
+    let (mut our, mut their) = (told(batch, plan, ours, our), told(batch, plan, theirs, their));
+    for events in our.events.iter_mut().zip(&mut their.events) {
+        if let (Event::Table(our), Event::Table(their)) = events {
+            let before = our.clone();
+            our.retain(|line| !is_ending(line, their));
+            their.retain(|line| !is_ending(line, &before));
+        }
+    }
     compare::differences(&our, &their, ["kernel", name])
+}
+
+/// Whether a conn may be gone in the other listing: it is not there, and had no second left.
+fn is_ending(line: &Line, other: &[Line]) -> bool {
+    line.seconds == Some(0) && other.iter().all(|there| there.text != line.text)
 }
