@@ -185,7 +185,7 @@ impl<P: FramePool> Pipeline<P> {
             })
             .collect();
         let first_len = first.len as u16;
-        let ends = pull(&mut first, &mut rest, &mut as_it_came);
+        let ends = pull(&mut first, &mut rest, len, &mut as_it_came);
         let mut tail: Option<P::Frame> = None;
         let mut too_many = false;
         while let Some(mut before) = rest.pop() {
@@ -408,17 +408,20 @@ fn is_cut_short(h: &Headers) -> bool {
 
 /// Moves the beginning of what follows to the end of the first segment, until a transport header is
 /// in it for certain; where fragments that were moved as a whole ended, see [`Datagram::ends`].
+/// `len` is that of the datagram.
 fn pull<F: Frame>(
     first: &mut Held<F>,
     rest: &mut ArrayVec<F, PER_DATAGRAM_MAX>,
+    len: u32,
     as_it_came: &mut bool,
 ) -> u16 {
     if first.frame.segments().count() > 1 {
         return 0;
     }
     let wanted = first.at as usize + transport_room(first);
-    // There the kernel moves bytes as well, and forgets how they came.
-    let short_tcp = first.len < TCP_HEADER && is_tcp(first);
+    // There the kernel moves bytes as well, and forgets how they came; none where there is no whole
+    // header.
+    let short_tcp = first.len < TCP_HEADER && len >= TCP_HEADER && is_tcp(first);
     *as_it_came &= !short_tcp;
     let (mut ends, mut moved, mut used_up) = (0u16, 0, 0);
     let count = rest.len();

@@ -2,7 +2,8 @@
 
 use super::{HIGH, MASQUERADE, NOT_INVALID, OPEN, STATEFUL, both, only4, sequence};
 use crate::packets::{
-    GRE, IDENTIFICATION, Packet, checksum, chunk, echo, icmp, other, sctp, syn_options, tcp, udp,
+    GRE, IDENTIFICATION, Packet, TCP, checksum, chunk, echo, icmp, other, sctp, syn_options, tcp,
+    udp,
 };
 use crate::script::{Script, Sequence, Setup};
 use crate::topology::{
@@ -374,6 +375,13 @@ fn in_small_pieces(s: &mut Script<'_>, client: IpAddr, server: IpAddr) {
     let (from, to) = ((client, 4000), (server, 80));
     let beat = chunk(4, 0, &[7; 40]);
     let kind = if client.is_ipv4() { 13 } else { 139 };
+    let whole = tcp(from, to, "S", 1000, 0).bytes();
+    let header = &whole[whole.len() - 20..];
+    for lengths in [&[8][..], &[8, 8]] {
+        let broken = other(client, server, TCP, &header[..12 + 4 * lengths.len()]);
+        send(s, Side::Lan, cut(&broken, lengths));
+        send(s, Side::Lan, cut(&broken.dont_fragment(), lengths));
+    }
     for packet in [
         tcp(from, to, "S", 1000, 0).options(&syn_options(1460, 7)).payload(&[1; 25]),
         sctp(from, to, 7, &[beat]),
