@@ -170,7 +170,9 @@ impl Packet {
                 layer4[at..at + 4].copy_from_slice(&value.to_le_bytes());
             } else {
                 let value = self.checksum_fixed.unwrap_or_else(|| self.right_checksum(&layer4));
-                let value = value.wrapping_add(self.checksum_error);
+                // As sums are added: so it stays the same error in translation.
+                let (sum, carry) = value.overflowing_add(self.checksum_error);
+                let value = sum + u16::from(carry);
                 layer4[at..at + 2].copy_from_slice(&value.to_be_bytes());
             }
         }

@@ -140,7 +140,10 @@ fn tamper(
         // Another end.
         7 if offset > 0 => parts.insert(to, (offset, size / 8 * 8, false)),
         8 => parts.insert(to, (length / 8 * 8 + 8, 8, dice.percent(50))),
-        9 if cutting.odd && more => parts[at] = (offset, size - 3, more),
+        // Of the first five bytes of a query the last are its chosen number's checksum.
+        9 if cutting.odd && more && (offset > 0 || !cutting.chooses) => {
+            parts[at] = (offset, size - 3, more)
+        }
         _ => parts.insert(to, parts[at]),
     }
 }

@@ -233,6 +233,8 @@ fn telling(quote: Quote, of: &Draft, policy: &Policy, error: (u8, u8)) -> Quote 
     let piece = matches!(of.body, Body::Piece(_));
     let query = matches!(of.body, Body::Query { .. });
     match quote {
+        // Neither the wrong CRC nor what makes of it who computes it anew where he translates.
+        _ if policy.chooses() && has_wrong_crc(of) => Quote::Cut(if policy.four { 28 } else { 48 }),
         // A byte of a piece may be the offset that says what the next bytes are.
         Quote::Wrong(_) if policy.chooses() && (!of.from_client || piece) => Quote::Right,
         // It might pass for a late complaint about a datagram of another run.
@@ -243,6 +245,14 @@ fn telling(quote: Quote, of: &Draft, policy: &Policy, error: (u8, u8)) -> Quote 
         Quote::Cut(24 | 44) if policy.chooses() && query => Quote::Cut(8),
         quote => quote,
     }
+}
+
+fn has_wrong_crc(draft: &Draft) -> bool {
+    let (body, fault) = match &draft.body {
+        Body::Piece(piece) => (&piece.of, piece.fault),
+        body => (body, draft.fault),
+    };
+    matches!(body, Body::Sctp { .. }) && matches!(fault, Fault::Checksum | Fault::ZeroChecksum)
 }
 
 #[cfg(test)]
