@@ -20,6 +20,8 @@ mod proof;
 mod report;
 mod resize;
 mod rig;
+#[allow(dead_code)] // Its users come with `perf bench`.
+mod row;
 mod sluicegate;
 mod testpmd;
 mod traffic;

@@ -9,39 +9,11 @@ use std::fmt::Write as _;
 
 use crate::measure::{Row, Window};
 use crate::program::{Program, Workload};
+use crate::row::Spread;
 
 /// Windows by row and number of the round.
 #[derive(Default)]
 pub(crate) struct Windows(BTreeMap<Row, BTreeMap<usize, Window>>);
-
-/// Median, least and greatest of some figures.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    /// None of no figures.
-    pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut sorted: Vec<f64> = figures.collect();
-        sorted.sort_by(f64::total_cmp);
-        let (min, max) = (*sorted.first()?, *sorted.last()?);
-        let middle = sorted.len() / 2;
-        let median = match sorted.len() % 2 {
-            0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
-            _ => sorted[middle],
-        };
-        Some(Self { median, min, max })
-    }
-
-    /// Median (least–greatest) as text; a dash for none.
-    pub(crate) fn show(spread: Option<Self>, digits: usize) -> String {
-        let Some(Self { median, min, max }) = spread else { return "–".to_owned() };
-        format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
-    }
-}
 
 impl Windows {
     /// Keeps the window of a row in a round.
@@ -152,15 +124,6 @@ mod tests {
     }
 
     #[test]
-    fn medians_of_odd_and_even_numbers() {
-        let odd = Spread::of([3.0, 1.0, 2.0].into_iter());
-        assert_eq!(odd, Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
-        let even = Spread::of([4.0, 1.0, 2.0, 9.0].into_iter());
-        assert_eq!(even, Some(Spread { median: 3.0, min: 1.0, max: 9.0 }));
-        assert_eq!(Spread::of(std::iter::empty()), None);
-    }
-
-    #[test]
     fn ratios_are_taken_inside_a_pair_and_without_dirty_windows() {
         let mut windows = Windows::default();
         let rounds = [(12.0, 2.0, 0.0), (30.0, 3.0, 0.0), (99.0, 1.0, 50.0)];
@@ -175,7 +138,7 @@ mod tests {
         let table = windows.table();
         let line = table.lines().find(|l| l.contains("Sluicegate")).unwrap();
         assert!(line.contains("| 8.00 (6.00–10.00) |"), "{line}");
-        assert!(line.contains("| 25.00 (25.00–25.00) | 2/3 |"), "{line}");
-        assert!(line.contains("| 40 (40–40) | 1.67 (1.67–1.67) |"), "{line}");
+        assert!(line.contains("| 25.00 | 2/3 |"), "{line}");
+        assert!(line.contains("| 40 | 1.67 |"), "{line}");
     }
 }

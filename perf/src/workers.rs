@@ -17,8 +17,8 @@ use crate::machine::{self, Hugepages};
 use crate::measure::{Length, Rounds};
 use crate::process::{Failure, catch_signals};
 use crate::program::{Plan, Program, Sink, Workload};
-use crate::report::Spread;
 use crate::rig::{Captures, Rig};
+use crate::row::Spread;
 
 /// What to measure with one and two workers.
 #[derive(clap::Args)]
