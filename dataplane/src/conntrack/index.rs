@@ -444,14 +444,27 @@ impl Index {
     }
 
     /// Inserts an entry without looking for others like it, unless `PROBES` buckets are full or
-    /// [`SLOTS`] entries with its tag are already there. For lists that may be incomplete.
+    /// [`SLOTS`] entries with its tag are already there. For lists that may be incomplete. In place
+    /// of a due time the entry keeps how it stands among those: one more than the newest of them.
     pub fn list(&self, hash: u64, conn: ConnRef) -> bool {
-        let mut like = 0;
-        self.visit(hash, &mut |_, _| {
+        let (mut like, mut newest) = (0, None);
+        self.visit(hash, &mut |_, word| {
             like += 1;
+            let rank = rank(word);
+            newest = Some(newest.map_or(rank, |newest| later(newest, rank)));
             (like == SLOTS).then_some(())
         });
-        like < SLOTS && self.target().place(hash, slot(hash, Due(0), conn, Direction::Original))
+        let due = Due(newest.map_or(0, |newest: u16| newest.wrapping_add(1)));
+        like < SLOTS && self.target().place(hash, slot(hash, due, conn, Direction::Original))
+    }
+
+    /// What [`Index::list`] entered under a hash, the newest first; others may share its tag.
+    pub fn listed(&self, hash: u64) -> impl Iterator<Item = ConnRef> {
+        let mut words = ArrayVec::<u64, SLOTS>::new();
+        self.visit(hash, &mut |_, word| words.try_push(word).err());
+        let newest = words.iter().copied().map(rank).reduce(later).unwrap_or(0);
+        words.sort_unstable_by_key(|&word| newest.wrapping_sub(rank(word)));
+        words.into_iter().map(|word| entry(word).0)
     }
 
     /// Entries and overflow counts, by counting: for tests and statistics.
@@ -462,6 +475,16 @@ impl Index {
         let overflow = buckets().map(|b| b.overflow.load(Relaxed) as u64).sum();
         (entries, overflow)
     }
+}
+
+/// How a listed entry stands among others.
+fn rank(word: u64) -> u16 {
+    (word >> 32) as u16
+}
+
+/// The later of two ranks, which count on past their wrap.
+fn later(a: u16, b: u16) -> u16 {
+    if (b.wrapping_sub(a) as i16) > 0 { b } else { a }
 }
 
 #[cfg(test)]
@@ -521,6 +544,25 @@ mod tests {
             assert_eq!(probes[..2], [home, home ^ 1]);
             assert_eq!(probes.iter().collect::<HashSet<_>>().len(), PROBES as usize);
         }
+    }
+
+    #[test]
+    fn what_is_listed_comes_newest_first_however_often_it_was_counted() {
+        let index = Index::new(100, 50).unwrap();
+        let hash = at_home(&index, 3, 77);
+        let listed = || index.listed(hash).map(ConnRef::number).collect::<Vec<_>>();
+        assert_eq!(listed(), []);
+        // Past the wrap, with one that stays long.
+        for number in 1..70_000 {
+            assert!(index.list(hash, conn(number)));
+            if number > 3 {
+                assert!(index.remove(hash, conn(number - 3), Direction::Original));
+            }
+        }
+        assert_eq!(listed(), [69_999, 69_998, 69_997]);
+        assert!((4..8).all(|number| index.list(hash, conn(number))));
+        assert_eq!(listed(), [7, 6, 5, 4, 69_999, 69_998, 69_997]);
+        assert!(!index.list(hash, conn(8)), "there is no room for more");
     }
 
     #[test]

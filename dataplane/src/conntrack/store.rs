@@ -360,14 +360,15 @@ impl Shared {
     }
 
     /// Offers the conns whose original source is that of `tuple` (address, id and protocol) and
-    /// whose source is translated, until `accept` takes one (`find_appropriate_src`).
+    /// whose source is translated, the newest first, until `accept` takes one
+    /// (`find_appropriate_src`).
     pub fn same_source<T>(
         &self,
         tuple: &Tuple,
         zone: u16,
         mut accept: impl FnMut(Conn<'_>) -> Option<T>,
     ) -> Option<T> {
-        self.by_source.lookup(tuple.source_hash(zone, &self.seed), |number, _| {
+        self.by_source.listed(tuple.source_hash(zone, &self.seed)).find_map(|number| {
             let conn = self.records.get(number)?;
             let orig = conn.orig();
             let same = (orig.src, orig.src_id, orig.proto)

@@ -3,7 +3,7 @@
 use super::{
     Ends, HIGH, MASQUERADE, NOT_INVALID, OPEN, STATEFUL, Sequence, Setup, only4, sequence,
 };
-use crate::packets::{echo, echo_reply, tcp, udp};
+use crate::packets::{echo, echo_reply, icmp, tcp, udp};
 use crate::script::Script;
 use crate::topology::{C1, C2, C3, GATEWAY_LAN, GATEWAY_WAN, S1, S2, SECOND_WAN, Side};
 use std::net::IpAddr;
@@ -19,6 +19,7 @@ pub fn group() -> Vec<Sequence> {
         echo_ids(),
         two_destinations(),
         kept_mapping(),
+        newest_mapping(),
         to_address(),
         port_range(),
         range_exhausted(),
@@ -144,6 +145,20 @@ fn kept_mapping() -> Sequence {
         s.lan(udp((C2, 4000), (S2, 53)));
         s.lan(udp((C2, 4000), (S1, 54)));
         s.wan(udp((S2, 53), outside).payload(b"answer"));
+        s.table();
+    })
+}
+
+fn newest_mapping() -> Sequence {
+    masqueraded("newest-mapping", "of a client's several ids the newest is kept", |s| {
+        let query = |kind| icmp(C2, S1, kind, 0, [0, 77, 0, 1]).payload(&[0; 12]);
+        s.lan(echo(C1, S1, 77, 1));
+        // Another kind of query may have the id too.
+        s.lan(query(13));
+        let step = s.lan(echo(C2, S1, 77, 1));
+        s.learn(step, 0..=65535, "id of C2");
+        s.lan(query(15));
+        s.lan(query(17));
         s.table();
     })
 }
