@@ -67,7 +67,8 @@ pub fn pieces(
             part,
             dont_fragment,
             tos: if tos { dice.pick(&[0, 1, 2, 3, 0x28]) } else { 0 },
-            ttl: if dice.percent(5) { dice.pick(&[1, 2, 200]) } else { 64 },
+            // What is harmed is not to be quoted by a device as well.
+            ttl: if fault == Fault::None && dice.percent(5) { dice.pick(&[1, 2, 200]) } else { 64 },
         };
         Draft { body: Body::Piece(Box::new(piece)), ..whole.clone() }
     };

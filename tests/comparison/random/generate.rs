@@ -34,8 +34,10 @@ pub fn plan(seed: u64, slot: u8, checked: bool) -> Plan {
     let policy = Policy::draw(&mut dice);
     let count = dice.weighted(&[(4, 1), (4, 2), (2, 3), (1, 4)]);
     let flows: Vec<Flow> = (0..count).map(|_| flow(&policy, slot, &mut dice)).collect();
-    // A wrong CRC that is not looked at stays wrong here, in a kernel translation makes it right.
-    let damages = checked || !policy.chooses();
+    // A wrong CRC that is not looked at stays wrong here, in a kernel translation makes it right;
+    // and that of a quote, by whoever refuses the packet.
+    let refuses = policy.filter == rules::Filter::Refusing;
+    let damages = checked && !refuses || !policy.chooses();
     let voice = |(at, flow): (usize, &Flow)| match flow.protocol {
         TCP => Voice::Tcp(Tcp::new(at, policy.chooses(), &mut dice)),
         SCTP => Voice::Sctp(Association::new(at, damages, &mut dice)),

@@ -223,8 +223,9 @@ impl Plan {
         let mut quoted = frame.get(14..)?.to_vec();
         let layers = show::layers(&quoted)?;
         let (src, dst) = (layers.src, layers.dst);
+        quoted.truncate(548);
         match quote {
-            Quote::Right => quoted.truncate(548),
+            Quote::Right => {}
             Quote::Cut(length) => quoted.truncate(length),
             Quote::Wrong(at) => {
                 let at = at % quoted.len();
