@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::frame::Kind;
 use crate::machine::{self, Hugepages};
-use crate::measure::{Length, Rounds, Row, Window, measure};
+use crate::measure::{Length, Rounds, Row};
 use crate::process::{Failure, catch_signals};
-use crate::program::{Plan, Program, Sink, Workload};
-use crate::proof::prove;
-use crate::report::{Windows, floor_of};
-use crate::traffic::Traffic;
+use crate::program::{Program, Workload};
+use crate::report::Windows;
+use crate::stand::Stand;
 
 /// What to compare.
 #[derive(clap::Args)]
@@ -32,6 +32,12 @@ pub(crate) struct Options {
     /// Workloads to run (default: all; the floor is added).
     #[arg(long, value_delimiter = ',')]
     rows: Vec<Workload>,
+    /// Kinds of frames; there is no translation of IPv6.
+    #[arg(long, value_delimiter = ',', default_value = "udp")]
+    kinds: Vec<Kind>,
+    /// Try the settings of Open vSwitch's caches for each row and keep the best.
+    #[arg(long)]
+    tune: bool,
     /// Run the peers without Sluicegate.
     #[arg(long)]
     peers_only: bool,
@@ -65,50 +71,24 @@ impl Options {
     /// then for each workload the peer and the product, close together.
     fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
-        for &conns in &self.rounds.conns {
-            for workload in self.workloads() {
-                let floor = Row { conns, workload: floor_of(workload), program: Program::Testpmd };
-                if self.peers.contains(&Program::Testpmd) && !rows.contains(&floor) {
-                    rows.push(floor);
-                }
-                if self.peers.contains(&Program::Ovs) {
-                    rows.push(Row { conns, workload, program: Program::Ovs });
-                }
-                if !self.peers_only {
-                    rows.push(Row { conns, workload, program: Program::Sluicegate });
+        let all = self.rounds.conns.iter().flat_map(|&conns| {
+            let kinds = self.kinds.iter().map(move |&kind| (conns, kind));
+            kinds.flat_map(|(conns, kind)| {
+                self.workloads().into_iter().map(move |w| (conns, kind, w))
+            })
+        });
+        for (conns, kind, workload) in all.filter(|(_, k, w)| !k.v6() || w.pool().is_none()) {
+            let row = Row { conns, kind, workload, program: Program::Sluicegate };
+            for &program in &self.peers {
+                let of = if program.floor() { row.floor() } else { row };
+                let peer = Row { program, ..of };
+                if !rows.contains(&peer) {
+                    rows.push(peer);
                 }
             }
+            rows.extend((!self.peers_only).then_some(row));
         }
         rows
-    }
-}
-
-/// The captures of one number of conns.
-struct Offer {
-    traffic: Traffic,
-    directory: PathBuf,
-}
-
-impl Offer {
-    fn write(conns: usize, seed: u64, out: &Path) -> Result<Self, Failure> {
-        let offer = Self { traffic: Traffic::new(conns, seed), directory: out.to_path_buf() };
-        let file = offer.originals();
-        offer.traffic.write_originals(&file).map_err(Failure::io(file.display()))?;
-        for workload in [Workload::FirewallBoth, Workload::SnatBoth] {
-            let file = offer.replies(workload);
-            let translated = workload.pool().map(|(address, _)| address);
-            let written = offer.traffic.write_replies(&file, translated);
-            written.map_err(Failure::io(file.display()))?;
-        }
-        Ok(offer)
-    }
-
-    fn originals(&self) -> PathBuf {
-        self.directory.join(format!("originals-{}.pcap", self.traffic.len()))
-    }
-
-    fn replies(&self, workload: Workload) -> PathBuf {
-        self.directory.join(format!("replies-{workload}-{}.pcap", self.traffic.len()))
     }
 }
 
@@ -126,12 +106,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let _hugepages = Hugepages::reserve()?;
     let product = (!options.peers_only).then_some(options.rounds.sluicegate.as_path());
     let mut report = preface(options, product);
-    let offers =
-        options.rounds.conns.iter().map(|&conns| Offer::write(conns, options.rounds.seed, &out));
-    let offers = offers.collect::<Result<Vec<_>, _>>()?;
+    let mut stand = Stand::new(&out, options.rounds.seed, &options.rounds.sluicegate)?;
     let rows = options.rows();
-    report += &prove_all(options, &rows, &offers, &out)?;
-    let windows = measure_all(options, &rows, &offers, &out)?;
+    report += &prove_all(options, &rows, &mut stand)?;
+    for &row in rows.iter().filter(|row| options.tune && row.program == Program::Ovs) {
+        let tuning = stand.tune(row)?;
+        let Row { conns, kind, workload, .. } = row;
+        let _ = writeln!(report, "- Open vSwitch, {workload} {kind} {conns}: {tuning}");
+    }
+    let windows = measure_all(options, &rows, &mut stand)?;
     let _ = write!(report, "\n{}", windows.table());
     if !windows.all_clean() {
         report += "\nSome windows are dirty (last column: clean windows used of all). A row \
@@ -151,8 +134,7 @@ pub(crate) fn out_directory() -> Result<PathBuf, Failure> {
 fn preface(options: &Options, product: Option<&Path>) -> String {
     let length = options.length();
     format!(
-        "# Sluicegate beside its peers\n\n{}- {} interleaved pairs of {} s, seed {}, 60-byte UDP \
-         frames, burst 32, one forwarding core\n",
+        "# Sluicegate beside its peers\n\n{}- {} interleaved pairs of {} s, seed {}, burst 32, one forwarding core\n",
         machine::environment(product),
         options.pairs(),
         length.window.as_secs_f64(),
@@ -160,55 +142,14 @@ fn preface(options: &Options, product: Option<&Path>) -> String {
     )
 }
 
-fn plan<'a>(
-    row: Row,
-    originals: &'a Path,
-    replies: &'a Path,
-    sink: Sink,
-    out: &Path,
-    options: &'a Options,
-) -> Plan<'a> {
-    let directory = match row.program {
-        Program::Testpmd => "testpmd",
-        Program::Ovs => "ovs",
-        Program::Sluicegate => "sluicegate",
-    };
-    Plan {
-        workload: row.workload,
-        conns: row.conns,
-        originals,
-        replies,
-        sink,
-        scratch: out.join(directory),
-        sluicegate: &options.rounds.sluicegate,
-        wires: None,
-        callgrind: None,
-    }
-}
-
-/// Proves the work of every row in one direction, frame by frame.
-fn prove_all(
-    options: &Options,
-    rows: &[Row],
-    offers: &[Offer],
-    out: &Path,
-) -> Result<String, Failure> {
+/// Proves the work of every row, frame by frame.
+fn prove_all(options: &Options, rows: &[Row], stand: &mut Stand) -> Result<String, Failure> {
     let least = options.rounds.conns.iter().min().copied();
+    let wanted = rows.iter().filter(|row| !options.quick || Some(row.conns) == least);
     let mut proven = 0;
-    for row in rows.iter().filter(|row| !row.workload.both_ways()) {
-        if options.quick && Some(row.conns) != least {
-            continue;
-        }
-        eprintln!("proving {} {} {}", row.program, row.workload, row.conns);
-        for offer in offers.iter().filter(|offer| offer.traffic.len() == row.conns) {
-            let (originals, replies) = (offer.originals(), offer.replies(row.workload));
-            let endless = row.program == Program::Ovs;
-            let sink = Sink::Capture { file: out.join("sent.pcap"), endless };
-            let plan = plan(*row, &originals, &replies, sink, out, options);
-            scratch(&plan)?;
-            prove(row.program, &plan, &offer.traffic)?;
-            proven += 1;
-        }
+    for &row in wanted {
+        stand.prove(row)?;
+        proven += 1;
     }
     Ok(format!(
         "- {proven} rows proven frame by frame: every conn's frame out, addresses, ports, TTL and \
@@ -217,13 +158,7 @@ fn prove_all(
 }
 
 /// Measures all rows in all rounds.
-fn measure_all(
-    options: &Options,
-    rows: &[Row],
-    offers: &[Offer],
-    out: &Path,
-) -> Result<Windows, Failure> {
-    let tsc_hz = machine::tsc_hz()?;
+fn measure_all(options: &Options, rows: &[Row], stand: &mut Stand) -> Result<Windows, Failure> {
     let mut windows = Windows::default();
     for round in 0..options.pairs() {
         let mut order = rows.to_vec();
@@ -231,38 +166,8 @@ fn measure_all(
             order.reverse();
         }
         for row in order {
-            for offer in offers.iter().filter(|offer| offer.traffic.len() == row.conns) {
-                let (originals, replies) = (offer.originals(), offer.replies(row.workload));
-                let plan = plan(row, &originals, &replies, Sink::Nowhere, out, options);
-                scratch(&plan)?;
-                let window = measure(row, &plan, options.length(), tsc_hz)?;
-                eprintln!("{}", progress(round, row, &window));
-                windows.add(row, round, window);
-            }
+            windows.add(row, round, stand.window(row, options.length())?);
         }
     }
     Ok(windows)
-}
-
-fn scratch(plan: &Plan<'_>) -> Result<(), Failure> {
-    fs::create_dir_all(&plan.scratch).map_err(Failure::io(plan.scratch.display()))
-}
-
-fn progress(round: usize, row: Row, window: &Window) -> String {
-    let fare = &window.fare;
-    format!(
-        "pair {}: {} {} {}: {:.2} Mpps, {:.1} cycles, {:.1} by CPU time; waited {:.0} ms, {:.0} \
-         switches/s, {:.1} % stolen{}",
-        round + 1,
-        row.program,
-        row.workload,
-        row.conns,
-        window.mpps,
-        window.wall_cycles,
-        window.cpu_cycles,
-        fare.waited_ns as f64 / 1e6,
-        fare.switches_per_s,
-        fare.stolen * 100.0,
-        if fare.clean() { "" } else { " (dirty)" },
-    )
 }

@@ -13,7 +13,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::compare::out_directory;
+use crate::frame::Kind;
 use crate::machine;
+use crate::ovs::Tuning;
 use crate::process::{CONTROL_CPU, Failure, WORKER_CPU, catch_signals, wait_until};
 use crate::program::{Plan, Running, Sink, Wire, Wires, Workload};
 use crate::sluicegate::{SLOW_PATIENCE, Sluicegate};
@@ -124,6 +126,7 @@ fn replay(
     let once = |file: &Path| Wire { captures: vec![file.to_path_buf()], endless: false };
     let plan = Plan {
         workload: options.row,
+        kind: Kind::Udp,
         conns: options.conns,
         originals: &capture,
         replies: &nothing,
@@ -131,6 +134,7 @@ fn replay(
         scratch: scratch.clone(),
         sluicegate: binary,
         wires: Some(Wires { cpus: vec![WORKER_CPU], lan: once(&capture), wan: once(&nothing) }),
+        tuning: Tuning::default(),
         callgrind: Some(scratch.join("counts")),
     };
     eprintln!(

@@ -10,6 +10,7 @@
 
 mod compare;
 mod crew;
+mod frame;
 mod instructions;
 mod machine;
 mod measure;
@@ -23,6 +24,7 @@ mod rig;
 #[allow(dead_code)] // Its users come with `perf bench`.
 mod row;
 mod sluicegate;
+mod stand;
 mod testpmd;
 mod traffic;
 mod workers;

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::frame::Kind;
 use crate::machine::{Fare, Thread, Usage};
 use crate::process::{Failure, WORKER_CPU, pause, wait_until};
 use crate::program::{Counters, Plan, Program, Running, Workload};
@@ -19,9 +20,19 @@ pub(crate) const SKEW_MAX: f64 = 0.002;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Row {
     pub(crate) conns: usize,
+    pub(crate) kind: Kind,
     /// Ignored by testpmd except for the directions.
     pub(crate) workload: Workload,
     pub(crate) program: Program,
+}
+
+impl Row {
+    /// The row that measures what devices and DPDK cost for this one.
+    pub(crate) fn floor(self) -> Row {
+        let both = self.workload.both_ways();
+        let workload = if both { Workload::FirewallBoth } else { Workload::Forward };
+        Row { workload, program: Program::Testpmd, ..self }
+    }
 }
 
 /// What every interleaved comparison is asked for.
@@ -194,7 +205,8 @@ fn with_log(failure: Failure, log: &Path) -> Failure {
 mod tests {
     use super::*;
 
-    const ROW: Row = Row { conns: 8, workload: Workload::Snat, program: Program::Ovs };
+    const ROW: Row =
+        Row { conns: 8, kind: Kind::Udp, workload: Workload::Snat, program: Program::Ovs };
 
     #[test]
     fn a_program_that_drops_is_refused() {

@@ -8,12 +8,14 @@
 //! and was measured to take half the cycles of the usual two steps (look up, then commit what is
 //! new), so it is used; for stateful accept the two steps are as fast or faster and are used.
 
+use std::fmt;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::frame::Kind;
 use crate::process::{CONTROL_CPU, Daemon, Failure, WORKER_CPU, run, wait_until};
 use crate::program::{
     Counters, DESCRIPTORS, Plan, Running, RuntimeDirectory, Workload, count_translated,
@@ -27,6 +29,50 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// OpenFlow numbers of the inside and the outside port.
 const LAN: u32 = 1;
 const WAN: u32 = 2;
+
+/// How the switch caches what it looked up: settings its users choose by the number of conns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tuning {
+    /// As installed: the exact match cache gets a hundredth of the misses.
+    #[default]
+    Stock,
+    /// The signature match cache as well.
+    Signatures,
+    /// The signature match cache and no exact match cache.
+    SignaturesOnly,
+    /// The exact match cache gets every miss.
+    Exact,
+}
+
+impl Tuning {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Stock, Self::Signatures, Self::SignaturesOnly, Self::Exact];
+
+    /// As words of `ovs-vsctl set Open_vSwitch`.
+    fn words(self) -> &'static [&'static str] {
+        const NO_EXACT: &str = "other_config:emc-insert-inv-prob=0";
+        const ALL_EXACT: &str = "other_config:emc-insert-inv-prob=1";
+        const SIGNATURES: &str = "other_config:smc-enable=true";
+        match self {
+            Self::Stock => &[],
+            Self::Signatures => &[SIGNATURES],
+            Self::SignaturesOnly => &[SIGNATURES, NO_EXACT],
+            Self::Exact => &[ALL_EXACT],
+        }
+    }
+}
+
+impl fmt::Display for Tuning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stock => "as installed",
+            Self::Signatures => "smc-enable=true",
+            Self::SignaturesOnly => "smc-enable=true, emc-insert-inv-prob=0",
+            Self::Exact => "emc-insert-inv-prob=1",
+        })
+    }
+}
 
 /// A running switch. Fields end in their order: the switch before its database.
 pub(crate) struct Ovs {
@@ -48,7 +94,7 @@ impl Ovs {
         }
         let place = Place(plan.scratch.clone());
         let database = place.start_database()?;
-        place.configure()?;
+        place.configure(plan)?;
         let args = [
             format!("unix:{}", place.file("db.sock")),
             format!("--pidfile={}", place.file("vswitchd.pid")),
@@ -61,7 +107,7 @@ impl Ovs {
         let ovs = Self { vswitchd, _database: database, place, _runtime: runtime };
         ovs.place.vsctl("add-br br0 -- set bridge br0 datapath_type=netdev fail-mode=secure")?;
         ovs.place.add_port("wan", WAN, &plan.wan_device())?;
-        ovs.place.load_tables(plan.workload)?;
+        ovs.place.load_tables(&tables(plan.workload, plan.kind))?;
         ovs.place.add_port("lan", LAN, &plan.lan_device())?;
         Ok(ovs)
     }
@@ -101,20 +147,20 @@ impl Place {
         Ok(database)
     }
 
-    fn configure(&self) -> Result<(), Failure> {
+    fn configure(&self, plan: &Plan<'_>) -> Result<(), Failure> {
         let mask = |cpu: u32| format!("0x{:x}", 1 << cpu);
         self.vsctl("--no-wait init")?;
-        self.vsctl_words(&[
-            "--no-wait",
-            "set",
-            "Open_vSwitch",
-            ".",
-            "other_config:dpdk-init=true",
-            &format!("other_config:dpdk-lcore-mask={}", mask(CONTROL_CPU)),
-            &format!("other_config:pmd-cpu-mask={}", mask(WORKER_CPU)),
-            "other_config:dpdk-socket-mem=1024",
-            &format!("other_config:dpdk-extra=--no-pci --in-memory --file-prefix={PREFIX}"),
-        ])
+        let settings = [
+            "other_config:dpdk-init=true".to_owned(),
+            format!("other_config:dpdk-lcore-mask={}", mask(CONTROL_CPU)),
+            format!("other_config:pmd-cpu-mask={}", mask(WORKER_CPU)),
+            format!("other_config:dpdk-socket-mem={}", plan.memory_mb()),
+            format!("other_config:dpdk-extra=--no-pci --in-memory --file-prefix={PREFIX}"),
+        ];
+        let mut words = vec!["--no-wait", "set", "Open_vSwitch", "."];
+        words.extend(settings.iter().map(String::as_str));
+        words.extend(plan.tuning.words());
+        self.vsctl_words(&words)
     }
 
     fn vsctl(&self, words: &str) -> Result<(), Failure> {
@@ -150,9 +196,9 @@ impl Place {
         })
     }
 
-    fn load_tables(&self, workload: Workload) -> Result<(), Failure> {
+    fn load_tables(&self, tables: &str) -> Result<(), Failure> {
         let file = self.file("tables");
-        fs::write(&file, tables(workload)).map_err(Failure::io(&file))?;
+        fs::write(&file, tables).map_err(Failure::io(&file))?;
         let bridge = self.file("br0.mgmt");
         let words = ["-O", "OpenFlow15", "replace-flows", &bridge, &file];
         run(self.tool("ovs-ofctl").args(words)).map(drop)
@@ -169,7 +215,8 @@ impl Place {
 }
 
 /// The OpenFlow tables of a workload. What no line accepts is dropped.
-fn tables(workload: Workload) -> String {
+fn tables(workload: Workload, kind: Kind) -> String {
+    let ip = if kind.v6() { "ipv6" } else { "ip" };
     let nat = workload.pool().map(|(first, last)| match first == last {
         true => format!("nat(src={first})"),
         false => format!("nat(src={first}-{last})"),
@@ -178,27 +225,27 @@ fn tables(workload: Workload) -> String {
     let lines = match workload {
         Workload::Forward => vec![format!("in_port={LAN},actions=output:{WAN}")],
         Workload::Firewall => vec![
-            format!("in_port={LAN},ip,actions=ct(table=1)"),
-            format!("table=1,ct_state=+trk+new,ip,actions=ct(commit),output:{WAN}"),
-            format!("table=1,ct_state=+trk+est,ip,actions=output:{WAN}"),
+            format!("in_port={LAN},{ip},actions=ct(table=1)"),
+            format!("table=1,ct_state=+trk+new,{ip},actions=ct(commit),output:{WAN}"),
+            format!("table=1,ct_state=+trk+est,{ip},actions=output:{WAN}"),
         ],
         Workload::Snat => vec![
-            format!("in_port={LAN},ip,actions=ct(commit,table=1,{nat})"),
-            format!("table=1,ct_state=+trk-inv,ip,actions=output:{WAN}"),
+            format!("in_port={LAN},{ip},actions=ct(commit,table=1,{nat})"),
+            format!("table=1,ct_state=+trk-inv,{ip},actions=output:{WAN}"),
         ],
-        Workload::FirewallBoth => both_ways("", "ct(commit)"),
-        Workload::SnatBoth => both_ways(",nat", &format!("ct(commit,{nat})")),
+        Workload::FirewallBoth => both_ways(ip, "", "ct(commit)"),
+        Workload::SnatBoth => both_ways(ip, ",nat", &format!("ct(commit,{nat})")),
     };
     lines.join("\n") + "\n"
 }
 
 /// Clients may open conns, servers may only answer.
-fn both_ways(lookup: &str, commit: &str) -> Vec<String> {
+fn both_ways(ip: &str, lookup: &str, commit: &str) -> Vec<String> {
     vec![
-        format!("ip,actions=ct(table=1{lookup})"),
-        format!("table=1,in_port={LAN},ct_state=+trk+new,ip,actions={commit},output:{WAN}"),
-        format!("table=1,in_port={LAN},ct_state=+trk+est,ip,actions=output:{WAN}"),
-        format!("table=1,in_port={WAN},ct_state=+trk+est,ip,actions=output:{LAN}"),
+        format!("{ip},actions=ct(table=1{lookup})"),
+        format!("table=1,in_port={LAN},ct_state=+trk+new,{ip},actions={commit},output:{WAN}"),
+        format!("table=1,in_port={LAN},ct_state=+trk+est,{ip},actions=output:{WAN}"),
+        format!("table=1,in_port={WAN},ct_state=+trk+est,{ip},actions=output:{LAN}"),
     ]
 }
 
@@ -280,7 +327,7 @@ mod tests {
 
     #[test]
     fn replies_are_accepted_only_for_tracked_conns() {
-        let tables = tables(Workload::SnatBoth);
+        let tables = tables(Workload::SnatBoth, Kind::Udp);
         assert!(
             tables.contains(
                 "in_port=1,ct_state=+trk+new,ip,actions=ct(commit,nat(src=198.51.100.1))"

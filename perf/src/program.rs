@@ -7,13 +7,16 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use crate::ovs::Ovs;
+use crate::frame::Kind;
+use crate::ovs::{Ovs, Tuning};
 use crate::process::{Failure, WORKER_CPU};
 use crate::sluicegate::Sluicegate;
 use crate::testpmd::Testpmd;
 
 /// Frames per burst, in every program.
 pub(crate) const BURST: usize = 32;
+/// Captures of more conns than this get no more mbufs than they need.
+const MANY_CONNS: usize = 64 * 1024;
 /// Descriptors per queue, in every program.
 pub(crate) const DESCRIPTORS: usize = 1024;
 
@@ -72,6 +75,8 @@ impl fmt::Display for Workload {
 pub(crate) enum Program {
     /// DPDK's own test forwarder, swapping MAC addresses: the floor of the rig.
     Testpmd,
+    /// The same, swapping MAC addresses, IP addresses and ports: the floor of a rewrite.
+    Swap,
     /// Open vSwitch with the DPDK datapath.
     Ovs,
     /// The product; not a peer.
@@ -83,6 +88,7 @@ impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Testpmd => "testpmd macswap",
+            Self::Swap => "testpmd 5tswap",
             Self::Ovs => "OVS-DPDK",
             Self::Sluicegate => "Sluicegate",
         })
@@ -93,7 +99,8 @@ impl Program {
     /// Starts the program; when this returns, it forwards what is offered.
     pub(crate) fn start(self, plan: &Plan<'_>) -> Result<Box<dyn Running>, Failure> {
         Ok(match self {
-            Self::Testpmd => Box::new(Testpmd::start(plan)?),
+            Self::Testpmd => Box::new(Testpmd::start(plan, "macswap")?),
+            Self::Swap => Box::new(Testpmd::start(plan, "5tswap")?),
             Self::Ovs => Box::new(Ovs::start(plan)?),
             Self::Sluicegate => Box::new(Sluicegate::start(plan)?),
         })
@@ -101,13 +108,29 @@ impl Program {
 
     /// Whether the program keeps conns in this work.
     pub(crate) fn tracks(self, workload: Workload) -> bool {
-        self != Self::Testpmd && workload.stateful()
+        !self.floor() && workload.stateful()
+    }
+
+    /// Whether it forwards without any state, whatever the work.
+    pub(crate) fn floor(self) -> bool {
+        matches!(self, Self::Testpmd | Self::Swap)
+    }
+
+    /// The name of its scratch directory.
+    pub(crate) fn directory(self) -> &'static str {
+        match self {
+            Self::Testpmd | Self::Swap => "testpmd",
+            Self::Ovs => "ovs",
+            Self::Sluicegate => "sluicegate",
+        }
     }
 }
 
 /// What a program is started for.
 pub(crate) struct Plan<'a> {
     pub(crate) workload: Workload,
+    /// The kind of frames in the captures.
+    pub(crate) kind: Kind,
     /// Conns offered, one frame each.
     pub(crate) conns: usize,
     /// Capture of what clients send.
@@ -122,6 +145,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) sluicegate: &'a Path,
     /// Workers and queues; `None` is one worker and one queue pair per port, as above.
     pub(crate) wires: Option<Wires>,
+    /// How the switch caches what it looked up.
+    pub(crate) tuning: Tuning,
     /// Counts the product's instructions: where callgrind's files go.
     pub(crate) callgrind: Option<PathBuf>,
 }
@@ -156,9 +181,15 @@ impl Wire {
 pub(crate) enum Sink {
     /// The capture is replayed without end; what is sent vanishes.
     Nowhere,
-    /// What is sent on the outside port is written to a file. The capture is replayed once, or
-    /// without end for a program that forwards its first frames before it knows its tables.
+    /// What is sent on the outside port is written to a file, and what is sent on the inside one
+    /// to another. The capture is replayed once, or without end where the first frames are lost: by
+    /// a program that forwards before it knows its tables, or as replies that come too early.
     Capture { file: PathBuf, endless: bool },
+}
+
+/// Beside the capture of what leaves the outside port: what leaves the inside one.
+pub(crate) fn back(sent: &Path) -> PathBuf {
+    sent.with_extension("back.pcap")
 }
 
 impl Plan<'_> {
@@ -168,8 +199,12 @@ impl Plan<'_> {
             return wires.lan.device("net_pcap0");
         }
         let file = self.originals.display();
-        match self.sink {
+        match &self.sink {
             Sink::Capture { endless: false, .. } => format!("net_pcap0,rx_pcap={file}"),
+            Sink::Capture { file: sent, .. } if self.workload.both_ways() => {
+                let sent = back(sent);
+                format!("net_pcap0,rx_pcap={file},tx_pcap={},infinite_rx=1", sent.display())
+            }
             _ => format!("net_pcap0,rx_pcap={file},infinite_rx=1"),
         }
     }
@@ -179,10 +214,14 @@ impl Plan<'_> {
         if let Some(wires) = &self.wires {
             return wires.wan.device("net_pcap1");
         }
+        let replies = self.replies.display();
         match &self.sink {
+            Sink::Capture { file, .. } if self.workload.both_ways() => {
+                format!("net_pcap1,rx_pcap={replies},tx_pcap={},infinite_rx=1", file.display())
+            }
             Sink::Capture { file, .. } => format!("net_pcap1,tx_pcap={}", file.display()),
             Sink::Nowhere if self.workload.both_ways() => {
-                format!("net_pcap1,rx_pcap={},infinite_rx=1", self.replies.display())
+                format!("net_pcap1,rx_pcap={replies},infinite_rx=1")
             }
             Sink::Nowhere => "net_null1,no-rx=1".to_owned(),
         }
@@ -211,7 +250,15 @@ impl Plan<'_> {
             // go round through all of a pool: a larger one would be measured as cache misses.
             return self.conns * 2 + 12 * 1024;
         }
+        if self.conns > MANY_CONNS {
+            return self.conns * if self.workload.both_ways() { 2 } else { 1 } + 16 * 1024;
+        }
         (self.conns * 2 + 16 * 1024).next_power_of_two().max(64 * 1024)
+    }
+
+    /// MiB of memory for the mbufs, the table and all else.
+    pub(crate) fn memory_mb(&self) -> usize {
+        (self.mbufs() * 2560 / (1 << 20) + 384).max(1024)
     }
 }
 

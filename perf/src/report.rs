@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::measure::{Row, Window};
-use crate::program::{Program, Workload};
+use crate::program::Program;
 use crate::row::Spread;
 
 /// Windows by row and number of the round.
@@ -29,12 +29,12 @@ impl Windows {
     /// The table as markdown.
     pub(crate) fn table(&self) -> String {
         let mut text =
-            "| conns | work | program | Mpps | cycles/packet | by CPU time | above floor \
+            "| conns | frames | work | program | Mpps | cycles/packet | by CPU time | above floor \
              | cycles ÷ macswap | Mpps ÷ OVS | above floor, OVS ÷ this | clean |\n\
-             |--:|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+             |--:|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
                 .to_owned();
         let mut rows: Vec<Row> = self.0.keys().copied().collect();
-        rows.sort_by_key(|r| (r.conns, r.workload.both_ways(), r.program, r.workload));
+        rows.sort_by_key(|r| (r.conns, r.kind, r.workload.both_ways(), r.program, r.workload));
         for row in rows {
             self.write_row(&mut text, row);
         }
@@ -42,9 +42,9 @@ impl Windows {
     }
 
     fn write_row(&self, text: &mut String, row: Row) {
-        let floor = Row { workload: floor_of(row.workload), program: Program::Testpmd, ..row };
+        let floor = row.floor();
         let peer = Row { program: Program::Ovs, ..row };
-        let is_floor = row.program == Program::Testpmd;
+        let is_floor = row == floor;
         let is_product = row.program == Program::Sluicegate;
         let own = |figure: fn(&Window) -> f64| Spread::of(self.used(row).map(|(_, w)| figure(w)));
         let above = |w: &Window, f: &Window| w.cpu_cycles - f.cpu_cycles;
@@ -55,8 +55,9 @@ impl Windows {
         let clean = self.used(row).filter(|(_, w)| w.fare.clean()).count();
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {clean}/{windows} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {clean}/{windows} |",
             row.conns,
+            row.kind,
             work_name(row),
             row.program,
             Spread::show(own(|w| w.mpps), 2),
@@ -96,15 +97,10 @@ impl Windows {
     }
 }
 
-/// The workload under which the floor of a workload is kept.
-pub(crate) fn floor_of(workload: Workload) -> Workload {
-    if workload.both_ways() { Workload::FirewallBoth } else { Workload::Forward }
-}
-
 fn work_name(row: Row) -> String {
-    match (row.program, row.workload.both_ways()) {
-        (Program::Testpmd, false) => "floor, one way".to_owned(),
-        (Program::Testpmd, true) => "floor, both ways".to_owned(),
+    match (row.program.floor(), row.workload.both_ways()) {
+        (true, false) => "floor, one way".to_owned(),
+        (true, true) => "floor, both ways".to_owned(),
         _ => row.workload.to_string(),
     }
 }
@@ -112,7 +108,9 @@ fn work_name(row: Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Kind;
     use crate::machine::Fare;
+    use crate::program::Workload;
 
     fn window(mpps: f64, cycles: f64, switches_per_s: f64) -> Window {
         let fare = Fare { ran_ns: 0, waited_ns: 0, switches_per_s, stolen: 0.0 };
@@ -120,7 +118,7 @@ mod tests {
     }
 
     fn row(program: Program, workload: Workload) -> Row {
-        Row { conns: 1024, workload, program }
+        Row { conns: 1024, kind: Kind::Udp, workload, program }
     }
 
     #[test]

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::frame::{CLIENTS6_NET, Kind, Mac};
 use crate::process::{CONTROL_CPU, Daemon, Failure, run};
 use crate::program::{
     BURST, Counters, DESCRIPTORS, Plan, Running, RuntimeDirectory, Workload, count_translated,
 };
-use crate::traffic::{LAN_MAC, LAN_NEXT_HOP_MAC, Mac, WAN_MAC, WAN_NEXT_HOP_MAC};
+use crate::traffic::{LAN_MAC, LAN_NEXT_HOP_MAC, WAN_MAC, WAN_NEXT_HOP_MAC};
 
 const PREFIX: &str = "sluicegate-perf-dut";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,9 +35,11 @@ impl Sluicegate {
     pub(crate) fn start(plan: &Plan<'_>) -> Result<Self, Failure> {
         fs::create_dir_all(&plan.scratch).map_err(Failure::io(plan.scratch.display()))?;
         let (file, socket) = (plan.scratch.join("gateway.toml"), plan.scratch.join("gateway.sock"));
-        let rules_file = plan.scratch.join("rules.v4");
         fs::write(&file, configuration(plan, &socket)).map_err(Failure::io(file.display()))?;
-        fs::write(&rules_file, rules(plan.workload)).map_err(Failure::io(rules_file.display()))?;
+        for (name, text) in [("rules.v4", rules(plan.workload)), ("rules.v6", rules6(plan))] {
+            let file = plan.scratch.join(name);
+            fs::write(&file, text).map_err(Failure::io(file.display()))?;
+        }
         let mut args = vec!["run".to_owned(), "-c".to_owned(), file.display().to_string()];
         let mut program = plan.sluicegate;
         if let Some(counts) = &plan.callgrind {
@@ -71,11 +74,13 @@ impl Sluicegate {
 fn configuration(plan: &Plan<'_>, socket: &Path) -> String {
     // DPDK runs under callgrind without hugepages; idle rounds are to be few there.
     let memory = match plan.callgrind {
-        None => "hugepages = true\nmemory_mb = 1024\nargs = [\"--no-pci\", \"--in-memory\"]\n",
-        Some(_) => {
-            "hugepages = false\nmemory_mb = 256\nidle = \"sleep\"\n\
-             args = [\"--no-pci\", \"--no-shconf\"]\n"
-        }
+        None => format!(
+            "hugepages = true\nmemory_mb = {}\nargs = [\"--no-pci\", \"--in-memory\"]\n",
+            plan.memory_mb()
+        ),
+        Some(_) => "hugepages = false\nmemory_mb = 256\nidle = \"sleep\"\n\
+                    args = [\"--no-pci\", \"--no-shconf\"]\n"
+            .to_owned(),
     };
     let mut text = format!(
         "[eal]\n\
@@ -88,19 +93,39 @@ fn configuration(plan: &Plan<'_>, socket: &Path) -> String {
         plan.cpus(),
         plan.mbufs()
     );
+    text += &ports(plan);
+    text += &routes(plan.kind);
+    // The table is sized for the work and for the default of a large machine, whichever is more.
+    let max = (plan.conns * 2).next_power_of_two().max(262_144);
+    let _ = write!(
+        text,
+        "[conntrack]\nmax = {max}\nacct = false\nchecksum = true\n\n\
+         [rules]\nipv4 = \"rules.v4\"\nipv6 = \"rules.v6\"\n\n\
+         [control]\nsocket = \"{}\"\n",
+        socket.display()
+    );
+    text
+}
+
+fn ports(plan: &Plan<'_>) -> String {
+    let mut text = String::new();
     let (lan_queues, wan_queues) = plan.queues();
+    let [lan6, wan6] = match plan.kind.v6() {
+        true => [", \"2001:db8:a::1/64\"", ", \"2001:db8:b::1/64\""],
+        false => ["", ""],
+    };
     let ports = [
-        ("lan", plan.lan_device(), LAN_MAC, "192.168.10.1/24", lan_queues),
-        ("wan", plan.wan_device(), WAN_MAC, "203.0.113.1/24", wan_queues),
+        ("lan", plan.lan_device(), LAN_MAC, "192.168.10.1/24", lan6, lan_queues),
+        ("wan", plan.wan_device(), WAN_MAC, "203.0.113.1/24", wan6, wan_queues),
     ];
-    for (name, device, mac, address, queues) in ports {
+    for (name, device, mac, address, address6, queues) in ports {
         let _ = write!(
             text,
             "[[port]]\n\
              name = \"{name}\"\n\
              device = \"{device}\"\n\
              mac = \"{}\"\n\
-             addresses = [\"{address}\"]\n\
+             addresses = [\"{address}\"{address6}]\n\
              rx_queues = {queues}\n\
              tx_queues = {queues}\n\
              rx_descriptors = {DESCRIPTORS}\n\
@@ -108,11 +133,18 @@ fn configuration(plan: &Plan<'_>, socket: &Path) -> String {
             colons(mac)
         );
     }
-    let next_hops = [
-        ("10.0.0.0/8", "192.168.10.254", LAN_NEXT_HOP_MAC, "lan"),
-        ("0.0.0.0/0", "203.0.113.254", WAN_NEXT_HOP_MAC, "wan"),
-    ];
-    for (to, via, mac, port) in next_hops {
+    text
+}
+
+/// Clients behind the inside port's router, everybody else behind the outside one's.
+fn routes(kind: Kind) -> String {
+    let mut text = String::new();
+    let next_hops = match kind.v6() {
+        false => [("10.0.0.0/8", "192.168.10.254"), ("0.0.0.0/0", "203.0.113.254")],
+        true => [(CLIENTS6_NET, "2001:db8:a::fe"), ("::/0", "2001:db8:b::fe")],
+    };
+    let behind = [("lan", LAN_NEXT_HOP_MAC), ("wan", WAN_NEXT_HOP_MAC)];
+    for ((to, via), (port, mac)) in next_hops.into_iter().zip(behind) {
         let _ = write!(
             text,
             "[[route]]\nto = \"{to}\"\nvia = \"{via}\"\nport = \"{port}\"\n\n\
@@ -120,16 +152,12 @@ fn configuration(plan: &Plan<'_>, socket: &Path) -> String {
             colons(mac)
         );
     }
-    // The table is sized for the work and for the default of a large machine, whichever is more.
-    let max = (plan.conns * 2).next_power_of_two().max(262_144);
-    let _ = write!(
-        text,
-        "[conntrack]\nmax = {max}\nacct = false\nchecksum = true\n\n\
-         [rules]\nipv4 = \"rules.v4\"\n\n\
-         [control]\nsocket = \"{}\"\n",
-        socket.display()
-    );
     text
+}
+
+/// The IPv6 rules: those of IPv4 without translation.
+fn rules6(plan: &Plan<'_>) -> String {
+    rules(if plan.workload.stateful() { Workload::Firewall } else { plan.workload })
 }
 
 /// The rule file of a workload: clients may open conns, servers may only answer.

@@ -1,4 +1,5 @@
-//! DPDK's testpmd as the floor of the rig: it swaps the MAC addresses and keeps no state.
+//! DPDK's testpmd as the floor of the rig: it swaps the MAC addresses, or addresses and ports too,
+//! and keeps no state.
 //!
 //! Driven by its own prompt, as its users do.
 
@@ -20,8 +21,8 @@ pub(crate) struct Testpmd {
 }
 
 impl Testpmd {
-    /// Starts it and waits until it forwards.
-    pub(crate) fn start(plan: &Plan<'_>) -> Result<Self, Failure> {
+    /// Starts it in a forwarding mode and waits until it forwards.
+    pub(crate) fn start(plan: &Plan<'_>, mode: &str) -> Result<Self, Failure> {
         if !Path::new(PROGRAM).exists() {
             let cure = "apt-get install dpdk-dev".to_owned();
             return Err(Failure::Missing { what: PROGRAM.to_owned(), cure });
@@ -29,7 +30,7 @@ impl Testpmd {
         let log = plan.scratch.join("testpmd.log");
         // Into a pipe its lines would wait for a full buffer.
         let mut args = vec!["-oL".to_owned(), PROGRAM.to_owned()];
-        args.extend(arguments(plan));
+        args.extend(arguments(plan, mode));
         let daemon = Daemon::start(Path::new("stdbuf"), &args, &[], &log)?;
         let mut testpmd = Self { daemon, _runtime: RuntimeDirectory(PREFIX) };
         testpmd.daemon.say("start")?;
@@ -38,7 +39,7 @@ impl Testpmd {
     }
 }
 
-fn arguments(plan: &Plan<'_>) -> Vec<String> {
+fn arguments(plan: &Plan<'_>, mode: &str) -> Vec<String> {
     let cpus = plan.cpus();
     let workers = (1..).zip(&cpus).map(|(lcore, cpu)| format!(",{lcore}@{cpu}"));
     let lcores = format!("0@{CONTROL_CPU}{}", workers.collect::<String>());
@@ -61,7 +62,7 @@ fn arguments(plan: &Plan<'_>) -> Vec<String> {
     ];
     let forwarding = [
         "--interactive".to_owned(),
-        "--forward-mode=macswap".to_owned(),
+        format!("--forward-mode={mode}"),
         format!("--nb-cores={}", cpus.len()),
         format!("--rxq={queues}"),
         format!("--txq={queues}"),

@@ -13,8 +13,10 @@ use clap::ValueEnum;
 
 use crate::compare::out_directory;
 use crate::crew::{self, CrewWindow};
+use crate::frame::Kind;
 use crate::machine::{self, Hugepages};
 use crate::measure::{Length, Rounds};
+use crate::ovs::Tuning;
 use crate::process::{Failure, catch_signals};
 use crate::program::{Plan, Program, Sink, Workload};
 use crate::rig::{Captures, Rig};
@@ -176,17 +178,18 @@ fn measure_all(options: &Options, all: &[Captures], out: &Path) -> Result<Window
 }
 
 fn plan<'a>(row: Row, captures: &Captures, out: &'a Path, options: &'a Options) -> Plan<'a> {
-    let directory = if row.program == Program::Testpmd { "testpmd" } else { "sluicegate" };
     Plan {
         workload: row.workload,
+        kind: Kind::Udp,
         conns: row.conns,
         // The wires have the captures.
         originals: out,
         replies: out,
         sink: Sink::Nowhere,
-        scratch: out.join(directory),
+        scratch: out.join(row.program.directory()),
         sluicegate: options.binary(row),
         wires: Some(row.rig.wires(captures, row.workload)),
+        tuning: Tuning::default(),
         callgrind: None,
     }
 }
