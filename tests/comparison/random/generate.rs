@@ -241,8 +241,8 @@ fn telling(quote: Quote, of: &Draft, policy: &Policy, error: (u8, u8)) -> Quote 
         Quote::Wrong(_) if policy.chooses() && (!of.from_client || piece) => Quote::Right,
         // It might pass for a late complaint about a datagram of another run.
         Quote::Wrong(_) if error == if policy.four { (11, 1) } else { (3, 1) } => Quote::Right,
-        // The identification of an IPv6 fragment would be bytes of a protocol that nobody reads.
-        Quote::Wrong(6) if piece && !policy.four => Quote::Right,
+        // The identification of an IPv6 fragment would be bytes that nobody reads as such.
+        Quote::Wrong(0 | 6) if piece && !policy.four => Quote::Right,
         // A query's checksum over a chosen number without that number.
         Quote::Cut(24 | 44) if policy.chooses() && query => Quote::Cut(8),
         quote => quote,
