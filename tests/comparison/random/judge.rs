@@ -1,7 +1,7 @@
 //! The transcript of one sequence of a batch, and what is wrong with it.
 
 use super::batch::{Batch, Outcome};
-use super::plan::{self, Body, Draft, End, Observed, choice};
+use super::plan::{Body, Draft, End, Observed, choice};
 use super::rules::{INNER_PORT, PUBLIC_PORT};
 use crate::compare;
 use crate::learned::Learned;
@@ -9,7 +9,6 @@ use crate::listing::{self, Line};
 use crate::script::{Event, Transcript};
 use crate::show;
 use crate::topology::Side;
-use std::collections::{BTreeMap, BTreeSet};
 
 /// What a device made of a sequence, its free choices under the names of the clients they were
 /// made for.
@@ -63,7 +62,6 @@ fn told(batch: &Batch, plan: usize, outcome: &Outcome, learned: Learned) -> Tran
 /// What a device chose, and whether a number for two clients.
 fn learned(batch: &Batch, plan: usize, outcome: &Outcome, names: Names) -> (Learned, bool) {
     let mut twice = false;
-    let mut sources: BTreeMap<(End, u8), BTreeSet<End>> = BTreeMap::new();
     let drawn = &batch.plans[plan];
     let mut learned = Learned::default();
     let observed: &Observed = &outcome.observed[plan];
@@ -78,11 +76,6 @@ fn learned(batch: &Batch, plan: usize, outcome: &Outcome, names: Names) -> (Lear
         let fixed = [flow.called.1, PUBLIC_PORT, INNER_PORT];
         let Some(before) = drawn.source(step, observed) else { continue };
         for out in emitted.iter().filter(|out| out.side != *side) {
-            if draft.from_client
-                && let Some(end) = plan::sent_from(flow.protocol, out)
-            {
-                sources.entry((flow.client, flow.protocol)).or_default().insert(end);
-            }
             let found = choice(flow.protocol, before, out, &fixed);
             let Some((address, number, original)) = found else { continue };
             let name = called(names, flow.client);
@@ -92,14 +85,6 @@ fn learned(batch: &Batch, plan: usize, outcome: &Outcome, names: Names) -> (Lear
                     let allowed = drawn.policy.allowed(original, flow.protocol, out.side);
                     learned.add(address, number, allowed, &name);
                 }
-            }
-        }
-    }
-    // Of a client that has got several numbers the next conn gets any: even the one it has itself.
-    for ((client, _), ends) in sources.into_iter().filter(|(_, ends)| ends.len() > 1) {
-        for (address, number) in ends.into_iter().filter(|(_, number)| *number == client.1) {
-            if learned.name(address, number).is_none() {
-                learned.add(address, number, 0..=u16::MAX, &called(names, client));
             }
         }
     }

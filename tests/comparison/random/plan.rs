@@ -320,7 +320,7 @@ pub fn transport_length(body: &Body, flow: &Flow) -> usize {
 }
 
 /// Address and port or id that a frame comes from, if it is of a protocol that has such.
-pub fn sent_from(protocol: u8, emitted: &Emitted) -> Option<End> {
+fn sent_from(protocol: u8, emitted: &Emitted) -> Option<End> {
     let layers = show::layers(emitted.frame.get(14..)?)?;
     let known = [packets::TCP, packets::UDP, packets::SCTP, packets::ICMP, packets::ICMPV6];
     if layers.protocol != protocol || layers.later_fragment || !known.contains(&protocol) {
