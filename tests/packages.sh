@@ -57,6 +57,8 @@ fi
 if [[ $purpose == bench ]]; then
     command_of dpdk-testpmd dpdk-dev
     file_of /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk openvswitch-switch-dpdk
+    command_of valgrind valgrind
+    command_of setpriv util-linux
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

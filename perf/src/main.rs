@@ -1,13 +1,15 @@
 //! Benchmarks of Sluicegate beside its peers.
 //!
-//! `perf compare` replays the same capture through testpmd, OVS-DPDK and Sluicegate on the same
-//! virtual devices and the same CPU, interleaved, and prints one table of medians and ratios.
-//! `perf workers` does so with one and two workers of Sluicegate, direct and with every packet
-//! handed over. `perf resize` changes the size of the table under traffic. See README.md of this
-//! crate for what the figures mean and how they are kept fair.
+//! `perf bench` measures every row the product is judged by and writes one report. What it is made
+//! of can be run alone: `perf compare` replays the same capture through testpmd, OVS-DPDK and
+//! Sluicegate on the same virtual devices and the same CPU, interleaved, and prints one table of
+//! medians and ratios; `perf workers` does so with one and two workers of Sluicegate, direct and
+//! with every packet handed over; `perf resize` changes the size of the table under traffic. See
+//! README.md of this crate for what the figures mean and how they are kept fair.
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod compare;
 mod crew;
 mod frame;
@@ -21,12 +23,12 @@ mod proof;
 mod report;
 mod resize;
 mod rig;
-#[allow(dead_code)] // Its users come with `perf bench`.
 mod row;
 mod sluicegate;
 mod stand;
 mod testpmd;
 mod traffic;
+mod vpp;
 mod workers;
 
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Benchmark {
+    /// Every row with its goal and outcome, in one report with plots.
+    Bench(bench::Options),
     /// The same traffic through testpmd, OVS-DPDK and Sluicegate, interleaved.
     Compare(compare::Options),
     /// Sluicegate with one and two workers, direct and with every packet handed over.
@@ -54,6 +58,7 @@ enum Benchmark {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().benchmark {
+        Benchmark::Bench(options) => bench::run(&options),
         Benchmark::Compare(options) => compare::run(&options),
         Benchmark::Workers(options) => workers::run(&options),
         Benchmark::Instructions(options) => instructions::run(&options),

@@ -19,6 +19,11 @@ pub(crate) const CONTROL_CPU: u32 = 0;
 /// The CPU of the one forwarding thread.
 pub(crate) const WORKER_CPU: u32 = 1;
 
+/// The CPU of a second worker: one of its own where there are three.
+pub(crate) fn second_cpu() -> u32 {
+    if Path::new("/sys/devices/system/cpu/cpu2").exists() { 2 } else { CONTROL_CPU }
+}
+
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
@@ -37,6 +42,8 @@ pub(crate) enum Failure {
     Work { program: String, reason: String },
     /// Something this machine lacks.
     Missing { what: String, cure: String },
+    /// Rows that miss their goals, or could not be measured.
+    Goals { missed: usize, lost: usize, passed: usize },
     /// Ctrl-C or SIGTERM.
     Interrupted,
 }
@@ -60,6 +67,10 @@ impl fmt::Display for Failure {
             Self::Answer { what, text } => write!(f, "cannot read {what} from: {}", text.trim()),
             Self::Work { program, reason } => write!(f, "{program} did not do its work: {reason}"),
             Self::Missing { what, cure } => write!(f, "{what} is missing: {cure}"),
+            Self::Goals { missed, lost, passed } => write!(
+                f,
+                "{missed} rows miss their goals, {lost} could not be measured, {passed} pass"
+            ),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }

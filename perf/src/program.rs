@@ -12,6 +12,7 @@ use crate::ovs::{Ovs, Tuning};
 use crate::process::{Failure, WORKER_CPU};
 use crate::sluicegate::Sluicegate;
 use crate::testpmd::Testpmd;
+use crate::vpp::Vpp;
 
 /// Frames per burst, in every program.
 pub(crate) const BURST: usize = 32;
@@ -79,6 +80,8 @@ pub(crate) enum Program {
     Swap,
     /// Open vSwitch with the DPDK datapath.
     Ovs,
+    /// VPP with nat44-ed over its own packet generator.
+    Vpp,
     /// The product; not a peer.
     #[value(skip)]
     Sluicegate,
@@ -90,6 +93,7 @@ impl fmt::Display for Program {
             Self::Testpmd => "testpmd macswap",
             Self::Swap => "testpmd 5tswap",
             Self::Ovs => "OVS-DPDK",
+            Self::Vpp => "VPP",
             Self::Sluicegate => "Sluicegate",
         })
     }
@@ -102,6 +106,7 @@ impl Program {
             Self::Testpmd => Box::new(Testpmd::start(plan, "macswap")?),
             Self::Swap => Box::new(Testpmd::start(plan, "5tswap")?),
             Self::Ovs => Box::new(Ovs::start(plan)?),
+            Self::Vpp => Box::new(Vpp::start(plan)?),
             Self::Sluicegate => Box::new(Sluicegate::start(plan)?),
         })
     }
@@ -121,6 +126,7 @@ impl Program {
         match self {
             Self::Testpmd | Self::Swap => "testpmd",
             Self::Ovs => "ovs",
+            Self::Vpp => "vpp",
             Self::Sluicegate => "sluicegate",
         }
     }

@@ -94,7 +94,7 @@ fn judge(
     let (macs, ttl) = match program {
         Program::Testpmd | Program::Swap => ((arrived.1, arrived.0), TTL),
         Program::Ovs => (arrived, TTL),
-        Program::Sluicegate => (routed, TTL - 1),
+        Program::Sluicegate | Program::Vpp => (routed, TTL - 1),
     };
     if (seen.dst_mac, seen.src_mac) != macs {
         return Err("MAC addresses");

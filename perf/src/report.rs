@@ -46,13 +46,12 @@ impl Windows {
         let peer = Row { program: Program::Ovs, ..row };
         let is_floor = row == floor;
         let is_product = row.program == Program::Sluicegate;
-        let own = |figure: fn(&Window) -> f64| Spread::of(self.used(row).map(|(_, w)| figure(w)));
+        let own = |figure: fn(&Window) -> f64| self.figures(row, figure);
         let above = |w: &Window, f: &Window| w.cpu_cycles - f.cpu_cycles;
         let above_floor = self.pairs(row, floor, above).filter(|_| !is_floor);
         let to_floor = self.pairs(row, floor, |w, f| w.cpu_cycles / f.cpu_cycles);
         let to_peer = self.pairs(row, peer, |w, p| w.mpps / p.mpps).filter(|_| is_product);
-        let windows = self.0.get(&row).map_or(0, BTreeMap::len);
-        let clean = self.used(row).filter(|(_, w)| w.fare.clean()).count();
+        let (clean, windows) = self.clean(row);
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {clean}/{windows} |",
@@ -78,8 +77,24 @@ impl Windows {
         rounds.filter(move |(_, w)| !any_clean || w.fare.clean())
     }
 
+    /// A figure of a row's windows.
+    pub(crate) fn figures(&self, row: Row, figure: impl Fn(&Window) -> f64) -> Option<Spread> {
+        Spread::of(self.used(row).map(|(_, window)| figure(window)))
+    }
+
+    /// How many of a row's windows are clean, and how many there are.
+    pub(crate) fn clean(&self, row: Row) -> (usize, usize) {
+        let windows = self.0.get(&row).into_iter().flat_map(BTreeMap::values);
+        windows.fold((0, 0), |(clean, all), w| (clean + usize::from(w.fare.clean()), all + 1))
+    }
+
     /// A figure of two rows' windows of the same round.
-    fn pairs(&self, a: Row, b: Row, figure: impl Fn(&Window, &Window) -> f64) -> Option<Spread> {
+    pub(crate) fn pairs(
+        &self,
+        a: Row,
+        b: Row,
+        figure: impl Fn(&Window, &Window) -> f64,
+    ) -> Option<Spread> {
         let others: BTreeMap<usize, &Window> = self.used(b).collect();
         let both = self.used(a).filter_map(|(round, w)| Some((w, *others.get(&round)?)));
         Spread::of(both.map(|(w, other)| figure(w, other)))

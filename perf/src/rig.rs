@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::crew::Way;
-use crate::process::{CONTROL_CPU, Failure, WORKER_CPU};
+use crate::process::{Failure, WORKER_CPU, second_cpu};
 use crate::program::{Program, Wire, Wires, Workload};
 use crate::traffic::{Traffic, write_nothing};
 
@@ -73,7 +73,7 @@ impl Rig {
         let nothing = || captures.nothing();
         let [all, first, second] = [Part::All, Part::First, Part::Second];
         // The worker that owns all conns is on the CPU of its own.
-        let (alone, two) = (vec![WORKER_CPU], vec![WORKER_CPU, CONTROL_CPU]);
+        let (alone, two) = (vec![WORKER_CPU], vec![WORKER_CPU, second_cpu()]);
         let (cpus, lan, wan) = match self {
             Rig::One => (alone, endless(vec![original(all)]), once(vec![nothing()])),
             Rig::Two => (
@@ -82,7 +82,7 @@ impl Rig {
                 once(vec![nothing(), nothing()]),
             ),
             Rig::Direct => (
-                vec![CONTROL_CPU, WORKER_CPU],
+                vec![second_cpu(), WORKER_CPU],
                 once(vec![nothing(), original(all)]),
                 endless(vec![reply(all)]),
             ),

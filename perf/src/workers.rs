@@ -17,10 +17,10 @@ use crate::frame::Kind;
 use crate::machine::{self, Hugepages};
 use crate::measure::{Length, Rounds};
 use crate::ovs::Tuning;
-use crate::process::{Failure, catch_signals};
+use crate::process::{CONTROL_CPU, Failure, catch_signals, second_cpu};
 use crate::program::{Plan, Program, Sink, Workload};
 use crate::rig::{Captures, Rig};
-use crate::row::Spread;
+use crate::row::{self, Goal, Peer, Spread};
 
 /// What to measure with one and two workers.
 #[derive(clap::Args)]
@@ -36,6 +36,86 @@ pub(crate) struct Options {
     /// Another binary of the gateway, measured beside it on one worker instead of all rigs.
     #[arg(long, value_name = "PATH")]
     against: Option<PathBuf>,
+}
+
+/// What the rows of the report are measured with.
+pub(crate) struct Few<'a> {
+    pub(crate) pairs: usize,
+    pub(crate) length: Length,
+    pub(crate) seed: u64,
+    pub(crate) sluicegate: &'a Path,
+    /// One workload of each kind only.
+    pub(crate) quick: bool,
+}
+
+/// What the rows of the report have in common.
+pub(crate) const REMARK: &str = "1024 conns. Handed over: every packet is received by a worker that does not own its conn. \
+     With two CPUs the second worker shares its own with the control core and with this program.";
+
+/// The rows of the report: two workers beside one, and every packet handed over beside direct.
+pub(crate) fn rows(few: &Few<'_>) -> Result<Vec<row::Row>, Failure> {
+    let rounds = Rounds {
+        pairs: few.pairs,
+        secs: few.length.window.as_secs_f64(),
+        conns: vec![1024],
+        seed: few.seed,
+        retries: few.length.retries,
+        sluicegate: few.sluicegate.to_path_buf(),
+    };
+    let mut options = Options { rounds, rigs: Vec::new(), rows: Vec::new(), against: None };
+    if few.quick {
+        options.rows = vec![Workload::Snat, Workload::SnatBoth];
+        options.rigs = vec![Rig::One, Rig::Two, Rig::Direct, Rig::HandedOver];
+    }
+    let out = out_directory()?;
+    let _hugepages = Hugepages::reserve()?;
+    let captures = [Captures::write(1024, few.seed, &out)?];
+    let windows = measure_all(&options, &captures, &out)?;
+    Ok(options.rows().into_iter().filter_map(|row| report_row(row, &windows)).collect())
+}
+
+/// A rig beside its base; None of a base.
+fn report_row(row: Row, windows: &Windows) -> Option<row::Row> {
+    let base = row.rig.base().map(|rig| Row { rig, ..row })?;
+    let (own, base_windows) = (windows.get(&row)?, windows.get(&base)?);
+    let (all, clean) = (own.len(), own.values().filter(|w| w.clean()).count());
+    let (own, theirs) = (used(own), used(base_windows));
+    let ratios = own.iter().filter_map(|(round, w)| Some(w.mpps / theirs.get(round)?.mpps));
+    // Two CPUs may be one core, and what runs beside the worker is not idle.
+    let cores_exist = second_cpu() != CONTROL_CPU;
+    let goal = match row.rig {
+        Rig::Two if row.program == Program::Testpmd || !cores_exist => None,
+        Rig::Two => Some(Goal::RatioAtLeast(1.8)),
+        _ => Some(Goal::RatioAtLeast(0.5)),
+    };
+    let mut remark = String::new();
+    if row.rig == Rig::Two && !cores_exist {
+        remark += "judged where there are three CPUs";
+    }
+    if clean < all {
+        let _ = write!(remark, "{}{clean} of {all} windows clean", comma(&remark));
+    }
+    let work = match row.program {
+        Program::Testpmd => "testpmd macswap".to_owned(),
+        _ => row.workload.to_string(),
+    };
+    Some(row::Row {
+        name: format!("{work}: {}", row.rig),
+        unit: "Mpps",
+        ours: Spread::of(own.values().map(|w| w.mpps))?,
+        peer: Some(Peer {
+            name: base.rig.to_string(),
+            figure: Spread::of(theirs.values().map(|w| w.mpps))?,
+            ratio: Spread::of(ratios)?,
+            measured: true,
+        }),
+        goal,
+        remark,
+    })
+}
+
+fn comma(remark: &str) -> &'static str {
+    if remark.is_empty() { "" } else { "; " }
 }
 
 /// What is measured once per round.
@@ -141,8 +221,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 fn preface(options: &Options) -> String {
     let mut text = format!(
         "# One worker and two\n\n{}- {} interleaved pairs of {} s, seed {}, 60-byte UDP frames, \
-         burst 32; the first worker on a CPU of its own, the second shares its CPU with the \
-         control core: indicative\n",
+         burst 32; with two CPUs the second worker shares its own with the control core: \
+         indicative\n",
         machine::environment(Some(&options.rounds.sluicegate)),
         options.rounds.pairs,
         options.rounds.secs,
@@ -292,6 +372,9 @@ mod tests {
         let line = table.lines().last().unwrap();
         assert!(line.contains("| 13.00 (6.00–20.00) | 0.55 (0.50–0.60) |"), "{line}");
         assert!(line.ends_with(" 2/2 |"), "{line}");
+        let judged = report_row(over, &windows).unwrap();
+        assert_eq!(judged.passes(), Some(true));
+        assert!(judged.remark.is_empty() && report_row(direct, &windows).is_none());
         let base = table.lines().nth(2).unwrap();
         assert!(base.contains("| 25.00 (10.00–40.00) | – |"), "{base}");
     }
