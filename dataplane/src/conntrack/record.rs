@@ -240,6 +240,38 @@ const fn ids(tuple: &Tuple) -> u32 {
     (tuple.src_id as u32) << 16 | tuple.dst_id as u32
 }
 
+/// What all packets of a burst ask of a conn before they take the path that its record names; see
+/// [`Conn::glance`].
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    zones: u64,
+    generation: u64,
+    owner: u64,
+    now: Tick,
+}
+
+impl Wanted {
+    /// A conn of `owner` in one zone, whose paths are of a policy generation.
+    pub fn new(zone: u16, generation: u32, owner: u8, now: Tick) -> Wanted {
+        let zones = (zone as u64) << 16 | zone as u64;
+        let owner = (owner as u64) << 8 | Conn::IN_USE;
+        Wanted { zones, generation: generation as u64, owner, now }
+    }
+}
+
+/// What [`Conn::glance`] tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance {
+    /// Which of the conn's tuples the packet has.
+    pub direction: Direction,
+    /// The conn's status bits.
+    pub status: Status,
+    /// The cached path of the direction; 0 for none.
+    pub path: u16,
+    /// Its next hop.
+    pub next_hop: u16,
+}
+
 impl<'a> Conn<'a> {
     /// In the store's byte: allocated and not yet freed.
     const IN_USE: u64 = 1 << 0;
@@ -381,6 +413,41 @@ impl<'a> Conn<'a> {
         } else {
             None
         }
+    }
+
+    /// All at once that nearly every packet of a known conn over IPv4 has to know: `None` unless the
+    /// conn is the packet's, confirmed and alive, of the owner, zone and generation that are
+    /// `wanted`, has no extension and no news that wait, and its timeout is nobody's but its
+    /// tracker's. For TCP and UDP.
+    #[inline(always)]
+    pub fn glance(self, key: &KeyV4, wanted: &Wanted) -> Option<Glance> {
+        const STATUS: u16 =
+            Status::CONFIRMED.0 | Status::NAT_CLASH.0 | Status::FIXED_TIMEOUT.0 | Status::DYING.0;
+        // Zones, news and protocol, and these bits of the status.
+        const WORD3: u64 = (STATUS as u64) << 48 | 0xffff_ffff_ffff;
+        // Extension, owner and whether there is one.
+        const WORD7: u64 = 0xffff_ffff_0000_ff00 | Conn::IN_USE;
+        let (w1, w3, w5) = (self.word(1), self.word(3), self.word(5));
+        let ids = key.ids as u64;
+        let original = self.word(0) ^ key.addresses | w1 >> 32 ^ ids;
+        let reply = self.word(2) ^ key.addresses | w1 & 0xffff_ffff ^ ids;
+        let word3 = (Status::CONFIRMED.0 as u64) << 48 | (key.proto as u64) << 40 | wanted.zones;
+        let differs = (w3 ^ word3) & WORD3
+            | (w5 ^ wanted.generation) & 0xffff_ffff
+            | (self.word(7) ^ wanted.owner) & WORD7;
+        if differs != 0 || self.is_expired(wanted.now) || self.addresses.is_some() {
+            return None;
+        }
+        let direction = if original == 0 {
+            Direction::Original
+        } else if reply == 0 {
+            Direction::Reply
+        } else {
+            return None;
+        };
+        let lane = lane(direction);
+        let (path, next_hop) = ((w5 >> lane) as u16, (self.word(6) >> lane) as u16);
+        Some(Glance { direction, status: Status((w3 >> 48) as u16), path, next_hop })
     }
 
     /// What a packet of `direction` looks like when it leaves: the other direction's tuple turned

@@ -10,16 +10,17 @@ use arrayvec::ArrayVec;
 use crate::conntrack::icmp;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{CtState, Direction, Status};
-use crate::conntrack::tuple::proto;
+use crate::conntrack::tuple::proto::TCP;
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::fragments::Datagram;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
 use crate::pipeline::handoff::{Handed, Stage};
-use crate::pipeline::lean::{Lean, overtakes};
+use crate::pipeline::lean::{Lean, Reading, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
+use crate::pipeline::quick::{Known, Quickly};
 use crate::pipeline::snapshot::PortKind;
 use crate::pipeline::track::{Judged, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
@@ -86,6 +87,9 @@ pub(crate) struct Long<F> {
     pub datagram: Option<Datagram>,
 }
 
+/// A frame of a burst, its number there, the conn it may be of, and what its tracker said already.
+type Examined<'a, F> = (F, usize, Option<Conn<'a>>, Option<Prejudged>);
+
 impl<P: FramePool> Pipeline<P> {
     /// Takes a burst that was received at `port` to its end; afterwards `frames` is empty and what
     /// is to be sent or handed over waits in the outputs.
@@ -137,19 +141,38 @@ impl<P: FramePool> Pipeline<P> {
         let Some(mut scratch) = self.scratch.take() else { return };
         let port = arrival.port;
         let zones = [false, true].map(|v6| at.policy.zones(v6, Some(port)));
-        scratch.parse(frames, zones, at);
-        let mut candidates: [Option<Conn<'_>>; BURST_MAX] = [None; BURST_MAX];
-        scratch.find_candidates(frames.len(), &mut candidates, at);
+        let our_mac = at.policy.port(port).mac;
+        scratch.parse(frames, &our_mac, zones, at);
+        let candidates = scratch.find_candidates(frames.len(), at);
         if self.untracked.is_used(self.generation) {
             scratch.lean.iter().take(frames.len()).for_each(|l| self.untracked.prefetch(l.hash));
         }
         let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
-        let our_mac = at.policy.port(port).mac;
-        for (i, frame) in frames.drain(..).enumerate() {
-            let candidate = candidates.get(i).copied().flatten();
-            let frame = (frame, i, candidate);
+        let quick = self.quick(arrival, zones[0], at);
+        let mut known = Known::default();
+        let mut gone = Burst::new();
+        for (i, (mut frame, candidate)) in frames.drain(..).zip(candidates).enumerate() {
+            let mut judged = None;
+            if let (Some(quick), Some(conn), Kind::Lean) = (&quick, candidate, scratch.kinds[i])
+                && (long.is_empty() || !overtakes(&long, quick.zones, conn))
+            {
+                let packet = (&mut frame, &scratch.lean[i]);
+                match self.quick_way(packet, conn, quick, (&mut known, &mut gone), at) {
+                    Quickly::Sent => {
+                        gone.push(frame);
+                        continue;
+                    }
+                    Quickly::Judged(prejudged) => judged = Some(prejudged),
+                    Quickly::Not => {}
+                }
+            }
+            // What went before it leaves before it.
+            self.put_all_out(known.out, &mut gone);
+            let frame = (frame, i, candidate, judged);
             self.short_way(pool, arrival, zones, &our_mac, frame, &scratch, &mut long, at);
         }
+        self.put_all_out(known.out, &mut gone);
+        self.settle_known(&known);
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         // Not by value: the list itself, mostly empty, would be copied whole.
         for l in long.drain(..) {
@@ -202,13 +225,13 @@ impl<P: FramePool> Pipeline<P> {
         arrival: Arrival,
         zones: [Option<Zones>; 2],
         our_mac: &[u8; 6],
-        (mut frame, i, candidate): (P::Frame, usize, Option<Conn<'_>>),
+        (mut frame, i, candidate, judged): Examined<'_, P::Frame>,
         scratch: &Scratch,
         long: &mut ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) {
-        let (port, addressed) = (arrival.port, frame.head().first_chunk::<6>() == Some(our_mac));
-        let kind = scratch.kinds[i];
+        let (port, kind) = (arrival.port, scratch.kinds[i]);
+        let addressed = frame.head().first_chunk::<6>() == Some(our_mac);
         // Whether it is known that no other lcore is to have the frame.
         let mut placed = true;
         let zones = match kind {
@@ -216,6 +239,7 @@ impl<P: FramePool> Pipeline<P> {
             _ => zones[scratch.headers[i].is_v6() as usize],
         };
         let short = match (kind, zones) {
+            _ if judged.is_some() => Short::Walk(judged),
             (Kind::Refused(malformed), _) => {
                 return self.refuse(pool, port, frame, malformed, at);
             }
@@ -229,7 +253,7 @@ impl<P: FramePool> Pipeline<P> {
                 placed = self.place.is_alone();
                 Short::WALK
             }
-            (Kind::Lean, Some(zones)) if addressed => {
+            (Kind::Lean, Some(zones)) => {
                 let lean = (&scratch.lean[i], zones);
                 self.by_lean_path(port, &mut frame, lean, candidate, long, at)
             }
@@ -350,7 +374,7 @@ impl<P: FramePool> Pipeline<P> {
         if accepted.events != 0 {
             self.settle_events(accepted.events, conn, matches!(way, Way::Out { .. }), at);
         }
-        self.paths.count(number, h.ip_len());
+        self.paths.count(number, 1, h.ip_len() as u64);
         self.took_path += 1;
         if let Way::Out { macs, .. } = &way
             && !edit_cached(frame, h, macs, conn, direction, status)
@@ -460,28 +484,26 @@ impl<P: FramePool> Pipeline<P> {
 impl Scratch {
     /// Stage 2: headers, hashes, and the index lines on their way.
     #[inline]
-    fn parse<F: Frame>(&mut self, frames: &[F], zones: [Option<Zones>; 2], at: At<'_>) {
+    fn parse<F: Frame>(
+        &mut self,
+        frames: &[F],
+        our_mac: &[u8; 6],
+        zones: [Option<Zones>; 2],
+        at: At<'_>,
+    ) {
         let zones = zones.map(|zones| zones.unwrap_or_default().original);
+        let check = at.policy.knobs.checksum;
+        let reading = Reading::new(our_mac, zones[0], &at.table.seed, check);
         let Scratch { kinds, lean, headers, hashes, .. } = self;
         let places = kinds.iter_mut().zip(lean).zip(headers).zip(hashes);
         for (frame, (((kind, lean), place), hash)) in frames.iter().zip(places) {
-            let (head, total_len) = (frame.head(), frame.total_len());
-            if let Some(read) = Lean::read(head, total_len, zones[0], &at.table.seed) {
-                (*lean, *hash) = (read, read.hash);
+            if let Some(read) = Lean::read(frame, &reading) {
+                *lean = read;
                 at.table.index.prefetch(read.hash);
                 *kind = Kind::Lean;
-                continue;
+            } else {
+                *kind = general(frame, (place, hash), zones, at);
             }
-            *kind = match headers::parse_into(head, total_len, place) {
-                Err(malformed) => Kind::Refused(malformed),
-                Ok(()) if !is_plain(place) => Kind::Other,
-                Ok(()) => {
-                    let zone = zones[place.is_v6() as usize];
-                    *hash = at.table.hash(&tuple_of(place), zone);
-                    at.table.index.prefetch(*hash);
-                    Kind::Plain
-                }
-            };
         }
     }
 
@@ -490,18 +512,42 @@ impl Scratch {
     fn find_candidates<'a>(
         &self,
         frames: usize,
-        candidates: &mut [Option<Conn<'a>>; BURST_MAX],
         at: At<'a>,
-    ) {
-        for (i, candidate) in candidates.iter_mut().enumerate().take(frames) {
-            let tcp = match self.kinds[i] {
-                Kind::Lean => self.lean[i].key.proto == proto::TCP,
-                Kind::Plain => self.headers[i].proto == proto::TCP,
-                Kind::Other | Kind::Refused(_) => continue,
+    ) -> ArrayVec<Option<Conn<'a>>, BURST_MAX> {
+        let mut candidates = ArrayVec::new();
+        let what = self.kinds.iter().zip(&self.lean).zip(&self.headers).zip(&self.hashes);
+        for (((kind, lean), headers), hash) in what.take(frames) {
+            let (hash, proto) = match kind {
+                Kind::Lean => (lean.hash, lean.key.proto),
+                Kind::Plain => (*hash, headers.proto),
+                Kind::Other | Kind::Refused(_) => {
+                    candidates.push(None);
+                    continue;
+                }
             };
-            if let Some(number) = at.table.index.candidate(self.hashes[i]) {
-                *candidate = at.table.records.prefetch(number, tcp, at.hops > 0);
-            }
+            let number = at.table.index.candidate(hash);
+            let records = &at.table.records;
+            candidates.push(number.and_then(|n| records.prefetch(n, proto == TCP, at.hops > 0)));
+        }
+        candidates
+    }
+}
+
+/// Stage 2 for a frame that is not lean.
+#[inline(never)]
+fn general<F: Frame>(
+    frame: &F,
+    (place, hash): (&mut Headers, &mut u64),
+    zones: [u16; 2],
+    at: At<'_>,
+) -> Kind {
+    match headers::parse_into(frame.head(), frame.total_len(), place) {
+        Err(malformed) => Kind::Refused(malformed),
+        Ok(()) if !is_plain(place) => Kind::Other,
+        Ok(()) => {
+            *hash = at.table.hash(&tuple_of(place), zones[place.is_v6() as usize]);
+            at.table.index.prefetch(*hash);
+            Kind::Plain
         }
     }
 }

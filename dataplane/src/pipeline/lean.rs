@@ -30,69 +30,102 @@ pub(crate) struct Lean {
     pub key: KeyV4,
     pub hash: u64,
     /// Offset of the packet's end in the frame.
-    end: u32,
-    ttl: u8,
-    tcp_flags: u8,
+    pub end: u32,
+    pub ttl: u8,
+    pub tcp_flags: u8,
+    /// Bytes follow it.
+    pub padded: bool,
+}
+
+/// What the frames of a burst are read by.
+pub(crate) struct Reading<'a> {
+    /// Our MAC address in the lower 48 bits, its first byte lowest.
+    mac: u64,
+    zone: u16,
+    seed: &'a HashSeed,
+    /// Whether transport checksums count.
+    check: bool,
+}
+
+impl<'a> Reading<'a> {
+    pub(crate) fn new(mac: &[u8; 6], zone: u16, seed: &'a HashSeed, check: bool) -> Reading<'a> {
+        let mac = mac.iter().rev().fold(0, |bits, byte| bits << 8 | *byte as u64);
+        Reading { mac, zone, seed, check }
+    }
 }
 
 impl Lean {
-    /// Reads a frame; `None` if it is not lean or not good.
+    /// Reads a frame; `None` if it is not lean, not for us or not good. What is wrong with it the
+    /// general way will say.
     #[inline(always)]
-    pub(crate) fn read(head: &[u8], total_len: usize, zone: u16, seed: &HashSeed) -> Option<Lean> {
+    pub(crate) fn read<F: Frame>(frame: &F, by: &Reading<'_>) -> Option<Lean> {
+        let head = frame.head();
         let bytes = head.first_chunk::<42>()?;
-        let be16 = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-        let kind = u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
-        // IPv4, five words of header; no fragment. DF and the reserved bit do not matter.
-        if kind & 0xffff_ff00 != 0x0800_4500 || be16(20) & 0x3fff != 0 {
+        let le64 = |at: usize| {
+            let word = bytes[at..].first_chunk().copied().unwrap_or_default();
+            u64::from_le_bytes(word)
+        };
+        let le32 = |at: usize| {
+            let word = bytes[at..].first_chunk().copied().unwrap_or_default();
+            u32::from_le_bytes(word)
+        };
+        // The IP header in words of its checksum, each with its first byte lowest.
+        let (first, second, dst) = (le64(14), le64(22), le32(30) as u64);
+        // Our address, IPv4, five words of header; no fragment. DF and the reserved bit do not
+        // matter.
+        let odd = (le64(0) ^ by.mac) << 16
+            | ((le32(12) ^ 0x0045_0008) & 0x00ff_ffff) as u64
+            | first >> 48 & 0xff3f;
+        let header = checksum::add_wide(checksum::add_wide(first, second), dst);
+        if odd != 0 || !checksum::is_right(header) {
             return None;
         }
-        let proto_number = bytes[23];
+        let proto_number = (second >> 8) as u8;
+        let ip_len = ((first >> 16) as u16).swap_bytes();
         let (needed, tcp_flags) = match proto_number {
             proto::UDP => (28, 0),
             proto::TCP => (40, *head.get(47)?),
             _ => return None,
         };
-        let ip_len = be16(16);
         let end = L3 as usize + ip_len as usize;
-        if ip_len < needed || end > total_len || (proto_number == proto::TCP && head.len() < 54) {
+        let l4 = head.get(L4 as usize..end)?;
+        if ip_len < needed {
             return None;
         }
-        let header = bytes[14..34].first_chunk::<20>()?;
-        if !checksum::ipv4_header_ok(header) {
+        let l4_len = ip_len - 20;
+        let udp_fields = le64(34) >> 32;
+        if proto_number == proto::UDP && (udp_fields as u16).swap_bytes() != l4_len {
             return None;
         }
-        let addresses = u64::from_be_bytes(*bytes[26..34].first_chunk::<8>()?);
-        let ids = u32::from_be_bytes(*bytes[34..38].first_chunk::<4>()?);
-        let key = KeyV4 { addresses, ids, proto: proto_number };
-        let hash = key.hash(zone, seed);
-        Some(Lean { key, hash, end: end as u32, ttl: bytes[22], tcp_flags })
+        // Of UDP, 0 says that there is none.
+        let absent = proto_number == proto::UDP && udp_fields >> 16 == 0;
+        if by.check && !absent && !frame.is_verified() {
+            // The pseudo header: addresses, protocol and length.
+            let rest = (proto_number as u64) << 8 | (l4_len.swap_bytes() as u64) << 16;
+            let pseudo = (second >> 32) + dst + rest;
+            if !checksum::is_right(checksum::add_wide(checksum::wide(l4), pseudo)) {
+                return None;
+            }
+        }
+        let key = KeyV4 {
+            addresses: le64(26).swap_bytes(),
+            ids: le32(34).swap_bytes(),
+            proto: proto_number,
+        };
+        let hash = key.hash(by.zone, by.seed);
+        let padded = frame.total_len() > end;
+        Some(Lean { key, hash, end: end as u32, ttl: second as u8, tcp_flags, padded })
     }
 
     #[inline(always)]
-    fn extent(&self) -> Extent {
+    pub(crate) fn extent(&self) -> Extent {
         Extent { proto: self.key.proto, l3: L3, l4: L4, end: self.end }
     }
 
-    /// True if length and checksum are beyond doubt; what is not takes the general way, which says
-    /// what is wrong with it.
+    /// Bytes of the IP packet.
     #[inline(always)]
-    fn is_sound(&self, head: &[u8], check: bool) -> bool {
-        let l4_len = self.end - L4 as u32;
-        if self.key.proto == proto::UDP {
-            let Some(bytes) = head.first_chunk::<42>() else { return false };
-            if u16::from_be_bytes([bytes[38], bytes[39]]) as u32 != l4_len {
-                return false;
-            }
-            if bytes[40] | bytes[41] == 0 {
-                return true;
-            }
-        }
-        if !check {
-            return true;
-        }
-        // The addresses of the pseudo header lie right before the transport header.
-        let Some(whole) = head.get(26..self.end as usize) else { return false };
-        checksum::finish(checksum::sum(whole) + self.key.proto as u32 + l4_len) == 0
+    pub(crate) fn ip_len(&self) -> u32 {
+        self.end - L3 as u32
     }
 }
 
@@ -155,9 +188,6 @@ impl<P: FramePool> Pipeline<P> {
         let Some(way) = self.way(port, number, state, next_hop, size, at) else {
             return Short::WALK;
         };
-        if !lean.is_sound(frame.head(), at.policy.knobs.checksum && !frame.is_verified()) {
-            return Short::WALK;
-        }
         let judged = self.judge(frame, extent, conn, direction, at);
         let Judged::Accepted(accepted) = judged else {
             return Short::Walk(Some(Prejudged { conn: conn.number(), direction, judged }));
@@ -165,7 +195,7 @@ impl<P: FramePool> Pipeline<P> {
         if accepted.events != 0 {
             self.settle_events(accepted.events, conn, matches!(way, Way::Out { .. }), at);
         }
-        self.paths.count(number, extent.ip_len());
+        self.paths.count(number, 1, extent.ip_len() as u64);
         self.took_path += 1;
         if let Way::Out { macs, .. } = &way {
             let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
@@ -192,7 +222,7 @@ impl<P: FramePool> Pipeline<P> {
         let extent = lean.extent();
         let size = (lean.ttl, extent.ip_len());
         let way = self.way(port, number, CtState::Untracked, next_hop, size, at)?;
-        self.paths.count(number, extent.ip_len());
+        self.paths.count(number, 1, extent.ip_len() as u64);
         self.took_path += 1;
         if let Way::Out { macs, .. } = &way {
             rewrite::forward_lean(frame.head_mut(), macs, extent.proto, None);

@@ -8,7 +8,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `burst` | the stages over a burst; packets of known conns leave here by their cached path |
-//! | `lean` | the shortest way, for TCP and UDP over plain IPv4 |
+//! | `quick` | the quickest way, for TCP and UDP over plain IPv4 and conns as nearly all are |
+//! | `lean` | the same packets, where a little more is to be looked at |
 //! | `forward` | the long way: PREROUTING, route, FORWARD, POSTROUTING |
 //! | `host` | to and from the gateway itself: INPUT, OUTPUT, echo, closed ports |
 //! | `host_tap` | the same for the box's own programs, by way of a kernel interface |
@@ -53,6 +54,7 @@ pub mod neighbours;
 pub mod paths;
 pub(crate) mod pieces;
 pub mod place;
+pub(crate) mod quick;
 pub(crate) mod rare;
 pub mod resize;
 pub mod route;

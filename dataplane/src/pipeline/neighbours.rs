@@ -83,6 +83,12 @@ impl<F: Frame> Output<F> {
         Output { wire, burst: Burst::new(), more: ArrayVec::new() }
     }
 
+    /// True if nothing waits and nothing is to be done to frames.
+    #[inline]
+    fn is_free(&self) -> bool {
+        self.wire.tag.is_none() && self.burst.is_empty()
+    }
+
     /// Takes a frame, tagged as its wire wants it, and says whether it is crowded now; gives the
     /// frame back when there is no room.
     #[inline]
@@ -240,6 +246,23 @@ impl<P: FramePool> Pipeline<P> {
         match output.push(frame) {
             Ok(crowded) => self.crowded |= crowded,
             Err((frame, reason)) => self.drop_frame(frame, reason),
+        }
+    }
+
+    /// The same for all of a burst, which is empty afterwards.
+    #[inline]
+    pub(crate) fn put_all_out(&mut self, port: PortId, frames: &mut Burst<P::Frame>) {
+        if frames.is_empty() {
+            return;
+        }
+        if let Some(output) = self.outputs.get_mut(port.0 as usize)
+            && output.is_free()
+            && self.place.sender(port).is_none()
+        {
+            return core::mem::swap(&mut output.burst, frames);
+        }
+        for frame in frames.drain(..) {
+            self.put_out(port, frame);
         }
     }
 

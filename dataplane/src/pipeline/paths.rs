@@ -78,12 +78,12 @@ impl Paths {
         self.paths.get((number as usize).wrapping_sub(1)).map(|p| &p.route)
     }
 
-    /// Counts a packet of `bytes` bytes that took a path.
+    /// Counts packets that took a path, of `bytes` bytes in all.
     #[inline]
-    pub fn count(&mut self, number: u16, bytes: u32) {
+    pub fn count(&mut self, number: u16, packets: u64, bytes: u64) {
         if let Some(path) = self.paths.get_mut((number as usize).wrapping_sub(1)) {
-            path.packets += 1;
-            path.bytes += bytes as u64;
+            path.packets += packets;
+            path.bytes += bytes;
         }
     }
 
@@ -176,7 +176,7 @@ mod tests {
         assert_ne!(a, b);
         assert_eq!(paths.intern(&route(1)), Some(a));
         for _ in 0..3 {
-            paths.count(a, 100);
+            paths.count(a, 1, 100);
         }
         let mut seen = Vec::new();
         paths.fold(|v6, counter, packets, bytes| seen.push((v6, counter.0, packets, bytes)));

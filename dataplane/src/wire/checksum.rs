@@ -55,36 +55,55 @@ pub const fn finish_udp(sum: u32) -> u16 {
     }
 }
 
-/// Words of `bytes` added in the machine's byte order, eight bytes at a time with end-around carry
-/// (which cannot carry twice).
+/// Bytes from which on a sum is worth four lanes at once.
+const LONG: usize = 96;
+
+/// Little-endian words added with end-around carry: a sum that [`is_right`] can judge, and to which
+/// more such words may be added with [`add_wide`].
 #[inline(always)]
-fn native(bytes: &[u8]) -> u64 {
-    let (groups, rest) = bytes.as_chunks::<8>();
-    let mut wide = 0u64;
+pub fn wide(bytes: &[u8]) -> u64 {
+    let mut sum = 0u64;
+    let mut rest = bytes;
+    if bytes.len() >= LONG {
+        let (quads, left) = bytes.as_chunks::<4>();
+        // No packet has 2^32 of them.
+        sum = quads.iter().map(|quad| u32::from_le_bytes(*quad) as u64).sum();
+        rest = left;
+    }
+    let (groups, rest) = rest.as_chunks::<8>();
     for group in groups {
-        let (sum, carry) = wide.overflowing_add(u64::from_ne_bytes(*group));
-        wide = sum + carry as u64;
+        sum = add_wide(sum, u64::from_le_bytes(*group));
     }
-    let mut sum = (wide >> 32) + (wide & 0xffff_ffff);
-    // Straight loads: bytes gathered in a buffer and read back as a word would stall.
-    let (quad, rest) = rest.as_chunks::<4>();
-    let (pair, rest) = rest.as_chunks::<2>();
-    if let [quad] = quad {
-        sum += u32::from_ne_bytes(*quad) as u64;
+    if rest.is_empty() {
+        return sum;
     }
-    if let [pair] = pair {
-        sum += u16::from_ne_bytes(*pair) as u64;
-    }
-    if let [last] = rest {
-        sum += u16::from_ne_bytes([*last, 0]) as u64;
-    }
-    sum
+    // The last eight bytes once more, without those that have been added.
+    let last = bytes.last_chunk::<8>().map_or_else(
+        || rest.iter().rev().fold(0, |word, byte| word << 8 | *byte as u64),
+        |last| u64::from_le_bytes(*last) >> (64 - 8 * rest.len() as u32),
+    );
+    add_wide(sum, last)
+}
+
+/// Adds two sums of 64 bits, end-around.
+#[inline(always)]
+pub const fn add_wide(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u64
+}
+
+/// True if a sum of words, a right check among them, says so: all ones. Not for a sum of nothing
+/// but zeros.
+#[inline(always)]
+pub const fn is_right(sum: u64) -> bool {
+    // Folding keeps the remainder; of what is not 0, only 0xffff has none.
+    sum % 0xffff == 0
 }
 
 /// The sum of `bytes` (an odd last byte is padded with zero), already folded.
 #[inline(always)]
 pub fn sum(bytes: &[u8]) -> u32 {
-    u16::from_be(fold_wide(native(bytes))) as u32
+    fold_wide(wide(bytes)).swap_bytes() as u32
 }
 
 /// The check of `bytes`; 0 if `bytes` contain their own correct check.
@@ -102,14 +121,14 @@ pub fn ipv4_header_ok(header: &[u8; 20]) -> bool {
 /// True if an IPv4 header with options carries the right check.
 #[inline]
 pub fn ipv4_header_with_options_ok(header: &[u8; 20], options: &[u8]) -> bool {
-    add(ipv4_header_partial(header), fold_wide(native(options))) == 0xffff
+    add(ipv4_header_partial(header), fold_wide(wide(options))) == 0xffff
 }
 
 #[inline]
 fn ipv4_header_partial(header: &[u8; 20]) -> u16 {
     let mut sum = 0u64;
     for word in header.as_chunks::<4>().0 {
-        sum += u32::from_ne_bytes(*word) as u64;
+        sum += u32::from_le_bytes(*word) as u64;
     }
     fold_wide(sum)
 }
@@ -281,6 +300,29 @@ mod tests {
         sum = (sum & 0xffff) + (sum >> 16);
         sum = (sum & 0xffff) + (sum >> 16);
         !(sum as u16)
+    }
+
+    proptest! {
+        #[test]
+        fn a_wide_sum_is_right_exactly_if_the_check_is(
+            mut bytes in proptest::collection::vec(any::<u8>(), 2..400),
+            wrong in any::<u16>(),
+            extra in any::<u64>(),
+        ) {
+            bytes[..2].fill(0);
+            let check = oracle(&bytes);
+            bytes[..2].copy_from_slice(&check.to_be_bytes());
+            prop_assume!(bytes.iter().any(|byte| *byte != 0));
+            prop_assert!(is_right(wide(&bytes)));
+            prop_assert_eq!(sum(&bytes), 0xffff);
+            let more = wide(&extra.to_le_bytes());
+            let whole = [&bytes[..bytes.len() / 2 * 2], &extra.to_le_bytes()].concat();
+            let split = add_wide(wide(&bytes[..bytes.len() / 2 * 2]), more);
+            prop_assert_eq!(is_right(split), oracle(&whole) == 0);
+            let harmed = check.wrapping_add(wrong);
+            bytes[..2].copy_from_slice(&harmed.to_be_bytes());
+            prop_assert_eq!(is_right(wide(&bytes)), oracle(&bytes) == 0);
+        }
     }
 
     /// RFC 1071 section 3's example and a real IPv4 header.
