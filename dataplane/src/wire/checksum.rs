@@ -97,7 +97,7 @@ pub const fn add_wide(a: u64, b: u64) -> u64 {
 #[inline(always)]
 pub const fn is_right(sum: u64) -> bool {
     // Folding keeps the remainder; of what is not 0, only 0xffff has none.
-    sum % 0xffff == 0
+    sum.is_multiple_of(0xffff)
 }
 
 /// The sum of `bytes` (an odd last byte is padded with zero), already folded.

@@ -60,6 +60,14 @@ pub struct Clock {
     tables: Vec<Duration>,
 }
 
+impl Clock {
+    /// The same moments on a clock that runs at so many percent of its speed.
+    pub fn at_percent(&self, percent: u32) -> Clock {
+        let scaled = |times: &[Duration]| times.iter().map(|time| *time * percent / 100).collect();
+        Clock { rounds: scaled(&self.rounds), tables: scaled(&self.tables) }
+    }
+}
+
 impl Batch {
     /// The sequences of a batch number; their seeds follow each other.
     pub fn draw(number: u64) -> Batch {

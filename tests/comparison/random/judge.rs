@@ -6,6 +6,7 @@ use super::rules::{INNER_PORT, PUBLIC_PORT};
 use crate::compare;
 use crate::learned::Learned;
 use crate::listing::{self, Line};
+use crate::packets::ICMP;
 use crate::script::{Event, Transcript};
 use crate::show;
 use crate::topology::Side;
@@ -106,6 +107,10 @@ fn identified(batch: &Batch, plan: usize, round: usize, frame: &[u8]) -> &'stati
         return "";
     };
     let right = drawn.identification(piece).to_be_bytes();
+    // Where the device says something about it, its own choice may be the same by chance.
+    if frame.get(23) == Some(&ICMP) && !matches!(piece.of, Body::Query { .. }) {
+        return "";
+    }
     match frame.get(12..20) {
         Some([8, 0, 0x45, _, _, _, a, b]) if [*a, *b] == right => " (id as it came)",
         _ => "",

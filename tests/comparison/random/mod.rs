@@ -71,6 +71,23 @@ impl Bench {
                     found.entry(plan).or_insert((number, differ));
                 }
             }
+            // What hangs on a moment, as the two seconds after which an answered UDP conn is a
+            // stream, a kernel decides to the jiffy.
+            for percent in [99, 101] {
+                let suspects = found.iter().filter(|(_, (by, _))| *by == number);
+                let suspects: Vec<usize> = suspects.map(|(plan, _)| *plan).collect();
+                if suspects.is_empty() {
+                    break;
+                }
+                let theirs = batch.replayed(replay, &clock.at_percent(percent), &ours.observed);
+                for plan in suspects {
+                    if judge::differences(batch, plan, &ours, &theirs, SPREADS[number].name)
+                        .is_empty()
+                    {
+                        found.remove(&plan);
+                    }
+                }
+            }
         }
         found
     }
