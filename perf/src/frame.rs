@@ -268,6 +268,9 @@ fn put_two(bytes: &mut [u8], at: usize, value: u16) {
 mod tests {
     use super::*;
     use clap::ValueEnum;
+    use dataplane::conntrack::knobs::Knobs;
+    use dataplane::conntrack::state::{Direction, Status};
+    use dataplane::conntrack::tcp::{Outcome, Segment, TcpState, TcpTrack, flags};
 
     const MACS: (Mac, Mac) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
 
@@ -325,6 +328,43 @@ mod tests {
         let mut octets = [0; 16];
         octets[..12].copy_from_slice(&CLIENTS6);
         assert_eq!(CLIENTS6_NET, format!("{}/96", std::net::Ipv6Addr::from(octets)));
+    }
+
+    /// The segment that a TCP frame carries.
+    fn segment(frame: &[u8]) -> Segment<'_> {
+        let l4 = &frame[Kind::Tcp.transport()..];
+        let four = |at: usize| u32::from_be_bytes(l4[at..at + 4].try_into().unwrap());
+        let window = u16::from_be_bytes([l4[14], l4[15]]);
+        let (seq, ack, data_len) = (four(4), four(8), (l4.len() - 20) as u32);
+        Segment { flags: l4[13], seq, ack, window, data_len, options: &[] }
+    }
+
+    #[test]
+    fn segments_stay_inside_the_windows_of_a_conn_that_was_opened_however_often_they_come() {
+        let [client, server] = [false, true].map(|reply| build(Kind::Tcp, leg(reply), ends(), 7));
+        let (client, server) = (segment(&client), segment(&server));
+        let knobs = Knobs::default();
+        assert!(!knobs.tcp_be_liberal);
+        let syn = Segment { flags: flags::SYN, seq: client.seq - 1, ack: 0, data_len: 0, ..client };
+        let answer = Segment {
+            flags: flags::SYN | flags::ACK,
+            seq: server.seq - 1,
+            ack: client.seq,
+            data_len: 0,
+            ..server
+        };
+        let (mut track, _) = TcpTrack::first(&syn, &knobs).unwrap();
+        let seen = Status(Status::CONFIRMED.0 | Status::SEEN_REPLY.0);
+        let mut packet = |segment: &Segment<'_>, dir, status| {
+            let outcome = track.packet(segment, dir, status, &knobs, 1000);
+            assert!(matches!(outcome, Outcome::Accept { .. }), "{outcome:?}");
+            track.state()
+        };
+        packet(&answer, Direction::Reply, Status::CONFIRMED);
+        for _ in 0..1000 {
+            assert_eq!(packet(&client, Direction::Original, seen), TcpState::Established);
+            assert_eq!(packet(&server, Direction::Reply, seen), TcpState::Established);
+        }
     }
 
     #[test]

@@ -415,7 +415,7 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// All at once that nearly every packet of a known conn over IPv4 has to know: `None` unless the
+    /// All at once that nearly every packet of a known conn on IPv4 has to know: `None` unless the
     /// conn is the packet's, confirmed and alive, of the owner, zone and generation that are
     /// `wanted`, has no extension and no news that wait, and its timeout is nobody's but its
     /// tracker's. For TCP and UDP.
