@@ -76,6 +76,8 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_(promiscuous|allmulticast)_enable",
     "rte_eth_(macaddr_get|stats_get|link_get_nowait)",
 ];
+/// The same with the feature `rte-hash`; nothing of it is inline.
+const HASH_FUNCTIONS: &str = "rte_hash_(create|free|add_key_data|del_key|lookup_bulk_data)";
 const TYPES: &[&str] = &["rte_mbuf", "rte_mempool", "rte_ring", "rte_eth_.*", "rte_ether_addr"];
 const CONSTANTS: &[&str] =
     &["shim_.*", "RTE_MAX_(LCORE|ETHPORTS)", "RTE_PKTMBUF_HEADROOM", "RING_F_EXACT_SZ"];
@@ -213,6 +215,9 @@ fn generate(csrc: &Path, out: &Path, flags: &[String]) {
         .blocklist_item("per_lcore_.*");
     for pattern in FUNCTIONS {
         builder = builder.allowlist_function(pattern);
+    }
+    if env::var_os("CARGO_FEATURE_RTE_HASH").is_some() {
+        builder = builder.clang_arg("-DSHIM_RTE_HASH").allowlist_function(HASH_FUNCTIONS);
     }
     for pattern in TYPES {
         builder = builder.allowlist_type(pattern);

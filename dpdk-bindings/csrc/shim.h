@@ -18,6 +18,9 @@
 #include <rte_ring.h>
 #include <rte_thash.h>
 #include <rte_version.h>
+#ifdef SHIM_RTE_HASH
+#include <rte_hash.h>
+#endif
 
 /* Function-like macros (RTE_BIT64), given a value that bindgen can read. */
 static const uint64_t shim_rx_offload_scatter = RTE_ETH_RX_OFFLOAD_SCATTER;

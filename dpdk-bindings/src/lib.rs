@@ -26,6 +26,8 @@ mod eal;
 mod errno;
 pub mod fakenic;
 mod ffi;
+#[cfg(feature = "rte-hash")]
+pub mod hash;
 mod lcore;
 mod log;
 mod mbuf;
