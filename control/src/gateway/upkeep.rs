@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use dataplane::conntrack::record::ConnId;
+use dataplane::conntrack::record::{ConnId, Family};
 use dataplane::pipeline::messages::{BATCH_MAX, ToLcore};
 use dataplane::pipeline::neighbour::{Event, Timers};
 use dataplane::pipeline::neighbours;
@@ -129,6 +129,9 @@ impl ControlCore {
         let now = self.tick_now();
         self.sweep(now);
         self.sweep_expectations(now);
+        // In every round: an lcore makes thousands of conns in the time of one. Where there is no
+        // memory is said below, less often.
+        let _ = self.shared.records.keep_ahead(Family::V6, V6_RESERVE);
         if now.0.wrapping_sub(self.upkeep.neighbours_at.0) >= NEIGHBOUR_TICKS {
             self.upkeep.neighbours_at = now;
             self.neighbour_timers(now);
