@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::compare::out_directory;
+use crate::inprocess;
 use crate::machine::{self, Hugepages};
 use crate::measure::Length;
 use crate::process::{Failure, catch_signals};
@@ -55,9 +56,11 @@ enum Chapter {
     Forwarding,
     /// One worker and two, direct and handed over.
     Workers,
+    /// The table by itself, and a gateway over ports in memory.
+    InProcess,
 }
 
-const CHAPTERS: [Chapter; 2] = [Chapter::Forwarding, Chapter::Workers];
+const CHAPTERS: [Chapter; 3] = [Chapter::Forwarding, Chapter::Workers, Chapter::InProcess];
 
 /// Rounds and windows of a report.
 struct Effort {
@@ -187,6 +190,13 @@ fn measure(options: &Options, out: &Path) -> Result<Book, Failure> {
                 let mut part = Part::of("Workers", workers::rows(&few))?;
                 part.remarks.push(workers::REMARK.to_owned());
                 book.parts.push(part);
+            }
+            Chapter::InProcess => {
+                let pairs = Some(effort.pairs);
+                let few = inprocess::Options { quick: effort.quick, pairs, seed: options.seed };
+                for (title, rows) in inprocess::PARTS {
+                    book.parts.push(Part::of(title, rows(&few))?);
+                }
             }
         }
     }

@@ -4,8 +4,9 @@
 //! of can be run alone: `perf compare` replays the same capture through testpmd, OVS-DPDK and
 //! Sluicegate on the same virtual devices and the same CPU, interleaved, and prints one table of
 //! medians and ratios; `perf workers` does so with one and two workers of Sluicegate, direct and
-//! with every packet handed over; `perf resize` changes the size of the table under traffic. See
-//! README.md of this crate for what the figures mean and how they are kept fair.
+//! with every packet handed over; `perf resize` changes the size of the table under traffic; `perf
+//! table`, `newconns` and others measure inside this process. See README.md of this crate for what
+//! the figures mean and how they are kept fair.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,7 @@ mod bench;
 mod compare;
 mod crew;
 mod frame;
+mod inprocess;
 mod instructions;
 mod machine;
 mod measure;
@@ -54,6 +56,20 @@ enum Benchmark {
     Instructions(instructions::Options),
     /// The table changed to another size and back under replayed traffic.
     Resize(resize::Options),
+    /// The table alone, beside DPDK's hash table: lookups, deletions and insertions.
+    Table(inprocess::Options),
+    /// New conns per second of one lcore, through the whole pipeline.
+    Newconns(inprocess::Options),
+    /// A million conns flushed.
+    Teardown(inprocess::Options),
+    /// A million idle conns expire while others forward.
+    Expiry(inprocess::Options),
+    /// A flood of SYNs finds the table full.
+    Flood(inprocess::Options),
+    /// Bytes for each conn, all in.
+    Memory(inprocess::Options),
+    /// Packets of a million and of ten million established conns.
+    Source(inprocess::Options),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +79,13 @@ fn main() -> ExitCode {
         Benchmark::Workers(options) => workers::run(&options),
         Benchmark::Instructions(options) => instructions::run(&options),
         Benchmark::Resize(options) => resize::run(&options),
+        Benchmark::Table(options) => inprocess::table::run(&options),
+        Benchmark::Newconns(options) => inprocess::newconns::run(&options),
+        Benchmark::Teardown(options) => inprocess::teardown::run(&options),
+        Benchmark::Expiry(options) => inprocess::expiry::run(&options),
+        Benchmark::Flood(options) => inprocess::flood::run(&options),
+        Benchmark::Memory(options) => inprocess::memory::run(&options),
+        Benchmark::Source(options) => inprocess::established::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,6 @@
 //! can, so that a frame is lost only by the gateway.
 
 use std::collections::HashSet;
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -21,23 +20,20 @@ use dataplane::lcore::rings;
 use dataplane::lcore::worker::Worker;
 use dataplane::pipeline::Pipeline;
 use dataplane::pipeline::frame::{BURST_MAX, Burst, FramePool};
-use dataplane::pipeline::place::Layout;
 use dataplane::rules::facts::PortId;
 use sluicegate::clock::Clock;
-use sluicegate::config::Config;
-use sluicegate::gateway::{ControlCore, WorkerParts, load_rules};
+use sluicegate::gateway::{ControlCore, WorkerParts};
 use sluicegate::tools::Gateway;
 
+use crate::inprocess::gateway::{Plan, ROUND, broken, control_core};
 use crate::process::Failure;
 use crate::program::Workload;
-use crate::sluicegate::{colons, rules};
-use crate::traffic::{LAN_MAC, LAN_NEXT_HOP_MAC, Traffic, WAN_MAC, WAN_NEXT_HOP_MAC};
+use crate::sluicegate::rules;
+use crate::traffic::Traffic;
 
 const BUCKETS: &str = "nf_conntrack_buckets";
 /// Times between two changes, and before and after them.
 const REST: Duration = Duration::from_secs(1);
-/// A round of the control core.
-const ROUND: Duration = Duration::from_millis(1);
 /// What the stretches of the run are called.
 const STRETCHES: [&str; 5] = ["before", "to larger", "between", "to smaller", "after"];
 
@@ -167,56 +163,20 @@ fn work(worker: &mut Worker<Paced>, clock: Clock, shared: &Shared) {
     worker.stop();
 }
 
-fn configuration(options: &Options) -> String {
-    let workers: Vec<u32> = (1..=options.workers.into()).collect();
-    let port = |name: &str, mac, address: &str| {
-        format!(
-            "[[port]]\nname = \"{name}\"\ndevice = \"net_null_{name}\"\nmac = \"{}\"\n\
-             addresses = [\"{address}\"]\n\n",
-            colons(mac)
-        )
-    };
-    let hop = |to: &str, via: &str, mac, port: &str| {
-        format!(
-            "[[route]]\nto = \"{to}\"\nvia = \"{via}\"\nport = \"{port}\"\n\n\
-             [[neighbour]]\naddress = \"{via}\"\nmac = \"{}\"\nport = \"{port}\"\n\n",
-            colons(mac)
-        )
-    };
-    format!("[eal]\ncontrol_core = 0\nworker_cores = {workers:?}\n\n")
-        + &port("lan", LAN_MAC, "192.168.10.1/24")
-        + &port("wan", WAN_MAC, "203.0.113.1/24")
-        + &hop("10.0.0.0/8", "192.168.10.254", LAN_NEXT_HOP_MAC, "lan")
-        + &hop("0.0.0.0/0", "203.0.113.254", WAN_NEXT_HOP_MAC, "wan")
-        + &format!("[conntrack]\nhashsize = {}\n\n[rules]\nipv4 = \"rules.v4\"\n", options.from)
-}
-
-fn broken(what: &str) -> impl Fn(&dyn std::fmt::Display) -> Failure {
-    move |error| Failure::Answer { what: what.to_owned(), text: error.to_string() }
-}
-
 /// A control core and its workers with their sources.
 fn gateway(
     options: &Options,
     clock: Clock,
     shared: &Arc<Shared>,
 ) -> Result<(ControlCore, Vec<Worker<Paced>>), Failure> {
-    let scratch = std::env::temp_dir().join(format!("sluicegate-perf-{}", std::process::id()));
-    fs::create_dir_all(&scratch).map_err(Failure::io(scratch.display()))?;
-    let file = scratch.join("gateway.toml");
-    fs::write(&file, configuration(options)).map_err(Failure::io(file.display()))?;
-    let rules_file = scratch.join("rules.v4");
-    fs::write(&rules_file, rules(Workload::SnatBoth)).map_err(Failure::io(rules_file.display()))?;
-    let config = Config::load(&file).map_err(|e| broken("configuration")(&e))?;
-    let rulesets = load_rules(&config).map_err(|e| broken("rules")(&e))?;
-    let _ = fs::remove_dir_all(&scratch);
-    let layout = Layout::even(options.workers, 2, options.workers.into());
-    let wires = (vec![LAN_MAC, WAN_MAC], layout);
-    let seed = std::array::from_fn(|i| {
-        (options.seed + i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
-    });
-    let mut core = ControlCore::new(config, wires, rulesets, seed, Box::new(move || clock.now()))
-        .map_err(|e| broken("gateway")(&e))?;
+    let plan = Plan {
+        table: format!("hashsize = {}\n", options.from),
+        rules_v4: rules(Workload::SnatBoth),
+        rules_v6: String::new(),
+        workers: options.workers,
+        seed: options.seed,
+    };
+    let mut core = control_core(&plan, clock)?;
     let traffic = Traffic::new(options.conns, options.seed);
     let pool = Workload::SnatBoth.pool().map(|(first, _)| first);
     let count = usize::from(options.workers);
