@@ -19,7 +19,7 @@ use crate::inprocess;
 use crate::machine::{self, Hugepages};
 use crate::measure::Length;
 use crate::process::{Failure, catch_signals};
-use crate::row::Row;
+use crate::row::{Lost, Row};
 use crate::stand::Stand;
 use crate::workers;
 
@@ -99,8 +99,7 @@ impl Options {
 struct Part {
     title: &'static str,
     rows: Vec<Row>,
-    /// Names of rows that could not be measured, and why.
-    failures: Vec<(String, String)>,
+    failures: Lost,
     /// What is to be known about all rows.
     remarks: Vec<String>,
 }
@@ -111,6 +110,7 @@ impl Part {
     }
 
     /// Of a benchmark that gives rows, or fails as a whole.
+    #[allow(dead_code)] // Comes with the first of them.
     fn of(title: &'static str, rows: Result<Vec<Row>, Failure>) -> Result<Self, Failure> {
         let mut part = Self::new(title);
         match rows {
@@ -187,7 +187,8 @@ fn measure(options: &Options, out: &Path) -> Result<Book, Failure> {
                     sluicegate: &options.sluicegate,
                     quick: effort.quick,
                 };
-                let mut part = Part::of("Workers", workers::rows(&few))?;
+                let mut part = Part::new("Workers");
+                (part.rows, part.failures) = workers::rows(&few)?;
                 part.remarks.push(workers::REMARK.to_owned());
                 book.parts.push(part);
             }

@@ -76,6 +76,23 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Tries again what failed once: a machine that stood still for seconds is no reason to lose a row
+/// of a long report. Gives the reason of the second failure; only a signal is a failure itself.
+pub(crate) fn twice<T>(
+    work: &mut dyn FnMut() -> Result<T, Failure>,
+) -> Result<Result<T, String>, Failure> {
+    let mut reason = String::new();
+    for _ in 0..2 {
+        match work() {
+            Ok(value) => return Ok(Ok(value)),
+            Err(Failure::Interrupted) => return Err(Failure::Interrupted),
+            Err(failure) => reason = failure.to_string(),
+        }
+        eprintln!("failed: {reason}");
+    }
+    Ok(Err(reason))
+}
+
 /// Lets Ctrl-C and SIGTERM end the benchmark through [`pause`], so that guards run.
 pub(crate) fn catch_signals() -> Result<(), Failure> {
     let flag = INTERRUPTED.get_or_init(Arc::default);

@@ -43,6 +43,9 @@ impl Spread {
     }
 }
 
+/// Names of rows that could not be measured, and why.
+pub(crate) type Lost = Vec<(String, String)>;
+
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Row {

@@ -17,10 +17,10 @@ use crate::frame::Kind;
 use crate::machine::{self, Hugepages};
 use crate::measure::{Length, Rounds};
 use crate::ovs::Tuning;
-use crate::process::{CONTROL_CPU, Failure, catch_signals, second_cpu};
+use crate::process::{CONTROL_CPU, Failure, catch_signals, second_cpu, twice};
 use crate::program::{Plan, Program, Sink, Workload};
 use crate::rig::{Captures, Rig};
-use crate::row::{self, Goal, Peer, Spread};
+use crate::row::{self, Goal, Lost, Peer, Spread};
 
 /// What to measure with one and two workers.
 #[derive(clap::Args)]
@@ -53,7 +53,8 @@ pub(crate) const REMARK: &str = "1024 conns. Handed over: every packet is receiv
      With two CPUs the second worker shares its own with the control core and with this program.";
 
 /// The rows of the report: two workers beside one, and every packet handed over beside direct.
-pub(crate) fn rows(few: &Few<'_>) -> Result<Vec<row::Row>, Failure> {
+/// And the rows that could not be measured, with the reason.
+pub(crate) fn rows(few: &Few<'_>) -> Result<(Vec<row::Row>, Lost), Failure> {
     let rounds = Rounds {
         pairs: few.pairs,
         secs: few.length.window.as_secs_f64(),
@@ -70,8 +71,20 @@ pub(crate) fn rows(few: &Few<'_>) -> Result<Vec<row::Row>, Failure> {
     let out = out_directory()?;
     let _hugepages = Hugepages::reserve()?;
     let captures = [Captures::write(1024, few.seed, &out)?];
-    let windows = measure_all(&options, &captures, &out)?;
-    Ok(options.rows().into_iter().filter_map(|row| report_row(row, &windows)).collect())
+    let (mut windows, mut lost) = (Windows::new(), BTreeMap::new());
+    measure_all(&options, |round, row| {
+        if lost.contains_key(&row) {
+            return Ok(());
+        }
+        match twice(&mut || measure_one(&options, row, &captures, &out))? {
+            Ok(window) => drop(windows.entry(row).or_default().insert(round, window)),
+            Err(reason) => drop(lost.insert(row, reason)),
+        }
+        Ok(())
+    })?;
+    let rows = options.rows().into_iter().filter_map(|row| report_row(row, &windows));
+    let lost = lost.into_iter().map(|(row, reason)| (row.name().replace(" | ", " "), reason));
+    Ok((rows.collect(), lost.collect()))
 }
 
 /// A rig beside its base; None of a base.
@@ -211,7 +224,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let captures =
         options.rounds.conns.iter().map(|&conns| Captures::write(conns, options.rounds.seed, &out));
     let captures = captures.collect::<Result<Vec<_>, _>>()?;
-    let windows = measure_all(options, &captures, &out)?;
+    let mut windows = Windows::new();
+    measure_all(options, |round, row| {
+        let window = measure_one(options, row, &captures, &out)?;
+        windows.entry(row).or_default().insert(round, window);
+        Ok(())
+    })?;
     report += &table(&options.rows(), &windows);
     println!("{report}");
     let file = out.join("workers.md");
@@ -236,25 +254,35 @@ fn preface(options: &Options) -> String {
 
 type Windows = BTreeMap<Row, BTreeMap<usize, CrewWindow>>;
 
-fn measure_all(options: &Options, all: &[Captures], out: &Path) -> Result<Windows, Failure> {
-    let tsc_hz = machine::tsc_hz()?;
-    let mut windows = Windows::new();
+/// All rows in all rounds, forwards and backwards in turn.
+fn measure_all(
+    options: &Options,
+    mut measure: impl FnMut(usize, Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     for round in 0..options.rounds.pairs {
         let mut order = options.rows();
         if round % 2 == 1 {
             order.reverse();
         }
-        for row in order {
-            let Some(captures) = all.iter().find(|c| c.conns() == row.conns) else { continue };
-            let plan = plan(row, captures, out, options);
-            fs::create_dir_all(&plan.scratch).map_err(Failure::io(plan.scratch.display()))?;
-            let window = crew::measure(row.program, &plan, row.rig.way(), options.length(), tsc_hz);
-            let window = window?;
-            eprintln!("pair {}: {}", round + 1, progress(row, &window));
-            windows.entry(row).or_default().insert(round, window);
-        }
+        order.into_iter().try_for_each(|row| measure(round, row))?;
     }
-    Ok(windows)
+    Ok(())
+}
+
+fn measure_one(
+    options: &Options,
+    row: Row,
+    all: &[Captures],
+    out: &Path,
+) -> Result<CrewWindow, Failure> {
+    let missing = || Failure::Missing { what: row.name(), cure: "captures".to_owned() };
+    let captures = all.iter().find(|c| c.conns() == row.conns).ok_or_else(missing)?;
+    let plan = plan(row, captures, out, options);
+    fs::create_dir_all(&plan.scratch).map_err(Failure::io(plan.scratch.display()))?;
+    let tsc_hz = machine::tsc_hz()?;
+    let window = crew::measure(row.program, &plan, row.rig.way(), options.length(), tsc_hz)?;
+    eprintln!("{}", progress(row, &window));
+    Ok(window)
 }
 
 fn plan<'a>(row: Row, captures: &Captures, out: &'a Path, options: &'a Options) -> Plan<'a> {

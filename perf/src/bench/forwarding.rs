@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::{Effort, Part};
 use crate::frame::Kind;
 use crate::measure::Row as Place;
-use crate::process::Failure;
+use crate::process::{Failure, twice};
 use crate::program::{Program, Workload};
 use crate::report::Windows;
 use crate::row::{Goal, Peer, Row, Spread};
@@ -158,22 +158,20 @@ pub(super) fn measure(effort: &Effort, only: &str, stand: &mut Stand) -> Result<
 }
 
 impl Measured {
-    /// Does something with a program unless it was given up; gives it up if that fails. Only a
-    /// signal ends all.
+    /// Does something with a program unless it was given up; tries once again, then gives it up.
+    /// Only a signal ends all.
     fn attempt<T>(
         &mut self,
         place: Place,
-        work: impl FnOnce() -> Result<T, Failure>,
+        mut work: impl FnMut() -> Result<T, Failure>,
     ) -> Result<Option<T>, Failure> {
         if self.broken.contains_key(&place) {
             return Ok(None);
         }
-        match work() {
+        match twice(&mut work)? {
             Ok(value) => Ok(Some(value)),
-            Err(Failure::Interrupted) => Err(Failure::Interrupted),
-            Err(failure) => {
-                eprintln!("given up: {failure}");
-                self.broken.insert(place, failure.to_string());
+            Err(reason) => {
+                self.broken.insert(place, reason);
                 Ok(None)
             }
         }
