@@ -109,6 +109,16 @@ impl Bucket {
         self.lock.store(0, Release);
     }
 
+    /// The first slot with this tag, as it is a moment later: for hints.
+    #[inline(always)]
+    pub(super) fn first(&self, tag: u64) -> Option<u64> {
+        let mask = self.tagged(tag);
+        if mask == 0 {
+            return None;
+        }
+        Some(self.slots.get(mask.trailing_zeros() as usize)?.load(Relaxed))
+    }
+
     /// Claims an empty slot.
     fn claim(&self, value: u64) -> bool {
         self.slots.iter().any(|slot| {

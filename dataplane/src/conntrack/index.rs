@@ -207,12 +207,12 @@ impl Index {
     }
 
     /// The first entry at home whose tag fits: what a lookup will most probably want to compare,
-    /// so that a burst can prefetch its records.
-    #[inline]
+    /// so that a burst can prefetch its records. It may have become another one, or none.
+    #[inline(always)]
     pub fn candidate(&self, hash: u64) -> Option<ConnRef> {
         let first = |array: &Array| {
             let bucket = array.bucket(array.home(hash))?;
-            bucket.visit(tag(hash), &mut |_, word| Some(entry(word).0))
+            bucket.first(tag(hash)).map(|word| entry(word).0)
         };
         match (first(&self.array), &self.beside) {
             (None, Some(beside)) => first(&beside.array),

@@ -270,6 +270,10 @@ pub struct Glance {
     pub path: u16,
     /// Its next hop.
     pub next_hop: u16,
+    /// When the conn ends.
+    pub deadline: Tick,
+    /// The mark.
+    mark: u32,
 }
 
 impl<'a> Conn<'a> {
@@ -435,7 +439,9 @@ impl<'a> Conn<'a> {
         let differs = (w3 ^ word3) & WORD3
             | (w5 ^ wanted.generation) & 0xffff_ffff
             | (self.word(7) ^ wanted.owner) & WORD7;
-        if differs != 0 || self.is_expired(wanted.now) || self.addresses.is_some() {
+        let w4 = self.word(4);
+        let deadline = Tick((w4 >> 32) as u32);
+        if differs != 0 || deadline.has_passed(wanted.now) || self.addresses.is_some() {
             return None;
         }
         let direction = if original == 0 {
@@ -447,7 +453,14 @@ impl<'a> Conn<'a> {
         };
         let lane = lane(direction);
         let (path, next_hop) = ((w5 >> lane) as u16, (self.word(6) >> lane) as u16);
-        Some(Glance { direction, status: Status((w3 >> 48) as u16), path, next_hop })
+        let (status, mark) = (Status((w3 >> 48) as u16), w4 as u32);
+        Some(Glance { direction, status, path, next_hop, deadline, mark })
+    }
+
+    /// Moves the deadline of a conn that has just been seen. Owner only.
+    #[inline(always)]
+    pub fn put_off(self, seen: &Glance, deadline: Tick) {
+        self.lines[0].0[4].store(pair(deadline.0, seen.mark), Relaxed);
     }
 
     /// What a packet of `direction` looks like when it leaves: the other direction's tuple turned

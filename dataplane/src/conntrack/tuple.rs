@@ -167,16 +167,32 @@ impl KeyV4 {
         }
     }
 
-    /// Equal to [`Tuple::hash`] of the same tuple.
+    /// Equal to [`Tuple::hash`] of the same tuple in the zone, where `keys` are those of its
+    /// protocol.
     #[inline(always)]
-    pub fn hash(&self, zone: u16, seed: &HashSeed) -> u64 {
+    pub fn hash(&self, keys: &HashKeys) -> u64 {
         let a = (self.addresses >> 32) << 16 | (self.ids >> 16) as u64;
         let b = (self.addresses & 0xffff_ffff) << 16 | (self.ids & 0xffff) as u64;
-        seed.mix(a, b, (self.proto as u64) << 48 | (zone as u64) << 32)
+        fold(fold(a ^ keys.ends, b ^ keys.ends) ^ keys.rest, keys.last)
     }
 }
 
+/// What the tuples of one protocol in one zone are hashed with: the same for a whole burst.
+#[derive(Clone, Copy, Debug)]
+pub struct HashKeys {
+    ends: u64,
+    rest: u64,
+    last: u64,
+}
+
 impl HashSeed {
+    /// The keys of a protocol with ports, in a zone.
+    #[inline]
+    pub fn keys(&self, proto: u8, zone: u16) -> HashKeys {
+        let rest = (proto as u64) << 48 | (zone as u64) << 32;
+        HashKeys { ends: self.0[2], rest: rest ^ self.0[3], last: self.0[4] | 1 }
+    }
+
     #[inline(always)]
     fn mix(&self, a: u64, b: u64, rest: u64) -> u64 {
         fold(fold(a ^ self.0[2], b ^ self.0[2]) ^ rest ^ self.0[3], self.0[4] | 1)
@@ -240,7 +256,7 @@ mod tests {
         let key =
             KeyV4 { addresses: 0x0a01_0203_cb00_7107, ids: 40_000 << 16 | 53, proto: proto::UDP };
         assert_eq!(key.tuple(), t);
-        assert_eq!(key.hash(7, &SEED), t.hash(7, &SEED));
+        assert_eq!(key.hash(&SEED.keys(proto::UDP, 7)), t.hash(7, &SEED));
     }
 
     #[test]

@@ -20,7 +20,6 @@ use crate::pipeline::handoff::{Handed, Stage};
 use crate::pipeline::lean::{Lean, Reading, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
-use crate::pipeline::quick::{Known, Quickly};
 use crate::pipeline::snapshot::PortKind;
 use crate::pipeline::track::{Judged, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
@@ -36,10 +35,10 @@ use crate::wire::tcp::flags;
 /// What parsing made of one frame.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// TCP or UDP over IPv4 that may have a cached path.
-    Lean,
+    /// TCP or UDP over IPv4 that may have a cached path. A `tracker` reads its line of the record.
+    Lean { tracker: bool },
     /// Another IP packet that may have one.
-    Plain,
+    Plain { tracker: bool },
     /// An IP packet that walks in any case.
     Other,
     /// Not an IP packet that goes on.
@@ -142,37 +141,34 @@ impl<P: FramePool> Pipeline<P> {
         let port = arrival.port;
         let zones = [false, true].map(|v6| at.policy.zones(v6, Some(port)));
         let our_mac = at.policy.port(port).mac;
-        scratch.parse(frames, &our_mac, zones, at);
+        scratch.read(frames, &our_mac, zones, at);
         let candidates = scratch.find_candidates(frames.len(), at);
         if self.untracked.is_used(self.generation) {
             scratch.lean.iter().take(frames.len()).for_each(|l| self.untracked.prefetch(l.hash));
         }
         let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
-        let quick = self.quick(arrival, zones[0], at);
-        let mut known = Known::default();
-        let mut gone = Burst::new();
-        for (i, (mut frame, candidate)) in frames.drain(..).zip(candidates).enumerate() {
-            let mut judged = None;
-            if let (Some(quick), Some(conn), Kind::Lean) = (&quick, candidate, scratch.kinds[i])
-                && (long.is_empty() || !overtakes(&long, quick.zones, conn))
-            {
-                let packet = (&mut frame, &scratch.lean[i]);
-                match self.quick_way(packet, conn, quick, (&mut known, &mut gone), at) {
-                    Quickly::Sent => {
-                        gone.push(frame);
-                        continue;
-                    }
-                    Quickly::Judged(prejudged) => judged = Some(prejudged),
-                    Quickly::Not => {}
+        let mut quick = self.quick(arrival, zones[0], at);
+        let mut done = 0;
+        while !frames.is_empty() {
+            let mut prejudged = None;
+            if let Some(quick) = &mut quick {
+                let known = (scratch.lean.get(done..), candidates.get(done..));
+                let (count, judged) = self.quick_way(frames, known, &long, quick, at);
+                self.put_first_out(quick.out(), frames, count);
+                done += count;
+                prejudged = judged;
+                if count > 0 && prejudged.is_none() {
+                    continue;
                 }
             }
-            // What went before it leaves before it.
-            self.put_all_out(known.out, &mut gone);
-            let frame = (frame, i, candidate, judged);
+            let Some(frame) = frames.pop_at(0) else { break };
+            let frame = (frame, done, candidates.get(done).copied().flatten(), prejudged);
             self.short_way(pool, arrival, zones, &our_mac, frame, &scratch, &mut long, at);
+            done += 1;
         }
-        self.put_all_out(known.out, &mut gone);
-        self.settle_known(&known);
+        if let Some(mut quick) = quick {
+            self.count_quick(&mut quick);
+        }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         // Not by value: the list itself, mostly empty, would be copied whole.
         for l in long.drain(..) {
@@ -235,7 +231,7 @@ impl<P: FramePool> Pipeline<P> {
         // Whether it is known that no other lcore is to have the frame.
         let mut placed = true;
         let zones = match kind {
-            Kind::Lean => zones[0],
+            Kind::Lean { .. } => zones[0],
             _ => zones[scratch.headers[i].is_v6() as usize],
         };
         let short = match (kind, zones) {
@@ -253,11 +249,11 @@ impl<P: FramePool> Pipeline<P> {
                 placed = self.place.is_alone();
                 Short::WALK
             }
-            (Kind::Lean, Some(zones)) => {
+            (Kind::Lean { .. }, Some(zones)) => {
                 let lean = (&scratch.lean[i], zones);
                 self.by_lean_path(port, &mut frame, lean, candidate, long, at)
             }
-            (Kind::Plain, Some(zones)) if addressed => {
+            (Kind::Plain { .. }, Some(zones)) if addressed => {
                 let h = (&scratch.headers[i], scratch.hashes[i], zones);
                 self.by_path(port, &mut frame, h, candidate, long, at)
             }
@@ -273,7 +269,7 @@ impl<P: FramePool> Pipeline<P> {
             Short::Walk(prejudged) => prejudged,
         };
         let mut headers = match kind {
-            Kind::Lean => match headers::parse(frame.head(), frame.total_len()) {
+            Kind::Lean { .. } => match headers::parse(frame.head(), frame.total_len()) {
                 Ok(headers) => headers,
                 Err(malformed) => return self.refuse(pool, port, frame, malformed, at),
             },
@@ -483,8 +479,8 @@ impl<P: FramePool> Pipeline<P> {
 
 impl Scratch {
     /// Stage 2: headers, hashes, and the index lines on their way.
-    #[inline]
-    fn parse<F: Frame>(
+    #[inline(never)]
+    fn read<F: Frame>(
         &mut self,
         frames: &[F],
         our_mac: &[u8; 6],
@@ -494,40 +490,36 @@ impl Scratch {
         let zones = zones.map(|zones| zones.unwrap_or_default().original);
         let check = at.policy.knobs.checksum;
         let reading = Reading::new(our_mac, zones[0], &at.table.seed, check);
-        let Scratch { kinds, lean, headers, hashes, .. } = self;
+        let Scratch { kinds, lean, headers, hashes } = self;
         let places = kinds.iter_mut().zip(lean).zip(headers).zip(hashes);
         for (frame, (((kind, lean), place), hash)) in frames.iter().zip(places) {
-            if let Some(read) = Lean::read(frame, &reading) {
-                *lean = read;
-                at.table.index.prefetch(read.hash);
-                *kind = Kind::Lean;
+            if lean.read(frame, &reading) {
+                *hash = lean.hash;
+                at.table.index.prefetch(lean.hash);
+                *kind = Kind::Lean { tracker: lean.key.proto == TCP };
             } else {
+                lean.life = 0;
                 *kind = general(frame, (place, hash), zones, at);
             }
         }
     }
 
     /// Stage 3: the records on their way.
-    #[inline]
+    #[inline(never)]
     fn find_candidates<'a>(
         &self,
         frames: usize,
         at: At<'a>,
     ) -> ArrayVec<Option<Conn<'a>>, BURST_MAX> {
+        let (index, records) = (&at.table.index, &at.table.records);
         let mut candidates = ArrayVec::new();
-        let what = self.kinds.iter().zip(&self.lean).zip(&self.headers).zip(&self.hashes);
-        for (((kind, lean), headers), hash) in what.take(frames) {
-            let (hash, proto) = match kind {
-                Kind::Lean => (lean.hash, lean.key.proto),
-                Kind::Plain => (*hash, headers.proto),
-                Kind::Other | Kind::Refused(_) => {
-                    candidates.push(None);
-                    continue;
-                }
+        for (kind, hash) in self.kinds.iter().zip(&self.hashes).take(frames) {
+            let (Kind::Lean { tracker } | Kind::Plain { tracker }) = *kind else {
+                candidates.push(None);
+                continue;
             };
-            let number = at.table.index.candidate(hash);
-            let records = &at.table.records;
-            candidates.push(number.and_then(|n| records.prefetch(n, proto == TCP, at.hops > 0)));
+            let number = index.candidate(*hash);
+            candidates.push(number.and_then(|n| records.prefetch(n, tracker, at.hops > 0)));
         }
         candidates
     }
@@ -547,7 +539,7 @@ fn general<F: Frame>(
         Ok(()) => {
             *hash = at.table.hash(&tuple_of(place), zones[place.is_v6() as usize]);
             at.table.index.prefetch(*hash);
-            Kind::Plain
+            Kind::Plain { tracker: place.proto == TCP }
         }
     }
 }

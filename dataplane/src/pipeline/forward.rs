@@ -295,7 +295,7 @@ impl<P: FramePool> Pipeline<P> {
         let Some(number) = self.paths.intern(&route) else { return };
         let generation = self.generation;
         let Some(zones) = at.policy.zones(false, Some(in_port)) else { return };
-        let hash = key.hash(zones.original, &at.table.seed);
+        let hash = key.hash(&at.table.seed.keys(key.proto, zones.original));
         self.untracked.remember(key, hash, in_port, generation, (number, next_hop));
     }
 }

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 
 use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Direction, Status};
-use crate::conntrack::tuple::{HashSeed, KeyV4, Tuple, proto};
+use crate::conntrack::tuple::{HashKeys, HashSeed, KeyV4, Tuple, proto};
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::burst::{Long, Prejudged, Short, Way};
@@ -32,35 +32,41 @@ pub(crate) struct Lean {
     /// Offset of the packet's end in the frame.
     pub end: u32,
     pub ttl: u8,
+    /// The TTL; 0 where the flags ask for a walk, and in the place of a frame that is not lean.
+    pub life: u8,
     pub tcp_flags: u8,
     /// Bytes follow it.
     pub padded: bool,
 }
 
 /// What the frames of a burst are read by.
-pub(crate) struct Reading<'a> {
+pub(crate) struct Reading {
     /// Our MAC address in the lower 48 bits, its first byte lowest.
     mac: u64,
-    zone: u16,
-    seed: &'a HashSeed,
+    udp: HashKeys,
+    tcp: HashKeys,
     /// Whether transport checksums count.
     check: bool,
 }
 
-impl<'a> Reading<'a> {
-    pub(crate) fn new(mac: &[u8; 6], zone: u16, seed: &'a HashSeed, check: bool) -> Reading<'a> {
+impl Reading {
+    pub(crate) fn new(mac: &[u8; 6], zone: u16, seed: &HashSeed, check: bool) -> Reading {
         let mac = mac.iter().rev().fold(0, |bits, byte| bits << 8 | *byte as u64);
-        Reading { mac, zone, seed, check }
+        let [udp, tcp] = [proto::UDP, proto::TCP].map(|proto| seed.keys(proto, zone));
+        Reading { mac, udp, tcp, check }
     }
 }
 
 impl Lean {
-    /// Reads a frame; `None` if it is not lean, not for us or not good. What is wrong with it the
+    /// TCP flags that the shortest ways know nothing of.
+    pub(crate) const WALKS: u8 = flags::SYN | flags::FIN | flags::RST;
+
+    /// Reads a frame; false if it is not lean, not for us or not good. What is wrong with it the
     /// general way will say.
     #[inline(always)]
-    pub(crate) fn read<F: Frame>(frame: &F, by: &Reading<'_>) -> Option<Lean> {
+    pub(crate) fn read<F: Frame>(&mut self, frame: &F, by: &Reading) -> bool {
         let head = frame.head();
-        let bytes = head.first_chunk::<42>()?;
+        let Some(bytes) = head.first_chunk::<42>() else { return false };
         let le64 = |at: usize| {
             let word = bytes[at..].first_chunk().copied().unwrap_or_default();
             u64::from_le_bytes(word)
@@ -78,43 +84,49 @@ impl Lean {
             | first >> 48 & 0xff3f;
         let header = checksum::add_wide(checksum::add_wide(first, second), dst);
         if odd != 0 || !checksum::is_right(header) {
-            return None;
+            return false;
         }
-        let proto_number = (second >> 8) as u8;
-        let ip_len = ((first >> 16) as u16).swap_bytes();
-        let (needed, tcp_flags) = match proto_number {
-            proto::UDP => (28, 0),
-            proto::TCP => (40, *head.get(47)?),
-            _ => return None,
+        let (ip_len, ports) = (((first >> 16) as u16).swap_bytes(), le64(34));
+        let (end, l4_len) = (L3 as usize + ip_len as usize, ip_len.wrapping_sub(20));
+        let (mut tcp_flags, mut check) = (0, by.check);
+        let keys = match (second >> 8) as u8 {
+            proto::UDP => {
+                if l4_len < 8 || (ports >> 32) as u16 != l4_len.swap_bytes() {
+                    return false;
+                }
+                // 0 says that there is none.
+                check &= ports >> 48 != 0;
+                &by.udp
+            }
+            proto::TCP => {
+                let Some(bytes) = head.first_chunk::<54>() else { return false };
+                if ip_len < 40 {
+                    return false;
+                }
+                tcp_flags = bytes[47];
+                &by.tcp
+            }
+            _ => return false,
         };
-        let end = L3 as usize + ip_len as usize;
-        let l4 = head.get(L4 as usize..end)?;
-        if ip_len < needed {
-            return None;
-        }
-        let l4_len = ip_len - 20;
-        let udp_fields = le64(34) >> 32;
-        if proto_number == proto::UDP && (udp_fields as u16).swap_bytes() != l4_len {
-            return None;
-        }
-        // Of UDP, 0 says that there is none.
-        let absent = proto_number == proto::UDP && udp_fields >> 16 == 0;
-        if by.check && !absent && !frame.is_verified() {
+        let Some(l4) = head.get(L4 as usize..end) else { return false };
+        let proto_number = (second >> 8) as u8;
+        if check && !frame.is_verified() {
             // The pseudo header: addresses, protocol and length.
             let rest = (proto_number as u64) << 8 | (l4_len.swap_bytes() as u64) << 16;
             let pseudo = (second >> 32) + dst + rest;
             if !checksum::is_right(checksum::add_wide(checksum::wide(l4), pseudo)) {
-                return None;
+                return false;
             }
         }
-        let key = KeyV4 {
-            addresses: le64(26).swap_bytes(),
-            ids: le32(34).swap_bytes(),
-            proto: proto_number,
-        };
-        let hash = key.hash(by.zone, by.seed);
-        let padded = frame.total_len() > end;
-        Some(Lean { key, hash, end: end as u32, ttl: second as u8, tcp_flags, padded })
+        let (addresses, ids) = (le64(26).swap_bytes(), (ports as u32).swap_bytes());
+        self.key = KeyV4 { addresses, ids, proto: proto_number };
+        self.hash = self.key.hash(keys);
+        self.end = end as u32;
+        self.ttl = second as u8;
+        self.life = if tcp_flags & Lean::WALKS == 0 { self.ttl } else { 0 };
+        self.tcp_flags = tcp_flags;
+        self.padded = frame.total_len() > end;
+        true
     }
 
     #[inline(always)]
@@ -177,7 +189,7 @@ impl<P: FramePool> Pipeline<P> {
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
-            || lean.tcp_flags & (flags::SYN | flags::FIN | flags::RST) != 0
+            || lean.tcp_flags & Lean::WALKS != 0
             || (!long.is_empty() && overtakes(long, zones, conn))
         {
             return Short::WALK;

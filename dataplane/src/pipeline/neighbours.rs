@@ -249,19 +249,25 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// The same for all of a burst, which is empty afterwards.
+    /// The same for the first `count` frames of a burst.
     #[inline]
-    pub(crate) fn put_all_out(&mut self, port: PortId, frames: &mut Burst<P::Frame>) {
-        if frames.is_empty() {
+    pub(crate) fn put_first_out(
+        &mut self,
+        port: PortId,
+        frames: &mut Burst<P::Frame>,
+        count: usize,
+    ) {
+        if count == 0 {
             return;
         }
         if let Some(output) = self.outputs.get_mut(port.0 as usize)
+            && count == frames.len()
             && output.is_free()
             && self.place.sender(port).is_none()
         {
             return core::mem::swap(&mut output.burst, frames);
         }
-        for frame in frames.drain(..) {
+        for frame in frames.drain(..count.min(frames.len())) {
             self.put_out(port, frame);
         }
     }

@@ -1,69 +1,83 @@
-//! The quick way: stage 4 for TCP and UDP packets over plain IPv4 whose conn is as nearly all are.
+//! The quick way: stage 4 for packets of TCP and UDP over plain IPv4 whose conn is as nearly all are.
 //!
 //! One look at the record tells whether it is ([`Conn::glance`]). What its path asks for is looked
-//! up once and kept for the packets that follow on the same path ([`Known`]), as nearly all of a
-//! burst do; they are counted together. Whatever is not so simple is refused here before anything
-//! has been changed, and takes the lean or the general way, with the same result.
+//! up once and kept for the packets that follow on the same path, as nearly all of a burst do; they
+//! are counted together. Whatever is not so simple is refused here before anything has been
+//! changed, and takes the lean or the general way, with the same result.
 
 use crate::conntrack::record::{Conn, Glance, Wanted};
-use crate::conntrack::state::{CtState, Direction, Status};
+use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::timeouts::Timeout;
 use crate::conntrack::tuple::proto;
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::{self, Deltas};
-use crate::pipeline::burst::{Prejudged, Way};
-use crate::pipeline::frame::{Burst, Frame, FramePool};
-use crate::pipeline::lean::Lean;
+use crate::pipeline::burst::{Long, Prejudged};
+use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::lean::{Lean, overtakes};
 use crate::pipeline::neighbour::NextHop;
+use crate::pipeline::paths::PathEnd;
 use crate::pipeline::track::{Judged, ct_state};
 use crate::pipeline::{Arrival, At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Tick;
-use crate::wire::tcp::flags;
 
-/// What is the same for all packets of a burst.
+/// What the quick packets of a burst have in common, and what the last of them made known.
 pub(crate) struct Quick {
-    pub zones: Zones,
+    zones: Zones,
     port: PortId,
     wanted: Wanted,
     /// The deadlines of UDP conns: unanswered, and as streams.
     udp: [Tick; 2],
+    known: Known,
 }
 
 /// The path of the last packet that went this way.
-#[derive(Debug)]
-pub(crate) struct Known {
-    /// Path, next hop and state in one word; none has all bits.
-    way: u64,
-    path: u16,
-    pub out: PortId,
+struct Known {
+    /// Number, direction and status as far as the path depends on them; none has all bits.
+    key: u64,
+    number: u16,
+    next_hop: Option<u16>,
+    out: PortId,
     mtu: u32,
+    /// Of the next hop, and ours.
     macs: [[u8; 6]; 2],
     /// Not counted yet.
     packets: u64,
     bytes: u64,
 }
 
-impl Default for Known {
-    fn default() -> Known {
-        let (out, macs) = (PortId(0), [[0; 6]; 2]);
-        Known { way: u64::MAX, path: 0, out, mtu: 0, macs, packets: 0, bytes: 0 }
+impl Known {
+    const NOTHING: Known = Known {
+        key: u64::MAX,
+        number: 0,
+        next_hop: None,
+        out: PortId(0),
+        mtu: 0,
+        macs: [[0; 6]; 2],
+        packets: 0,
+        bytes: 0,
+    };
+}
+
+impl Quick {
+    /// Where the packets of the last run leave.
+    #[inline]
+    pub(crate) fn out(&self) -> PortId {
+        self.known.out
     }
 }
 
-/// How the quick way ended.
-pub(crate) enum Quickly {
-    /// The frame is ready to leave by the known path's port.
-    Sent,
+/// Why a run ends before a packet.
+enum Stop {
+    /// It takes another way, and nothing has been done.
+    Otherwise,
     /// It has to walk, with what its tracker said.
     Judged(Prejudged),
-    /// Nothing was done: it is to take another way.
-    Not,
 }
 
 impl<P: FramePool> Pipeline<P> {
-    /// What a burst's quick packets have in common; `None` if none may be quick: in the table raw
-    /// it is decided where to search, packets have to wait, or some are not tracked at all.
+    /// For a burst; `None` if none of it may be quick: in the table raw it is decided where to
+    /// search, packets have to wait, or some are not tracked at all.
     pub(crate) fn quick(
         &self,
         arrival: Arrival,
@@ -77,84 +91,127 @@ impl<P: FramePool> Pipeline<P> {
         let (now, timeouts) = (at.now.tick, &at.policy.knobs.timeouts);
         let wanted = Wanted::new(zones.original, self.generation, self.place.lcore(), now);
         let udp = [Timeout::Udp, Timeout::UdpStream].map(|t| now.plus_secs(timeouts.get(t)));
-        Some(Quick { zones, port: arrival.port, wanted, udp })
+        Some(Quick { zones, port: arrival.port, wanted, udp, known: Known::NOTHING })
     }
 
-    /// Edits a packet of `conn` as its path asks for, if there is nothing else to do about it.
-    /// `gone` are those before it, which leave by the known path's port.
-    #[inline(always)]
+    /// Makes the first packets of a burst ready to leave by [`Quick::out`], and says how many; of
+    /// the one behind them, what its tracker said if that has been asked. `lean` and `candidates`
+    /// are the frames', `long` are those before that have to walk.
+    #[inline(never)]
     pub(crate) fn quick_way(
         &mut self,
-        (frame, lean): (&mut P::Frame, &Lean),
-        conn: Conn<'_>,
-        quick: &Quick,
-        (known, gone): (&mut Known, &mut Burst<P::Frame>),
+        frames: &mut [P::Frame],
+        (lean, candidates): (Option<&[Lean]>, Option<&[Option<Conn<'_>>]>),
+        long: &[Long<P::Frame>],
+        quick: &mut Quick,
         at: At<'_>,
-    ) -> Quickly {
-        const WALKS: u8 = flags::SYN | flags::FIN | flags::RST;
-        let Some(seen) = conn.glance(&lean.key, &quick.wanted) else { return Quickly::Not };
-        let Glance { direction, status, path, next_hop } = seen;
-        let state = ct_state(status, direction);
-        let way = (state as u64) << 32 | (next_hop as u64) << 16 | path as u64;
-        if way != known.way && !self.get_to_know(known, gone, (way, state), quick, at) {
-            return Quickly::Not;
+    ) -> (usize, Option<Prejudged>) {
+        let described = lean.unwrap_or_default().iter().zip(candidates.unwrap_or_default());
+        let mut ready = 0;
+        for (frame, (lean, candidate)) in frames.iter_mut().zip(described) {
+            let Some(conn) = *candidate else { break };
+            if !long.is_empty() && overtakes(long, quick.zones, conn) {
+                break;
+            }
+            match self.quickly(frame, lean, conn, ready > 0, quick, at) {
+                Ok(()) => ready += 1,
+                Err(Stop::Otherwise) => break,
+                Err(Stop::Judged(prejudged)) => return (ready, Some(prejudged)),
+            }
         }
-        if lean.ttl <= 1 || lean.ip_len() > known.mtu || lean.tcp_flags & WALKS != 0 {
-            return Quickly::Not;
+        (ready, None)
+    }
+
+    /// Makes a packet of `conn` ready to leave. If some are `ready` already it has to leave by the
+    /// same port.
+    #[inline(always)]
+    fn quickly(
+        &mut self,
+        frame: &mut P::Frame,
+        lean: &Lean,
+        conn: Conn<'_>,
+        ready: bool,
+        quick: &mut Quick,
+        at: At<'_>,
+    ) -> Result<(), Stop> {
+        const PATHS: u16 = Status::SEEN_REPLY.0 | Status::EXPECTED.0;
+        let seen = conn.glance(&lean.key, &quick.wanted).ok_or(Stop::Otherwise)?;
+        let Glance { direction, status, path, next_hop, .. } = seen;
+        let of_status = (status.0 & PATHS) as u64;
+        let key = (of_status << 1 | direction.index() as u64) << 16 | path as u64;
+        if (key != quick.known.key && !self.get_to_know(quick, key, &seen, ready, at))
+            || (Some(next_hop) != quick.known.next_hop && !self.towards(next_hop, &mut quick.known))
+        {
+            return Err(Stop::Otherwise);
+        }
+        let size = lean.ip_len();
+        if lean.life <= 1 || size > quick.known.mtu {
+            return Err(Stop::Otherwise);
         }
         if lean.key.proto == proto::UDP {
             if !refresh_udp(conn, &seen, &quick.udp) {
-                return Quickly::Not;
+                return Err(Stop::Otherwise);
             }
         } else if let Some(prejudged) = self.judge_quickly(frame, lean, conn, direction, at) {
-            return Quickly::Judged(prejudged);
+            return Err(Stop::Judged(prejudged));
         }
-        known.packets += 1;
-        known.bytes += lean.ip_len() as u64;
+        quick.known.packets += 1;
+        quick.known.bytes += size as u64;
+        if lean.padded {
+            frame.truncate(lean.end as usize);
+        }
         let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
         let to = translated.then(|| {
             let (l3, l4) = conn.deltas(direction);
             (conn.leaving_v4(direction), Deltas { l3, l4 })
         });
-        if lean.padded {
-            frame.truncate(lean.end as usize);
-        }
-        rewrite::forward_lean(frame.head_mut(), &known.macs, lean.key.proto, to);
-        Quickly::Sent
+        rewrite::forward_lean(frame.head_mut(), &quick.known.macs, lean.key.proto, to);
+        Ok(())
     }
 
-    /// Looks a path up; false, and nothing is known any more, where it does not lead out of a port.
+    /// Looks a path up. False, and what was known still is, where it does not lead out of a port,
+    /// or where frames that are `ready` are to leave by another one.
     #[inline(never)]
     fn get_to_know(
         &mut self,
-        known: &mut Known,
-        gone: &mut Burst<P::Frame>,
-        (way, state): (u64, CtState),
-        quick: &Quick,
+        quick: &mut Quick,
+        key: u64,
+        seen: &Glance,
+        ready: bool,
         at: At<'_>,
     ) -> bool {
-        self.put_all_out(known.out, gone);
-        self.settle_known(known);
-        *known = Known::default();
-        let (path, next_hop) = (way as u16, NextHop((way >> 16) as u16));
-        // TTL and size are each packet's own.
-        let found = self.way(quick.port, path, state, next_hop, (u8::MAX, 0), at);
-        let Some(Way::Out { port, macs }) = found else { return false };
-        let mtu = at.policy.port(port).mtu;
-        *known = Known { way, path, out: port, mtu, macs, packets: 0, bytes: 0 };
+        let state = ct_state(seen.status, seen.direction);
+        let path = self.paths.route(seen.path);
+        let path = path.filter(|path| path.in_port == quick.port && path.state == state);
+        let Some(PathEnd::Forward(out)) = path.map(|path| path.end) else { return false };
+        if ready && out != quick.known.out {
+            return false;
+        }
+        self.count_quick(quick);
+        let settings = at.policy.port(out);
+        let (number, macs) = (seen.path, [[0; 6], settings.mac]);
+        quick.known = Known { key, number, out, mtu: settings.mtu, macs, ..Known::NOTHING };
         true
     }
 
-    /// Counts the packets of a known path.
-    pub(crate) fn settle_known(&mut self, known: &Known) {
-        if known.packets > 0 {
-            self.paths.count(known.path, known.packets, known.bytes);
-            self.took_path += known.packets;
-        }
+    /// Looks a next hop up; false if its MAC address is not known.
+    #[inline]
+    fn towards(&self, next_hop: u16, known: &mut Known) -> bool {
+        let Some(mac) = self.links.neighbours.mac(NextHop(next_hop)) else { return false };
+        (known.next_hop, known.macs[0]) = (Some(next_hop), mac);
+        true
+    }
+
+    /// Counts the packets of the known path.
+    pub(crate) fn count_quick(&mut self, quick: &mut Quick) {
+        let (packets, bytes) = (&mut quick.known.packets, &mut quick.known.bytes);
+        let (packets, bytes) = (core::mem::take(packets), core::mem::take(bytes));
+        self.paths.count(quick.known.number, packets, bytes);
+        self.took_path += packets;
     }
 
     /// Lets the tracker judge a TCP packet; what it said if that is the reason to walk.
-    #[inline(always)]
+    #[inline(never)]
     fn judge_quickly(
         &mut self,
         frame: &P::Frame,
@@ -185,9 +242,9 @@ fn refresh_udp(conn: Conn<'_>, seen: &Glance, deadlines: &[Tick; 2]) -> bool {
         // The first answer, one that may be a stream now, and what only a tool can make.
         _ => return false,
     };
-    let ahead = deadline.0.wrapping_sub(conn.deadline().0) as i32;
+    let ahead = deadline.0.wrapping_sub(seen.deadline.0) as i32;
     if ahead > 0 {
-        conn.set_deadline(deadline);
+        conn.put_off(seen, deadline);
     }
     // A deadline that comes closer is told to the sweep.
     ahead >= 0

@@ -56,33 +56,46 @@ pub const fn finish_udp(sum: u32) -> u16 {
 }
 
 /// Bytes from which on a sum is worth four lanes at once.
-const LONG: usize = 96;
+const LONG: usize = 128;
 
 /// Little-endian words added with end-around carry: a sum that [`is_right`] can judge, and to which
 /// more such words may be added with [`add_wide`].
 #[inline(always)]
 pub fn wide(bytes: &[u8]) -> u64 {
-    let mut sum = 0u64;
-    let mut rest = bytes;
-    if bytes.len() >= LONG {
-        let (quads, left) = bytes.as_chunks::<4>();
-        // No packet has 2^32 of them.
-        sum = quads.iter().map(|quad| u32::from_le_bytes(*quad) as u64).sum();
-        rest = left;
+    let (mut sum, mut rest) = if bytes.len() < LONG { (0, bytes) } else { wide_long(bytes) };
+    while let Some((part, behind)) = rest.split_first_chunk::<32>() {
+        (sum, rest) = (add_groups(sum, part), behind);
     }
-    let (groups, rest) = rest.as_chunks::<8>();
-    for group in groups {
-        sum = add_wide(sum, u64::from_le_bytes(*group));
+    if let Some((part, behind)) = rest.split_first_chunk::<16>() {
+        (sum, rest) = (add_groups(sum, part), behind);
+    }
+    if let Some((part, behind)) = rest.split_first_chunk::<8>() {
+        (sum, rest) = (add_groups(sum, part), behind);
     }
     if rest.is_empty() {
         return sum;
     }
     // The last eight bytes once more, without those that have been added.
-    let last = bytes.last_chunk::<8>().map_or_else(
-        || rest.iter().rev().fold(0, |word, byte| word << 8 | *byte as u64),
-        |last| u64::from_le_bytes(*last) >> (64 - 8 * rest.len() as u32),
-    );
+    let last = match bytes.last_chunk::<8>() {
+        Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len() as u32),
+        None => rest.iter().rev().fold(0, |word, byte| word << 8 | *byte as u64),
+    };
     add_wide(sum, last)
+}
+
+/// Adds groups of eight bytes.
+#[inline(always)]
+fn add_groups(sum: u64, bytes: &[u8]) -> u64 {
+    let groups = bytes.as_chunks::<8>().0.iter();
+    groups.fold(sum, |sum, group| add_wide(sum, u64::from_le_bytes(*group)))
+}
+
+/// The sum of all but the last few bytes, and those.
+#[inline(never)]
+fn wide_long(bytes: &[u8]) -> (u64, &[u8]) {
+    let (quads, rest) = bytes.as_chunks::<4>();
+    // No packet has 2^32 of them.
+    (quads.iter().map(|quad| u32::from_le_bytes(*quad) as u64).sum(), rest)
 }
 
 /// Adds two sums of 64 bits, end-around.
@@ -96,8 +109,12 @@ pub const fn add_wide(a: u64, b: u64) -> u64 {
 /// but zeros.
 #[inline(always)]
 pub const fn is_right(sum: u64) -> bool {
-    // Folding keeps the remainder; of what is not 0, only 0xffff has none.
-    sum.is_multiple_of(0xffff)
+    // Folding keeps the remainder by 0xffff; of what is not 0, only 0xffff has none. A number is a
+    // multiple of an odd one exactly if times its inverse, modulo 2^64, it is no more than the
+    // greatest quotient (Hacker's Delight, 10-17), which is one multiplication.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 /// The sum of `bytes` (an odd last byte is padded with zero), already folded.
