@@ -29,9 +29,8 @@ pub(super) const REPLY: u32 = 1 << 30;
 
 #[inline(always)]
 pub(super) fn tag(hash: u64) -> u64 {
-    let tag = hash & 0xffff;
     // 0 marks an empty slot.
-    tag | (tag == 0) as u64
+    hash & 0xffff | 1
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! *Placing.* The upper hash bits choose the home bucket by multiplication (no power of two, so
-//! no memory is lost to rounding), the lower 16 are the tag. An entry that finds its home full goes
+//! no memory is lost to rounding), the lower 16 are the tag, its lowest bit set, as 0 is nobody's. An entry that finds its home full goes
 //! to the buddy (the other bucket of the aligned pair), then to three pairs that other hash bits
 //! choose: [`PROBES`] buckets at most, and failure beyond that is the caller's to count. The home
 //! counts the entries that live elsewhere (overflow); a lookup goes on from the home only if that

@@ -7,9 +7,9 @@
 //!
 //! ```text
 //! line 0   63            48 47            32 31            16 15             0
-//!    w0   | original source                 | original destination            |  IPv6: 0
-//!    w1   | original src id | original dst id | reply src id   | reply dst id  |
-//!    w2   | reply source                    | reply destination               |  IPv6: 0
+//!    w0   | original destination            | original source                 |  IPv6: 0
+//!    w1   | original dst id | original src id | reply dst id   | reply src id  |
+//!    w2   | reply destination               | reply source                    |  IPv6: 0
 //!    w3   | status          | proto  | news  | zone original  | zone reply    |
 //!    w4   | deadline (tick)                 | mark                            |
 //!    w5   | path original   | path reply     | policy generation               |
@@ -23,6 +23,7 @@
 //!    w2-w3  original destination   w6-w7  reply destination      (upper half first)
 //! ```
 //!
+//! Addresses and ids of IPv4 and the deltas stand as in packets, their first byte lowest ([`KeyV4`]).
 //! The news are events that wait for a packet of the conn that gets through, REPLY being bit 0.
 //! An established UDP packet over IPv4 reads and writes line 0 alone. The deltas are those of
 //! the original direction: what `new - old` of all rewritten words adds to the checksum. The
@@ -235,11 +236,6 @@ const fn pair(a: u32, b: u32) -> u64 {
     (a as u64) << 32 | b as u64
 }
 
-#[inline(always)]
-const fn ids(tuple: &Tuple) -> u32 {
-    (tuple.src_id as u32) << 16 | tuple.dst_id as u32
-}
-
 /// What all packets of a burst ask of a conn before they take the path that its record names; see
 /// [`Conn::glance`].
 #[derive(Clone, Copy, Debug)]
@@ -259,9 +255,25 @@ impl Wanted {
     }
 }
 
+/// How a translated packet of TCP or UDP leaves ([`Conn::leaving_v4`]); all as in packets, the
+/// first byte lowest.
+#[derive(Clone, Copy, Debug)]
+pub struct LeavingV4 {
+    /// As [`KeyV4::addresses`].
+    pub addresses: u64,
+    /// As [`KeyV4::ids`].
+    pub ids: u32,
+    /// What is added to the IP header's checksum.
+    pub l3: u16,
+    /// What is added to the transport header's.
+    pub l4: u16,
+}
+
 /// What [`Conn::glance`] tells.
 #[derive(Clone, Copy, Debug)]
 pub struct Glance {
+    /// Whether the rest may be believed.
+    pub fits: bool,
     /// Which of the conn's tuples the packet has.
     pub direction: Direction,
     /// The conn's status bits.
@@ -270,10 +282,16 @@ pub struct Glance {
     pub path: u16,
     /// Its next hop.
     pub next_hop: u16,
+    /// When the conn ends (upper half), and its mark.
+    lasts: u64,
+}
+
+impl Glance {
     /// When the conn ends.
-    pub deadline: Tick,
-    /// The mark.
-    mark: u32,
+    #[inline(always)]
+    pub fn deadline(&self) -> Tick {
+        Tick((self.lasts >> 32) as u32)
+    }
 }
 
 impl<'a> Conn<'a> {
@@ -324,14 +342,11 @@ impl<'a> Conn<'a> {
             Direction::Original => (self.word(0), (self.word(1) >> 32) as u32),
             Direction::Reply => (self.word(2), self.word(1) as u32),
         };
-        let (src, dst) = match self.addresses {
-            None => (Address::v4((word >> 32) as u32), Address::v4(word as u32)),
-            Some(line) => {
-                let at = 4 * direction.index();
-                (Self::v6_address(line, at), Self::v6_address(line, at + 2))
-            }
-        };
-        Tuple { src, dst, src_id: (ids >> 16) as u16, dst_id: ids as u16, proto: self.proto() }
+        let key = KeyV4 { addresses: word, ids, proto: self.proto() };
+        let ended = key.tuple();
+        let Some(line) = self.addresses else { return ended };
+        let at = 4 * direction.index();
+        Tuple { src: Self::v6_address(line, at), dst: Self::v6_address(line, at + 2), ..ended }
     }
 
     #[inline(always)]
@@ -346,10 +361,10 @@ impl<'a> Conn<'a> {
             Direction::Original => (0, 32),
             Direction::Reply => (2, 0),
         };
-        put(&self.lines[0].0[1], shift, 32, ids(tuple) as u64);
+        put(&self.lines[0].0[1], shift, 32, KeyV4::ids_of(tuple) as u64);
         match self.addresses {
             None => {
-                self.lines[0].0[at].store(pair(tuple.src.v4_bits(), tuple.dst.v4_bits()), Relaxed);
+                self.lines[0].0[at].store(KeyV4::of(tuple).addresses, Relaxed);
             }
             Some(line) => {
                 let (src, dst) = (tuple.src.bits(), tuple.dst.bits());
@@ -373,12 +388,11 @@ impl<'a> Conn<'a> {
     /// decides for a packet from an address and port to itself.
     #[inline(always)]
     pub fn matches(self, tuple: &Tuple, zone: u16) -> Option<Direction> {
-        let ids = ids(tuple);
         let Some(line) = self.addresses else {
-            let addresses = pair(tuple.src.v4_bits(), tuple.dst.v4_bits());
-            let key = KeyV4 { addresses, ids, proto: tuple.proto };
-            return if tuple.src.is_v4() { self.matches_v4(&key, zone) } else { None };
+            let v4 = tuple.src.is_v4();
+            return if v4 { self.matches_v4(&KeyV4::of(tuple), zone) } else { None };
         };
+        let ids = KeyV4::ids_of(tuple);
         let (w1, w3) = (self.word(1), self.word(3));
         let same = |at: usize| {
             Self::v6_address(line, at) == tuple.src && Self::v6_address(line, at + 2) == tuple.dst
@@ -424,7 +438,7 @@ impl<'a> Conn<'a> {
     /// `wanted`, has no extension and no news that wait, and its timeout is nobody's but its
     /// tracker's. For TCP and UDP.
     #[inline(always)]
-    pub fn glance(self, key: &KeyV4, wanted: &Wanted) -> Option<Glance> {
+    pub fn glance(self, key: &KeyV4, wanted: &Wanted) -> Glance {
         const STATUS: u16 =
             Status::CONFIRMED.0 | Status::NAT_CLASH.0 | Status::FIXED_TIMEOUT.0 | Status::DYING.0;
         // Zones, news and protocol, and these bits of the status.
@@ -438,43 +452,36 @@ impl<'a> Conn<'a> {
         let word3 = (Status::CONFIRMED.0 as u64) << 48 | (key.proto as u64) << 40 | wanted.zones;
         let differs = (w3 ^ word3) & WORD3
             | (w5 ^ wanted.generation) & 0xffff_ffff
-            | (self.word(7) ^ wanted.owner) & WORD7;
-        let w4 = self.word(4);
-        let deadline = Tick((w4 >> 32) as u32);
-        if differs != 0 || deadline.has_passed(wanted.now) || self.addresses.is_some() {
-            return None;
-        }
-        let direction = if original == 0 {
-            Direction::Original
-        } else if reply == 0 {
-            Direction::Reply
-        } else {
-            return None;
-        };
+            | (self.word(7) ^ wanted.owner) & WORD7
+            | if original == 0 { 0 } else { reply };
+        let lasts = self.word(4);
+        let ended = Tick((lasts >> 32) as u32).has_passed(wanted.now);
+        let fits = differs == 0 && !ended && self.addresses.is_none();
+        let direction = if original == 0 { Direction::Original } else { Direction::Reply };
         let lane = lane(direction);
         let (path, next_hop) = ((w5 >> lane) as u16, (self.word(6) >> lane) as u16);
-        let (status, mark) = (Status((w3 >> 48) as u16), w4 as u32);
-        Some(Glance { direction, status, path, next_hop, deadline, mark })
+        Glance { fits, direction, status: Status((w3 >> 48) as u16), path, next_hop, lasts }
     }
 
     /// Moves the deadline of a conn that has just been seen. Owner only.
     #[inline(always)]
     pub fn put_off(self, seen: &Glance, deadline: Tick) {
-        self.lines[0].0[4].store(pair(deadline.0, seen.mark), Relaxed);
+        self.lines[0].0[4].store(pair(deadline.0, seen.lasts as u32), Relaxed);
     }
 
     /// What a packet of `direction` looks like when it leaves: the other direction's tuple turned
-    /// round. For IPv4 conns of TCP and UDP.
+    /// round, and what that adds to its checksums. For IPv4 conns of TCP and UDP.
     #[inline(always)]
-    pub fn leaving_v4(self, direction: Direction) -> KeyV4 {
-        let (addresses, ids) = match direction {
-            Direction::Original => (self.word(2), self.word(1) as u32),
-            Direction::Reply => (self.word(0), (self.word(1) >> 32) as u32),
+    pub fn leaving_v4(self, direction: Direction) -> LeavingV4 {
+        let (addresses, ids, deltas) = match direction {
+            Direction::Original => (self.word(2), self.word(1) as u32, self.word(6)),
+            Direction::Reply => (self.word(0), (self.word(1) >> 32) as u32, !self.word(6)),
         };
-        KeyV4 {
+        LeavingV4 {
             addresses: addresses.rotate_left(32),
             ids: ids.rotate_left(16),
-            proto: self.proto(),
+            l3: (deltas >> 16) as u16,
+            l4: deltas as u16,
         }
     }
 
@@ -616,13 +623,14 @@ impl<'a> Conn<'a> {
             Direction::Original => self.word(6),
             Direction::Reply => !self.word(6),
         };
-        ((word >> 16) as u16, word as u16)
+        (((word >> 16) as u16).swap_bytes(), (word as u16).swap_bytes())
     }
 
     /// Sets the original direction's deltas; the reply's are their complements.
     #[inline]
     pub fn set_deltas(self, l3: u16, l4: u16) {
-        put(&self.lines[0].0[6], 0, 32, (l3 as u64) << 16 | l4 as u64);
+        let deltas = (l3.swap_bytes() as u64) << 16 | l4.swap_bytes() as u64;
+        put(&self.lines[0].0[6], 0, 32, deltas);
     }
 
     /// How often this record has been freed, modulo 2^16.

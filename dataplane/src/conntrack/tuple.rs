@@ -143,26 +143,40 @@ impl Tuple {
 #[derive(Clone, Copy, Debug)]
 pub struct HashSeed(pub [u64; 5]);
 
-/// An IPv4 tuple of TCP or UDP in the words that records keep it in: what the packet path compares
-/// and hashes without taking a [`Tuple`] apart.
+/// An IPv4 tuple of TCP or UDP in the words that records keep it in, as packets carry them, their
+/// first byte lowest: what the packet path compares and hashes without taking a [`Tuple`] apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyV4 {
-    /// Source address in the upper half, destination in the lower.
+    /// Source address in the lower half, destination in the upper.
     pub addresses: u64,
-    /// Source port in the upper half, destination in the lower.
+    /// Source port in the lower half, destination in the upper.
     pub ids: u32,
     /// IP protocol number.
     pub proto: u8,
 }
 
 impl KeyV4 {
+    /// Of an IPv4 tuple.
+    #[inline]
+    pub const fn of(tuple: &Tuple) -> KeyV4 {
+        let (src, dst) = (tuple.src.v4_bits().swap_bytes(), tuple.dst.v4_bits().swap_bytes());
+        let addresses = (dst as u64) << 32 | src as u64;
+        KeyV4 { addresses, ids: Self::ids_of(tuple), proto: tuple.proto }
+    }
+
+    /// The ids of a tuple of either family.
+    #[inline]
+    pub const fn ids_of(tuple: &Tuple) -> u32 {
+        (tuple.dst_id.swap_bytes() as u32) << 16 | tuple.src_id.swap_bytes() as u32
+    }
+
     /// As a tuple.
-    pub fn tuple(&self) -> Tuple {
+    pub const fn tuple(&self) -> Tuple {
         Tuple {
-            src: Address::v4((self.addresses >> 32) as u32),
-            dst: Address::v4(self.addresses as u32),
-            src_id: (self.ids >> 16) as u16,
-            dst_id: self.ids as u16,
+            src: Address::v4((self.addresses as u32).swap_bytes()),
+            dst: Address::v4(((self.addresses >> 32) as u32).swap_bytes()),
+            src_id: (self.ids as u16).swap_bytes(),
+            dst_id: ((self.ids >> 16) as u16).swap_bytes(),
             proto: self.proto,
         }
     }
@@ -171,8 +185,8 @@ impl KeyV4 {
     /// protocol.
     #[inline(always)]
     pub fn hash(&self, keys: &HashKeys) -> u64 {
-        let a = (self.addresses >> 32) << 16 | (self.ids >> 16) as u64;
-        let b = (self.addresses & 0xffff_ffff) << 16 | (self.ids & 0xffff) as u64;
+        let a = ((self.ids & 0xffff) as u64) << 32 | self.addresses & 0xffff_ffff;
+        let b = ((self.ids >> 16) as u64) << 32 | self.addresses >> 32;
         fold(fold(a ^ keys.ends, b ^ keys.ends) ^ keys.rest, keys.last)
     }
 }
@@ -201,7 +215,7 @@ impl HashSeed {
     #[inline(always)]
     fn endpoint(&self, address: Address, id: u16) -> u64 {
         if address.is_v4() {
-            (address.v4_bits() as u64) << 16 | id as u64
+            (id.swap_bytes() as u64) << 32 | address.v4_bits().swap_bytes() as u64
         } else {
             let bits = address.bits();
             fold(bits as u64 ^ self.0[0], (bits >> 64) as u64 ^ self.0[1]) ^ id as u64
@@ -253,9 +267,9 @@ mod tests {
     fn a_key_hashes_like_its_tuple() {
         let (src, dst) = (Address::v4(0x0a01_0203), Address::v4(0xcb00_7107));
         let t = Tuple { src, dst, src_id: 40_000, dst_id: 53, proto: proto::UDP };
-        let key =
-            KeyV4 { addresses: 0x0a01_0203_cb00_7107, ids: 40_000 << 16 | 53, proto: proto::UDP };
-        assert_eq!(key.tuple(), t);
+        let (addresses, ids) = (0x0771_00cb_0302_010a, 0x3500_409c);
+        let key = KeyV4 { addresses, ids, proto: proto::UDP };
+        assert_eq!((key.tuple(), KeyV4::of(&t)), (t, key));
         assert_eq!(key.hash(&SEED.keys(proto::UDP, 7)), t.hash(7, &SEED));
     }
 

@@ -14,7 +14,8 @@
 //! CRC is linear, so the CRC of the changed ports, moved to their distance from the end, is enough.
 
 use super::range::Manip;
-use crate::conntrack::tuple::{KeyV4, Tuple, proto};
+use crate::conntrack::record::LeavingV4;
+use crate::conntrack::tuple::{Tuple, proto};
 use crate::wire::address::Address;
 use crate::wire::checksum;
 use crate::wire::headers::{Headers, is_query};
@@ -129,33 +130,39 @@ fn has_l4(headers: &Headers) -> bool {
 }
 
 /// The whole edit of a forwarded TCP or UDP packet over IPv4 without options and tag, in one go:
-/// MAC addresses (destination, source), TTL less one, and the translation if there is one.
+/// MAC addresses (destination, source), TTL less one, and the translation that `to` gives if there
+/// is one. Nothing is done to a frame that is shorter than its headers.
 #[inline(always)]
 pub fn forward_lean(
     frame: &mut [u8],
-    macs: &[[u8; 6]; 2],
-    proto_number: u8,
-    to: Option<(KeyV4, Deltas)>,
-) -> bool {
-    /// What the header's sum changes by when the TTL, the upper byte of its word, loses one.
-    const ONE_HOP: u16 = !0x0100;
-    let Some(bytes) = frame.first_chunk_mut::<42>() else { return false };
-    bytes[0..6].copy_from_slice(&macs[0]);
-    bytes[6..12].copy_from_slice(&macs[1]);
+    macs: &[u8; 12],
+    udp: bool,
+    to: Option<impl FnOnce() -> LeavingV4>,
+) {
+    /// What the header's sum changes by when the TTL, the first byte of its word, loses one.
+    const ONE_HOP: u16 = !1;
+    let Some(bytes) = frame.first_chunk_mut::<42>() else { return };
+    bytes[..12].copy_from_slice(macs);
     bytes[22] = bytes[22].wrapping_sub(1);
-    let Some((to, deltas)) = to else {
-        adjust(&mut bytes[24..26], ONE_HOP);
-        return true;
-    };
-    adjust(&mut bytes[24..26], checksum::combine(deltas.l3, ONE_HOP));
-    bytes[26..34].copy_from_slice(&to.addresses.to_be_bytes());
-    bytes[34..38].copy_from_slice(&to.ids.to_be_bytes());
-    if proto_number == proto::UDP {
-        adjust_udp(&mut bytes[40..42], deltas.l4);
-    } else if let Some(check) = frame.get_mut(50..52) {
-        adjust(check, deltas.l4);
+    let Some(to) = to else { return add_to(bytes, 24, ONE_HOP) };
+    let LeavingV4 { addresses, ids, l3, l4 } = to();
+    add_to(bytes, 24, checksum::combine(l3, ONE_HOP));
+    bytes[26..34].copy_from_slice(&addresses.to_le_bytes());
+    bytes[34..38].copy_from_slice(&ids.to_le_bytes());
+    if !udp {
+        let Some(bytes) = frame.first_chunk_mut::<54>() else { return };
+        return add_to(bytes, 50, l4);
     }
-    true
+    // As it is the same sum in either order, so are its two zeros.
+    let check = checksum::adjust_udp(u16::from_le_bytes([bytes[40], bytes[41]]), l4);
+    [bytes[40], bytes[41]] = check.to_le_bytes();
+}
+
+/// Adds a delta to a check; both with their first byte lowest, which is the same sum.
+#[inline(always)]
+fn add_to<const N: usize>(bytes: &mut [u8; N], at: usize, delta: u16) {
+    let check = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    [bytes[at], bytes[at + 1]] = checksum::adjust_delta(check, delta).to_le_bytes();
 }
 
 /// The other protocols of [`apply_cached`].

@@ -26,7 +26,7 @@ use crate::pipeline::transit::Transit;
 use crate::pipeline::{Arrival, At, Holder, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Now;
-use crate::wire::ethernet::{self, Mac};
+use crate::wire::ethernet;
 use crate::wire::headers::{self, Fragment, Headers, Malformed};
 use crate::wire::ipv4::{self, Options};
 use crate::wire::ipv6;
@@ -35,10 +35,10 @@ use crate::wire::tcp::flags;
 /// What parsing made of one frame.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// TCP or UDP over IPv4 that may have a cached path. A `tracker` reads its line of the record.
-    Lean { tracker: bool },
+    /// TCP or UDP over IPv4 that may have a cached path.
+    Lean,
     /// Another IP packet that may have one.
-    Plain { tracker: bool },
+    Plain,
     /// An IP packet that walks in any case.
     Other,
     /// Not an IP packet that goes on.
@@ -50,11 +50,10 @@ enum Kind {
 #[derive(Debug)]
 pub(crate) struct Scratch {
     kinds: [Kind; BURST_MAX],
-    /// Of those that are lean.
+    /// Of those that are lean; of the others what stage 3 needs.
     lean: [Lean; BURST_MAX],
     /// Of the others.
     headers: [Headers; BURST_MAX],
-    hashes: [u64; BURST_MAX],
 }
 
 impl Default for Scratch {
@@ -63,7 +62,6 @@ impl Default for Scratch {
             kinds: [Kind::Other; BURST_MAX],
             lean: [Lean::default(); BURST_MAX],
             headers: [Headers::default(); BURST_MAX],
-            hashes: [0; BURST_MAX],
         }
     }
 }
@@ -142,7 +140,8 @@ impl<P: FramePool> Pipeline<P> {
         let zones = [false, true].map(|v6| at.policy.zones(v6, Some(port)));
         let our_mac = at.policy.port(port).mac;
         scratch.read(frames, &our_mac, zones, at);
-        let candidates = scratch.find_candidates(frames.len(), at);
+        let mut candidates: [Option<Conn<'_>>; BURST_MAX] = [None; BURST_MAX];
+        scratch.find_candidates(frames.len(), &mut candidates, at);
         if self.untracked.is_used(self.generation) {
             scratch.lean.iter().take(frames.len()).for_each(|l| self.untracked.prefetch(l.hash));
         }
@@ -165,9 +164,6 @@ impl<P: FramePool> Pipeline<P> {
             let frame = (frame, done, candidates.get(done).copied().flatten(), prejudged);
             self.short_way(pool, arrival, zones, &our_mac, frame, &scratch, &mut long, at);
             done += 1;
-        }
-        if let Some(mut quick) = quick {
-            self.count_quick(&mut quick);
         }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         // Not by value: the list itself, mostly empty, would be copied whole.
@@ -231,7 +227,7 @@ impl<P: FramePool> Pipeline<P> {
         // Whether it is known that no other lcore is to have the frame.
         let mut placed = true;
         let zones = match kind {
-            Kind::Lean { .. } => zones[0],
+            Kind::Lean => zones[0],
             _ => zones[scratch.headers[i].is_v6() as usize],
         };
         let short = match (kind, zones) {
@@ -249,12 +245,12 @@ impl<P: FramePool> Pipeline<P> {
                 placed = self.place.is_alone();
                 Short::WALK
             }
-            (Kind::Lean { .. }, Some(zones)) => {
+            (Kind::Lean, Some(zones)) => {
                 let lean = (&scratch.lean[i], zones);
                 self.by_lean_path(port, &mut frame, lean, candidate, long, at)
             }
-            (Kind::Plain { .. }, Some(zones)) if addressed => {
-                let h = (&scratch.headers[i], scratch.hashes[i], zones);
+            (Kind::Plain, Some(zones)) if addressed => {
+                let h = (&scratch.headers[i], scratch.lean[i].hash, zones);
                 self.by_path(port, &mut frame, h, candidate, long, at)
             }
             (_, Some(_)) => {
@@ -269,7 +265,7 @@ impl<P: FramePool> Pipeline<P> {
             Short::Walk(prejudged) => prejudged,
         };
         let mut headers = match kind {
-            Kind::Lean { .. } => match headers::parse(frame.head(), frame.total_len()) {
+            Kind::Lean => match headers::parse(frame.head(), frame.total_len()) {
                 Ok(headers) => headers,
                 Err(malformed) => return self.refuse(pool, port, frame, malformed, at),
             },
@@ -445,7 +441,10 @@ impl<P: FramePool> Pipeline<P> {
             return Some(Way::Nowhere(reason));
         }
         let dst = self.links.neighbours.mac(next_hop)?;
-        Some(Way::Out { port: out, macs: [dst, settings.mac] })
+        let mut macs = [0; 12];
+        macs[..6].copy_from_slice(&dst);
+        macs[6..].copy_from_slice(&settings.mac);
+        Some(Way::Out { port: out, macs })
     }
 
     /// Frames that are no IP packet, or a broken one.
@@ -490,16 +489,16 @@ impl Scratch {
         let zones = zones.map(|zones| zones.unwrap_or_default().original);
         let check = at.policy.knobs.checksum;
         let reading = Reading::new(our_mac, zones[0], &at.table.seed, check);
-        let Scratch { kinds, lean, headers, hashes } = self;
-        let places = kinds.iter_mut().zip(lean).zip(headers).zip(hashes);
-        for (frame, (((kind, lean), place), hash)) in frames.iter().zip(places) {
+        let index = &at.table.index;
+        let Scratch { kinds, lean, headers } = self;
+        let places = kinds.iter_mut().zip(lean).zip(headers);
+        for (frame, ((kind, lean), place)) in frames.iter().zip(places) {
             if lean.read(frame, &reading) {
-                *hash = lean.hash;
-                at.table.index.prefetch(lean.hash);
-                *kind = Kind::Lean { tracker: lean.key.proto == TCP };
+                index.prefetch(lean.hash);
+                *kind = Kind::Lean;
             } else {
-                lean.life = 0;
-                *kind = general(frame, (place, hash), zones, at);
+                *lean = Lean::default();
+                *kind = general(frame, place, zones, lean, at);
             }
         }
     }
@@ -509,19 +508,17 @@ impl Scratch {
     fn find_candidates<'a>(
         &self,
         frames: usize,
+        candidates: &mut [Option<Conn<'a>>; BURST_MAX],
         at: At<'a>,
-    ) -> ArrayVec<Option<Conn<'a>>, BURST_MAX> {
+    ) {
         let (index, records) = (&at.table.index, &at.table.records);
-        let mut candidates = ArrayVec::new();
-        for (kind, hash) in self.kinds.iter().zip(&self.hashes).take(frames) {
-            let (Kind::Lean { tracker } | Kind::Plain { tracker }) = *kind else {
-                candidates.push(None);
-                continue;
-            };
-            let number = index.candidate(*hash);
-            candidates.push(number.and_then(|n| records.prefetch(n, tracker, at.hops > 0)));
+        for (lean, candidate) in self.lean.iter().zip(candidates).take(frames) {
+            if lean.sought
+                && let Some(number) = index.candidate(lean.hash)
+            {
+                *candidate = records.prefetch(number, lean.key.proto == TCP, at.hops > 0);
+            }
         }
-        candidates
     }
 }
 
@@ -529,17 +526,19 @@ impl Scratch {
 #[inline(never)]
 fn general<F: Frame>(
     frame: &F,
-    (place, hash): (&mut Headers, &mut u64),
+    place: &mut Headers,
     zones: [u16; 2],
+    sought: &mut Lean,
     at: At<'_>,
 ) -> Kind {
     match headers::parse_into(frame.head(), frame.total_len(), place) {
         Err(malformed) => Kind::Refused(malformed),
         Ok(()) if !is_plain(place) => Kind::Other,
         Ok(()) => {
-            *hash = at.table.hash(&tuple_of(place), zones[place.is_v6() as usize]);
-            at.table.index.prefetch(*hash);
-            Kind::Plain { tracker: place.proto == TCP }
+            sought.hash = at.table.hash(&tuple_of(place), zones[place.is_v6() as usize]);
+            (sought.sought, sought.key.proto) = (true, place.proto);
+            at.table.index.prefetch(sought.hash);
+            Kind::Plain
         }
     }
 }
@@ -577,7 +576,7 @@ pub(crate) fn reason_to_refuse<F: Frame>(
 /// Where a cached path leads.
 pub(crate) enum Way {
     /// Out of a port, with these MAC addresses: the next hop's and ours.
-    Out { port: PortId, macs: [[u8; 6]; 2] },
+    Out { port: PortId, macs: [u8; 12] },
     /// To the end of the frame.
     Nowhere(DropReason),
 }
@@ -617,7 +616,7 @@ impl Short {
 fn edit_cached<F: Frame>(
     frame: &mut F,
     h: &Headers,
-    macs: &[[u8; 6]; 2],
+    macs: &[u8; 12],
     conn: Conn<'_>,
     direction: Direction,
     status: Status,
@@ -632,7 +631,9 @@ fn edit_cached<F: Frame>(
     {
         return false;
     }
-    ethernet::rewrite(head, Mac(macs[0]), Mac(macs[1]));
+    if let Some(link) = head.first_chunk_mut::<12>() {
+        *link = *macs;
+    }
     forward_one_hop(head, h);
     true
 }

@@ -5,11 +5,11 @@
 
 use arrayvec::ArrayVec;
 
-use crate::conntrack::record::Conn;
+use crate::conntrack::record::{Conn, LeavingV4};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::{HashKeys, HashSeed, KeyV4, Tuple, proto};
 use crate::conntrack::zones::Zones;
-use crate::nat::rewrite::{self, Deltas};
+use crate::nat::rewrite;
 use crate::pipeline::burst::{Long, Prejudged, Short, Way};
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
 use crate::pipeline::neighbour::NextHop;
@@ -24,19 +24,20 @@ use crate::wire::tcp::flags;
 const L3: u16 = 14;
 const L4: u16 = 34;
 
-/// What is read of a lean packet.
+/// TCP flags that the shortest ways know nothing of.
+const WALKS: u8 = flags::SYN | flags::FIN | flags::RST;
+
+/// What is read of a lean packet, and of any other what stage 3 needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lean {
     pub key: KeyV4,
     pub hash: u64,
     /// Offset of the packet's end in the frame.
     pub end: u32,
-    pub ttl: u8,
     /// The TTL; 0 where the flags ask for a walk, and in the place of a frame that is not lean.
     pub life: u8,
-    pub tcp_flags: u8,
-    /// Bytes follow it.
-    pub padded: bool,
+    /// Whether there may be a conn to look for.
+    pub sought: bool,
 }
 
 /// What the frames of a burst are read by.
@@ -58,9 +59,6 @@ impl Reading {
 }
 
 impl Lean {
-    /// TCP flags that the shortest ways know nothing of.
-    pub(crate) const WALKS: u8 = flags::SYN | flags::FIN | flags::RST;
-
     /// Reads a frame; false if it is not lean, not for us or not good. What is wrong with it the
     /// general way will say.
     #[inline(always)]
@@ -88,44 +86,42 @@ impl Lean {
         }
         let (ip_len, ports) = (((first >> 16) as u16).swap_bytes(), le64(34));
         let (end, l4_len) = (L3 as usize + ip_len as usize, ip_len.wrapping_sub(20));
-        let (mut tcp_flags, mut check) = (0, by.check);
-        let keys = match (second >> 8) as u8 {
+        // Of the pseudo header, addresses and protocol.
+        let pseudo = (second >> 32) + dst + (second & 0xff00);
+        if end > head.len() {
+            return false;
+        }
+        let proto_number = (second >> 8) as u8;
+        self.life = second as u8;
+        let keys = match proto_number {
             proto::UDP => {
-                if l4_len < 8 || (ports >> 32) as u16 != l4_len.swap_bytes() {
+                let length = ports >> 32 & 0xffff;
+                if ip_len < 28 || length as u16 != l4_len.swap_bytes() {
                     return false;
                 }
-                // 0 says that there is none.
-                check &= ports >> 48 != 0;
+                // 0 says that there is no checksum.
+                if by.check && ports >> 48 != 0 && !is_sound(frame, end, pseudo + length) {
+                    return false;
+                }
                 &by.udp
             }
             proto::TCP => {
                 let Some(bytes) = head.first_chunk::<54>() else { return false };
-                if ip_len < 40 {
+                let pseudo = pseudo + l4_len.swap_bytes() as u64;
+                if ip_len < 40 || by.check && !is_sound(frame, end, pseudo) {
                     return false;
                 }
-                tcp_flags = bytes[47];
+                if bytes[47] & WALKS != 0 {
+                    self.life = 0;
+                }
                 &by.tcp
             }
             _ => return false,
         };
-        let Some(l4) = head.get(L4 as usize..end) else { return false };
-        let proto_number = (second >> 8) as u8;
-        if check && !frame.is_verified() {
-            // The pseudo header: addresses, protocol and length.
-            let rest = (proto_number as u64) << 8 | (l4_len.swap_bytes() as u64) << 16;
-            let pseudo = (second >> 32) + dst + rest;
-            if !checksum::is_right(checksum::add_wide(checksum::wide(l4), pseudo)) {
-                return false;
-            }
-        }
-        let (addresses, ids) = (le64(26).swap_bytes(), (ports as u32).swap_bytes());
-        self.key = KeyV4 { addresses, ids, proto: proto_number };
+        self.key = KeyV4 { addresses: le64(26), ids: ports as u32, proto: proto_number };
         self.hash = self.key.hash(keys);
         self.end = end as u32;
-        self.ttl = second as u8;
-        self.life = if tcp_flags & Lean::WALKS == 0 { self.ttl } else { 0 };
-        self.tcp_flags = tcp_flags;
-        self.padded = frame.total_len() > end;
+        self.sought = true;
         true
     }
 
@@ -141,14 +137,20 @@ impl Lean {
     }
 }
 
+/// True if the transport checksum is right, by the device or by the sum of what it covers.
+#[inline(always)]
+fn is_sound<F: Frame>(frame: &F, end: usize, pseudo: u64) -> bool {
+    if frame.is_verified() {
+        return true;
+    }
+    let Some(l4) = frame.head().get(L4 as usize..end) else { return false };
+    checksum::is_right(checksum::add_wide(checksum::wide(l4), pseudo))
+}
+
 /// The key of a packet that a [`Lean`] describes, from its headers.
 pub(crate) fn key_of(h: &Headers) -> Option<KeyV4> {
     let lean = (h.proto == proto::UDP || h.proto == proto::TCP) && !h.is_v6();
-    lean.then(|| KeyV4 {
-        addresses: (h.src.v4_bits() as u64) << 32 | h.dst.v4_bits() as u64,
-        ids: (h.src_port as u32) << 16 | h.dst_port as u32,
-        proto: h.proto,
-    })
+    lean.then(|| KeyV4::of(&tuple_of(h)))
 }
 
 impl<P: FramePool> Pipeline<P> {
@@ -189,14 +191,13 @@ impl<P: FramePool> Pipeline<P> {
         let status = conn.status();
         let number = conn.path(direction);
         if conn.generation() != self.generation
-            || lean.tcp_flags & Lean::WALKS != 0
             || (!long.is_empty() && overtakes(long, zones, conn))
         {
             return Short::WALK;
         }
         let (extent, state) = (lean.extent(), ct_state(status, direction));
         let next_hop = NextHop(conn.next_hop(direction));
-        let size = (lean.ttl, extent.ip_len());
+        let size = (lean.life, extent.ip_len());
         let Some(way) = self.way(port, number, state, next_hop, size, at) else {
             return Short::WALK;
         };
@@ -211,11 +212,8 @@ impl<P: FramePool> Pipeline<P> {
         self.took_path += 1;
         if let Way::Out { macs, .. } = &way {
             let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
-            let to = translated.then(|| {
-                let (l3, l4) = conn.deltas(direction);
-                (conn.leaving_v4(direction), Deltas { l3, l4 })
-            });
-            rewrite::forward_lean(frame.head_mut(), macs, extent.proto, to);
+            let to = translated.then_some(|| conn.leaving_v4(direction));
+            rewrite::forward_lean(frame.head_mut(), macs, extent.proto == proto::UDP, to);
         }
         way.end(frame, extent.end)
     }
@@ -232,12 +230,13 @@ impl<P: FramePool> Pipeline<P> {
         let (number, next_hop) =
             self.untracked.find(&lean.key, lean.hash, port, self.generation)?;
         let extent = lean.extent();
-        let size = (lean.ttl, extent.ip_len());
+        let size = (lean.life, extent.ip_len());
         let way = self.way(port, number, CtState::Untracked, next_hop, size, at)?;
         self.paths.count(number, 1, extent.ip_len() as u64);
         self.took_path += 1;
         if let Way::Out { macs, .. } = &way {
-            rewrite::forward_lean(frame.head_mut(), macs, extent.proto, None);
+            let udp = extent.proto == proto::UDP;
+            rewrite::forward_lean(frame.head_mut(), macs, udp, None::<fn() -> LeavingV4>);
         }
         Some(way.end(frame, extent.end))
     }

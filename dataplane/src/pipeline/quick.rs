@@ -10,7 +10,7 @@ use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::timeouts::Timeout;
 use crate::conntrack::tuple::proto;
 use crate::conntrack::zones::Zones;
-use crate::nat::rewrite::{self, Deltas};
+use crate::nat::rewrite;
 use crate::pipeline::burst::{Long, Prejudged};
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::lean::{Lean, overtakes};
@@ -36,13 +36,14 @@ struct Known {
     /// Number, direction and status as far as the path depends on them; none has all bits.
     key: u64,
     number: u16,
-    next_hop: Option<u16>,
+    /// None has all bits.
+    next_hop: u32,
     out: PortId,
     mtu: u32,
     /// Of the next hop, and ours.
-    macs: [[u8; 6]; 2],
-    /// Not counted yet.
-    packets: u64,
+    macs: [u8; 12],
+    /// Of the frames that are ready, how many were so before; those since are not counted yet.
+    counted: usize,
     bytes: u64,
 }
 
@@ -50,11 +51,11 @@ impl Known {
     const NOTHING: Known = Known {
         key: u64::MAX,
         number: 0,
-        next_hop: None,
+        next_hop: u32::MAX,
         out: PortId(0),
         mtu: 0,
-        macs: [[0; 6]; 2],
-        packets: 0,
+        macs: [0; 12],
+        counted: 0,
         bytes: 0,
     };
 }
@@ -107,19 +108,24 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> (usize, Option<Prejudged>) {
         let described = lean.unwrap_or_default().iter().zip(candidates.unwrap_or_default());
-        let mut ready = 0;
+        let (mut ready, mut judged) = (0, None);
         for (frame, (lean, candidate)) in frames.iter_mut().zip(described) {
             let Some(conn) = *candidate else { break };
             if !long.is_empty() && overtakes(long, quick.zones, conn) {
                 break;
             }
-            match self.quickly(frame, lean, conn, ready > 0, quick, at) {
+            match self.quickly(frame, lean, conn, ready, quick, at) {
                 Ok(()) => ready += 1,
                 Err(Stop::Otherwise) => break,
-                Err(Stop::Judged(prejudged)) => return (ready, Some(prejudged)),
+                Err(Stop::Judged(prejudged)) => {
+                    judged = Some(prejudged);
+                    break;
+                }
             }
         }
-        (ready, None)
+        self.count_quick(quick, ready);
+        quick.known.counted = 0;
+        (ready, judged)
     }
 
     /// Makes a packet of `conn` ready to leave. If some are `ready` already it has to leave by the
@@ -130,42 +136,42 @@ impl<P: FramePool> Pipeline<P> {
         frame: &mut P::Frame,
         lean: &Lean,
         conn: Conn<'_>,
-        ready: bool,
+        ready: usize,
         quick: &mut Quick,
         at: At<'_>,
     ) -> Result<(), Stop> {
         const PATHS: u16 = Status::SEEN_REPLY.0 | Status::EXPECTED.0;
-        let seen = conn.glance(&lean.key, &quick.wanted).ok_or(Stop::Otherwise)?;
-        let Glance { direction, status, path, next_hop, .. } = seen;
+        let seen = conn.glance(&lean.key, &quick.wanted);
+        if !seen.fits {
+            return Err(Stop::Otherwise);
+        }
+        let (direction, status) = (seen.direction, seen.status);
         let of_status = (status.0 & PATHS) as u64;
-        let key = (of_status << 1 | direction.index() as u64) << 16 | path as u64;
-        if (key != quick.known.key && !self.get_to_know(quick, key, &seen, ready, at))
-            || (Some(next_hop) != quick.known.next_hop && !self.towards(next_hop, &mut quick.known))
+        let key = (of_status << 1 | direction.index() as u64) << 16 | seen.path as u64;
+        if key != quick.known.key && !self.get_to_know(quick, key, status, ready, at)
+            || seen.next_hop as u32 != quick.known.next_hop
+                && !self.towards(seen.next_hop, &mut quick.known)
         {
             return Err(Stop::Otherwise);
         }
-        let size = lean.ip_len();
+        let (size, udp) = (lean.ip_len(), lean.key.proto == proto::UDP);
         if lean.life <= 1 || size > quick.known.mtu {
             return Err(Stop::Otherwise);
         }
-        if lean.key.proto == proto::UDP {
+        if udp {
             if !refresh_udp(conn, &seen, &quick.udp) {
                 return Err(Stop::Otherwise);
             }
         } else if let Some(prejudged) = self.judge_quickly(frame, lean, conn, direction, at) {
             return Err(Stop::Judged(prejudged));
         }
-        quick.known.packets += 1;
         quick.known.bytes += size as u64;
-        if lean.padded {
+        if frame.total_len() > lean.end as usize {
             frame.truncate(lean.end as usize);
         }
         let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
-        let to = translated.then(|| {
-            let (l3, l4) = conn.deltas(direction);
-            (conn.leaving_v4(direction), Deltas { l3, l4 })
-        });
-        rewrite::forward_lean(frame.head_mut(), &quick.known.macs, lean.key.proto, to);
+        let to = translated.then_some(|| conn.leaving_v4(direction));
+        rewrite::forward_lean(frame.head_mut(), &quick.known.macs, udp, to);
         Ok(())
     }
 
@@ -176,21 +182,26 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         quick: &mut Quick,
         key: u64,
-        seen: &Glance,
-        ready: bool,
+        status: Status,
+        ready: usize,
         at: At<'_>,
     ) -> bool {
-        let state = ct_state(seen.status, seen.direction);
-        let path = self.paths.route(seen.path);
+        let number = key as u16;
+        let reply = key >> 16 & 1 == 1;
+        let direction = if reply { Direction::Reply } else { Direction::Original };
+        let state = ct_state(status, direction);
+        let path = self.paths.route(number);
         let path = path.filter(|path| path.in_port == quick.port && path.state == state);
         let Some(PathEnd::Forward(out)) = path.map(|path| path.end) else { return false };
-        if ready && out != quick.known.out {
+        if ready > 0 && out != quick.known.out {
             return false;
         }
-        self.count_quick(quick);
+        self.count_quick(quick, ready);
         let settings = at.policy.port(out);
-        let (number, macs) = (seen.path, [[0; 6], settings.mac]);
-        quick.known = Known { key, number, out, mtu: settings.mtu, macs, ..Known::NOTHING };
+        let (mtu, mut macs) = (settings.mtu, [0; 12]);
+        macs[6..].copy_from_slice(&settings.mac);
+        let known = Known { key, number, out, mtu, macs, counted: ready, ..Known::NOTHING };
+        quick.known = known;
         true
     }
 
@@ -198,15 +209,15 @@ impl<P: FramePool> Pipeline<P> {
     #[inline]
     fn towards(&self, next_hop: u16, known: &mut Known) -> bool {
         let Some(mac) = self.links.neighbours.mac(NextHop(next_hop)) else { return false };
-        (known.next_hop, known.macs[0]) = (Some(next_hop), mac);
+        known.next_hop = next_hop as u32;
+        known.macs[..6].copy_from_slice(&mac);
         true
     }
 
-    /// Counts the packets of the known path.
-    pub(crate) fn count_quick(&mut self, quick: &mut Quick) {
-        let (packets, bytes) = (&mut quick.known.packets, &mut quick.known.bytes);
-        let (packets, bytes) = (core::mem::take(packets), core::mem::take(bytes));
-        self.paths.count(quick.known.number, packets, bytes);
+    /// Counts the packets of the known path, so many being ready of all.
+    fn count_quick(&mut self, quick: &mut Quick, ready: usize) {
+        let packets = (ready - quick.known.counted) as u64;
+        self.paths.count(quick.known.number, packets, core::mem::take(&mut quick.known.bytes));
         self.took_path += packets;
     }
 
@@ -242,7 +253,7 @@ fn refresh_udp(conn: Conn<'_>, seen: &Glance, deadlines: &[Tick; 2]) -> bool {
         // The first answer, one that may be a stream now, and what only a tool can make.
         _ => return false,
     };
-    let ahead = deadline.0.wrapping_sub(seen.deadline.0) as i32;
+    let ahead = deadline.0.wrapping_sub(seen.deadline().0) as i32;
     if ahead > 0 {
         conn.put_off(seen, deadline);
     }
