@@ -14,6 +14,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
+
 use crate::compare::out_directory;
 use crate::inprocess;
 use crate::machine::{self, Hugepages};
@@ -59,8 +61,6 @@ enum Chapter {
     /// The table by itself, and a gateway over ports in memory.
     InProcess,
 }
-
-const CHAPTERS: [Chapter; 3] = [Chapter::Forwarding, Chapter::Workers, Chapter::InProcess];
 
 /// Rounds and windows of a report.
 struct Effort {
@@ -110,7 +110,6 @@ impl Part {
     }
 
     /// Of a benchmark that gives rows, or fails as a whole.
-    #[allow(dead_code)] // Comes with the first of them.
     fn of(title: &'static str, rows: Result<Vec<Row>, Failure>) -> Result<Self, Failure> {
         let mut part = Self::new(title);
         match rows {
@@ -130,6 +129,16 @@ struct Book {
     split: Vec<(String, f64, f64)>,
     /// The table of floors and raw cycles.
     cycles: String,
+}
+
+impl Book {
+    /// Adds a part that was measured since `start`.
+    fn add(&mut self, mut part: Part, start: Instant) {
+        let seconds = start.elapsed().as_secs();
+        eprintln!("{}: {} rows in {seconds} s", part.title, part.rows.len());
+        part.remarks.push(format!("Took {seconds} s."));
+        self.parts.push(part);
+    }
 }
 
 /// Measures, prints the report and writes it with its plots. Fails if a judged row misses its goal
@@ -164,44 +173,55 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 fn measure(options: &Options, out: &Path) -> Result<Book, Failure> {
-    let effort = options.effort();
     let mut book = Book::default();
-    for chapter in CHAPTERS {
-        if !options.parts.is_empty() && !options.parts.contains(&chapter) {
-            continue;
-        }
-        match chapter {
-            Chapter::Forwarding => {
-                let mut stand = Stand::new(out, options.seed, &options.sluicegate)?;
-                let only = options.only.as_deref().unwrap_or("");
-                let measured = forwarding::measure(&effort, only, &mut stand)?;
-                book.parts.push(measured.part());
-                book.split = measured.split();
-                book.cycles = measured.windows.table();
-            }
-            Chapter::Workers => {
-                let few = workers::Few {
-                    pairs: effort.pairs,
-                    length: effort.length,
-                    seed: options.seed,
-                    sluicegate: &options.sluicegate,
-                    quick: effort.quick,
-                };
-                let mut part = Part::new("Workers");
-                (part.rows, part.failures) = workers::rows(&few)?;
-                part.remarks.push(workers::REMARK.to_owned());
-                book.parts.push(part);
-            }
-            Chapter::InProcess => {
-                let pairs = Some(effort.pairs);
-                let few = inprocess::Options { quick: effort.quick, pairs, seed: options.seed };
-                for (title, rows) in inprocess::PARTS {
-                    book.parts.push(Part::of(title, rows(&few))?);
-                }
-            }
+    for &chapter in Chapter::value_variants() {
+        if options.parts.is_empty() || options.parts.contains(&chapter) {
+            measure_chapter(chapter, options, out, &mut book)?;
         }
     }
     Ok(book)
+}
+
+fn measure_chapter(
+    chapter: Chapter,
+    options: &Options,
+    out: &Path,
+    book: &mut Book,
+) -> Result<(), Failure> {
+    let effort = options.effort();
+    let start = Instant::now();
+    match chapter {
+        Chapter::Forwarding => {
+            let mut stand = Stand::new(out, options.seed, &options.sluicegate)?;
+            let only = options.only.as_deref().unwrap_or("");
+            let measured = forwarding::measure(&effort, only, &mut stand)?;
+            book.add(measured.part(), start);
+            book.split = measured.split();
+            book.cycles = measured.windows.table();
+        }
+        Chapter::Workers => {
+            let few = workers::Few {
+                pairs: effort.pairs,
+                length: effort.length,
+                seed: options.seed,
+                sluicegate: &options.sluicegate,
+                quick: effort.quick,
+            };
+            let mut part = Part::new("Workers");
+            (part.rows, part.failures) = workers::rows(&few)?;
+            part.remarks.push(workers::REMARK.to_owned());
+            book.add(part, start);
+        }
+        Chapter::InProcess => {
+            let pairs = Some(effort.pairs);
+            let few = inprocess::Options { quick: effort.quick, pairs, seed: options.seed };
+            for (title, rows) in inprocess::PARTS {
+                let start = Instant::now();
+                book.add(Part::of(title, rows(&few))?, start);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes page and plots; gives the page.
@@ -233,6 +253,7 @@ fn write(
     }
     text += "A goal is judged on the median. Ratios are taken inside a round, between windows that \
              lie close in time. Figures with \\* were not measured here.\n";
+    text += &page::missed(&book.parts);
     book.parts.iter().for_each(|part| text += &page::section(part));
     let mut plots = page::plots(&book.parts, folder)?;
     if !book.split.is_empty() {

@@ -65,7 +65,8 @@ pub(crate) struct Row {
 pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) figure: Spread,
-    /// Ours divided by the peer's, taken inside each pair where both were measured.
+    /// Ours divided by the peer's, taken inside each pair where both were measured. Of a cost that is
+    /// to be so many times as little, the peer's divided by ours; the remark says so.
     pub(crate) ratio: Spread,
     /// False where the figure is from elsewhere.
     pub(crate) measured: bool,
@@ -81,12 +82,11 @@ impl Peer {
 }
 
 /// What the median of a row is to reach.
-#[allow(dead_code)] // Figures without a peer come with the benchmarks that give them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Goal {
-    /// Ours divided by the peer's.
+    /// The ratio.
     RatioAtLeast(f64),
-    /// Ours divided by the peer's.
+    /// The ratio.
     RatioAtMost(f64),
     /// The figure itself.
     AtLeast(f64),

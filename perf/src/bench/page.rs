@@ -42,6 +42,22 @@ impl Outcome {
     }
 }
 
+/// What did not reach its goal, in short; nothing if all did.
+pub(super) fn missed(parts: &[Part]) -> String {
+    let rows = parts.iter().flat_map(|part| &part.rows);
+    let missed = rows.filter(|row| row.passes() == Some(false));
+    let lines = missed.map(|row| {
+        let ours = svg::figure(row.ours.median);
+        let ratio = row.peer.as_ref().map_or_else(String::new, |peer| {
+            format!(", {} times {}", svg::figure(peer.ratio.median), peer.name)
+        });
+        let goal = row.goal.map_or_else(String::new, |goal| format!(", goal {goal}"));
+        format!("- {}: {ours} {}{ratio}{goal}\n", row.name, row.unit)
+    });
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("\n## Missed\n\n{lines}") }
+}
+
 /// The table of a part and what is to be known about it.
 pub(super) fn section(part: &Part) -> String {
     let mut text = format!("\n## {}\n\n", part.title);
@@ -119,7 +135,11 @@ pub(super) fn plot_split(
 }
 
 fn write(folder: &Path, title: String, text: &str) -> Result<(String, String), Failure> {
-    let letters = title.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let letters = title
+        .to_lowercase()
+        .replace('%', "percent")
+        .replace('µ', "u")
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     let words: Vec<&str> = letters.split('-').filter(|word| !word.is_empty()).collect();
     let name = words.join("-") + ".svg";
     let file = folder.join(&name);
@@ -150,10 +170,15 @@ fn groups<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Group> {
     groups
 }
 
-/// The figure of ours that would just reach the goal.
+/// Units of what is better when it is less.
+const COSTS: [&str; 6] = ["ns", "µs", "ms", "cycles", "bytes", "instructions"];
+
+/// The figure of ours that would just reach the goal. "At least" so many times the peer's means, of
+/// a cost, so many times as little.
 fn goal_figure(row: &Row) -> Option<f64> {
     let theirs = row.peer.as_ref().map(|peer| peer.figure.median);
     match row.goal? {
+        Goal::RatioAtLeast(goal) if COSTS.contains(&row.unit) => Some(theirs? / goal),
         Goal::RatioAtLeast(goal) | Goal::RatioAtMost(goal) => Some(goal * theirs?),
         Goal::AtLeast(goal) | Goal::AtMost(goal) => Some(goal),
     }
@@ -198,6 +223,15 @@ mod tests {
     }
 
     #[test]
+    fn what_missed_its_goal_is_named_first() {
+        let text = missed(&[part()]);
+        assert_eq!(text.lines().filter(|line| line.starts_with("- ")).count(), 1);
+        let line = "- SNAT, 1 K conns, one way: 24.0 Mpps, 6.00 times OVS, goal ≥ 9×";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(missed(&[]), "");
+    }
+
+    #[test]
     fn a_lost_row_is_no_good_outcome() {
         let outcome = Outcome::of(&[part()]);
         assert_eq!(outcome, Outcome { passed: 1, failed: 1, not_judged: 1, lost: 1 });
@@ -213,5 +247,7 @@ mod tests {
         assert_eq!(groups.len(), 1);
         assert_eq!(groups[0].bars.len(), 3);
         assert_eq!(groups[0].goals, [1.8 * 12.0, 36.0]);
+        let cost = Row { unit: "ns", ..row("rte_hash", 48.0, 2.0) };
+        assert_eq!(goal_figure(&cost), Some(24.0));
     }
 }

@@ -3,9 +3,11 @@
 
 use std::fmt::Write as _;
 
-const WIDTH: f64 = 960.0;
-const LEFT: f64 = 330.0;
+/// Pixels of the longest bar, and of the figure behind it.
+const BARS: f64 = 520.0;
 const RIGHT: f64 = 110.0;
+/// Pixels of a letter, about.
+const LETTER: f64 = 6.6;
 const TOP: f64 = 64.0;
 const BAR: f64 = 15.0;
 const GAP: f64 = 12.0;
@@ -36,17 +38,21 @@ pub(super) struct Group {
 struct Drawing {
     body: String,
     scale: f64,
+    /// Where bars begin.
+    left: f64,
     y: f64,
 }
 
 impl Drawing {
-    fn new(greatest: f64) -> Self {
-        let scale = (WIDTH - LEFT - RIGHT) / if greatest > 0.0 { greatest } else { 1.0 };
-        Self { body: String::new(), scale, y: TOP }
+    /// For figures up to the greatest, with names on the left.
+    fn new<'a>(greatest: f64, names: impl Iterator<Item = &'a str>) -> Self {
+        let scale = BARS / if greatest > 0.0 { greatest } else { 1.0 };
+        let longest = names.map(|name| name.chars().count()).max().unwrap_or(0);
+        Self { body: String::new(), scale, left: 24.0 + LETTER * longest as f64, y: TOP }
     }
 
     fn rect(&mut self, from: f64, to: f64, colour: &str) {
-        let (x, width) = (LEFT + from * self.scale, ((to - from) * self.scale).max(0.5));
+        let (x, width) = (self.left + from * self.scale, ((to - from) * self.scale).max(0.5));
         let y = self.y;
         let _ = writeln!(
             self.body,
@@ -57,7 +63,7 @@ impl Drawing {
     }
 
     fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: &str, width: f64) {
-        let (x1, x2) = (LEFT + from.0 * self.scale, LEFT + to.0 * self.scale);
+        let (x1, x2) = (self.left + from.0 * self.scale, self.left + to.0 * self.scale);
         let _ = writeln!(
             self.body,
             "<line x1=\"{x1:.1}\" y1=\"{:.1}\" x2=\"{x2:.1}\" y2=\"{:.1}\" stroke=\"{colour}\" \
@@ -76,14 +82,14 @@ impl Drawing {
     }
 
     fn legend(&mut self, names: &[&str], colours: &[&str], goal: bool) {
-        let mut x = LEFT;
+        let mut x = self.left;
         for (name, colour) in names.iter().zip(colours.iter().cycle()) {
             let _ = writeln!(
                 self.body,
                 "<rect x=\"{x:.1}\" y=\"36\" width=\"12\" height=\"12\" fill=\"{colour}\"/>"
             );
             self.text(x + 16.0, 47.0, "start", name);
-            x += 34.0 + 7.0 * name.chars().count() as f64;
+            x += 34.0 + LETTER * name.chars().count() as f64;
         }
         if goal {
             let _ = writeln!(
@@ -96,10 +102,10 @@ impl Drawing {
     }
 
     fn finish(self, title: &str) -> String {
-        let height = self.y + GAP;
+        let (width, height) = (self.left + BARS + RIGHT, self.y + GAP);
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height:.0}\" \
-             viewBox=\"0 0 {WIDTH} {height:.0}\" font-family=\"sans-serif\" font-size=\"12\" \
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
+             viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"sans-serif\" font-size=\"12\" \
              fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
              <text x=\"16\" y=\"22\" font-size=\"15\" font-weight=\"bold\">{}</text>\n{}</svg>\n",
             escape(title),
@@ -114,7 +120,8 @@ pub(super) fn bars(title: &str, groups: &[Group]) -> String {
         let bars = group.bars.iter().map(|bar| bar.range.1.max(bar.value));
         bars.chain(group.goals.iter().copied()).fold(0.0, f64::max)
     };
-    let mut drawing = Drawing::new(groups.iter().map(of_group).fold(0.0, f64::max));
+    let greatest = groups.iter().map(of_group).fold(0.0, f64::max);
+    let mut drawing = Drawing::new(greatest, groups.iter().map(|group| group.name.as_str()));
     let mut names: Vec<&str> = Vec::new();
     for bar in groups.iter().flat_map(|group| &group.bars) {
         if !names.contains(&bar.series.as_str()) {
@@ -124,14 +131,14 @@ pub(super) fn bars(title: &str, groups: &[Group]) -> String {
     drawing.legend(&names, &COLOURS, groups.iter().any(|group| !group.goals.is_empty()));
     for group in groups {
         let top = drawing.y;
-        drawing.text(LEFT - 8.0, top + BAR - 4.0, "end", &group.name);
+        drawing.text(drawing.left - 8.0, top + BAR - 4.0, "end", &group.name);
         for bar in &group.bars {
             let place = names.iter().position(|name| *name == bar.series).unwrap_or(0);
             drawing.rect(0.0, bar.value, COLOURS[place % COLOURS.len()]);
             let middle = drawing.y + BAR / 2.0 - 1.0;
             let (least, greatest) = bar.range;
             drawing.line((least, middle), (greatest, middle), "#444", 1.0);
-            let end = LEFT + greatest.max(bar.value) * drawing.scale + 5.0;
+            let end = drawing.left + greatest.max(bar.value) * drawing.scale + 5.0;
             drawing.text(end, middle + 4.0, "start", &figure(bar.value));
             drawing.y += BAR;
         }
@@ -147,15 +154,20 @@ pub(super) fn bars(title: &str, groups: &[Group]) -> String {
 pub(super) fn stacked(title: &str, pieces: [&str; 2], rows: &[(String, f64, f64)]) -> String {
     let greatest =
         rows.iter().map(|(_, first, second)| first + second.max(0.0)).fold(0.0, f64::max);
-    let mut drawing = Drawing::new(greatest);
+    let mut drawing = Drawing::new(greatest, rows.iter().map(|(name, ..)| name.as_str()));
     drawing.legend(&pieces, &PIECES, false);
     for (name, first, second) in rows {
-        drawing.text(LEFT - 8.0, drawing.y + BAR - 4.0, "end", name);
+        drawing.text(drawing.left - 8.0, drawing.y + BAR - 4.0, "end", name);
         drawing.rect(0.0, *first, PIECES[0]);
         let sum = first + second.max(0.0);
         drawing.rect(*first, sum, PIECES[1]);
         let text = format!("{} + {}", figure(*first), figure(*second));
-        drawing.text(LEFT + sum * drawing.scale + 5.0, drawing.y + BAR - 4.0, "start", &text);
+        drawing.text(
+            drawing.left + sum * drawing.scale + 5.0,
+            drawing.y + BAR - 4.0,
+            "start",
+            &text,
+        );
         drawing.y += BAR + GAP / 2.0;
     }
     drawing.finish(title)
@@ -195,10 +207,10 @@ mod tests {
             goals: vec![22.0],
         };
         let text = bars("Mpps", &[group]);
-        let scale = (WIDTH - LEFT - RIGHT) / 22.0;
+        let (scale, left) = (BARS / 22.0, 24.0 + LETTER * 10.0);
         assert!(text.contains(&format!("width=\"{:.1}\"", 20.0 * scale)), "{text}");
         assert!(text.contains(&format!("width=\"{:.1}\"", 5.0 * scale)), "{text}");
-        assert!(text.contains(&format!("x1=\"{:.1}\"", LEFT + 22.0 * scale)), "{text}");
+        assert!(text.contains(&format!("x1=\"{:.1}\"", left + 22.0 * scale)), "{text}");
         assert!(text.contains("SNAT &lt;1 K&gt;") && text.contains(">20.0</text>"));
         assert_eq!(text.matches("<svg").count(), text.matches("</svg>").count());
     }
@@ -207,8 +219,8 @@ mod tests {
     fn pieces_stand_behind_each_other_and_nothing_is_drawn_backwards() {
         let rows = [("a".to_owned(), 50.0, 100.0), ("b".to_owned(), 60.0, -5.0)];
         let text = stacked("cycles", ["floor", "own"], &rows);
-        let scale = (WIDTH - LEFT - RIGHT) / 150.0;
-        assert!(text.contains(&format!("x=\"{:.1}\"", LEFT + 50.0 * scale)), "{text}");
+        let (scale, left) = (BARS / 150.0, 24.0 + LETTER);
+        assert!(text.contains(&format!("x=\"{:.1}\"", left + 50.0 * scale)), "{text}");
         assert!(text.contains("50.0 + 100") && !text.contains("width=\"-"));
     }
 
