@@ -164,7 +164,7 @@ pub fn tuple(bytes: &[u8]) {
     if v6 & 1 == 0 && matches!(proto, 6 | 17) {
         let addresses = u64::from(src.v4_bits()) << 32 | u64::from(dst.v4_bits());
         let key = KeyV4 { addresses, ids: u32::from(src_id) << 16 | u32::from(dst_id), proto };
-        assert_eq!((key.tuple(), key.hash(7, &seed)), (tuple, tuple.hash(7, &seed)));
+        assert_eq!((key.tuple(), key.hash(&seed.keys(proto, 7))), (tuple, tuple.hash(7, &seed)));
     }
 }
 

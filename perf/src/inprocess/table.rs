@@ -91,12 +91,13 @@ impl Ours {
     ) -> u64 {
         let Shared { index, records, seed, .. } = &*self.shared;
         let mut found = 0;
+        let secrets = seed.keys(proto::UDP, 0);
         for batch in 0..batches {
             let mut keys = [KeyV4::default(); N];
             let mut hashes = [0; N];
             for (key, hash) in keys.iter_mut().zip(&mut hashes) {
                 *key = key_of(from.wrapping_add(picks.next()));
-                *hash = key.hash(0, seed);
+                *hash = key.hash(&secrets);
                 index.prefetch(*hash);
             }
             let mut candidates: [Option<Conn<'_>>; N] = [None; N];
