@@ -65,8 +65,8 @@ pub(crate) struct Row {
 pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) figure: Spread,
-    /// Ours divided by the peer's, taken inside each pair where both were measured. Of a cost that is
-    /// to be so many times as little, the peer's divided by ours; the remark says so.
+    /// Ours divided by the peer's, taken inside each pair where both were measured. Of a cost that
+    /// is to be so many times as little, the peer's divided by ours; the remark says so.
     pub(crate) ratio: Spread,
     /// False where the figure is from elsewhere.
     pub(crate) measured: bool,
