@@ -20,6 +20,7 @@ use crate::pipeline::handoff::{Handed, Stage};
 use crate::pipeline::lean::{Lean, Reading, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
+use crate::pipeline::quick::Described;
 use crate::pipeline::snapshot::PortKind;
 use crate::pipeline::track::{Judged, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
@@ -54,6 +55,8 @@ pub(crate) struct Scratch {
     lean: [Lean; BURST_MAX],
     /// Of the others.
     headers: [Headers; BURST_MAX],
+    /// Path and next hop of those that no conn carries, 0 for the others; only where there are any.
+    untracked: [(u16, u16); BURST_MAX],
 }
 
 impl Default for Scratch {
@@ -62,6 +65,7 @@ impl Default for Scratch {
             kinds: [Kind::Other; BURST_MAX],
             lean: [Lean::default(); BURST_MAX],
             headers: [Headers::default(); BURST_MAX],
+            untracked: [(0, 0); BURST_MAX],
         }
     }
 }
@@ -139,24 +143,33 @@ impl<P: FramePool> Pipeline<P> {
         let port = arrival.port;
         let zones = [false, true].map(|v6| at.policy.zones(v6, Some(port)));
         let our_mac = at.policy.port(port).mac;
-        scratch.read(frames, &our_mac, zones, at);
-        let mut candidates: [Option<Conn<'_>>; BURST_MAX] = [None; BURST_MAX];
-        scratch.find_candidates(frames.len(), &mut candidates, at);
-        if self.untracked.is_used(self.generation) {
-            scratch.lean.iter().take(frames.len()).for_each(|l| self.untracked.prefetch(l.hash));
+        // Nobody looks at the checksums of packets that are not tracked.
+        let untracked = self.untracked.is_used(self.generation);
+        let check = at.policy.knobs.checksum && !untracked;
+        scratch.read(frames, &our_mac, zones, check, at);
+        let count = frames.len();
+        if untracked {
+            self.find_untracked(&mut scratch, count, port);
         }
+        let mut candidates: [Option<Conn<'_>>; BURST_MAX] = [None; BURST_MAX];
+        scratch.find_candidates(count, &mut candidates, at);
         let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
         let mut quick = self.quick(arrival, zones[0], at);
         let mut done = 0;
         while !frames.is_empty() {
             let mut prejudged = None;
             if let Some(quick) = &mut quick {
-                let known = (scratch.lean.get(done..), candidates.get(done..));
-                let (count, judged) = self.quick_way(frames, known, &long, quick, at);
-                self.put_first_out(quick.out(), frames, count);
-                done += count;
+                let untracked = scratch.untracked.get(done..).filter(|_| untracked);
+                let described = Described {
+                    lean: scratch.lean.get(done..).unwrap_or_default(),
+                    candidates: candidates.get(done..).unwrap_or_default(),
+                    untracked: untracked.unwrap_or_default(),
+                };
+                let (ready, judged) = self.quick_way(frames, &described, &long, quick, at);
+                self.put_first_out(quick.out(), frames, ready);
+                done += ready;
                 prejudged = judged;
-                if count > 0 && prejudged.is_none() {
+                if ready > 0 && prejudged.is_none() {
                     continue;
                 }
             }
@@ -171,6 +184,20 @@ impl<P: FramePool> Pipeline<P> {
             self.walk_in_turn(pool, arrival, l, at);
         }
         self.scratch = Some(scratch);
+    }
+
+    /// Finds those that no conn carries, where some are remembered: as raw comes before conntrack,
+    /// nothing else is looked up for them.
+    #[inline(never)]
+    fn find_untracked(&self, scratch: &mut Scratch, count: usize, port: PortId) {
+        let Scratch { lean, untracked, .. } = scratch;
+        lean.iter().take(count).for_each(|lean| self.untracked.prefetch(lean.hash));
+        for (lean, way) in lean.iter_mut().zip(untracked).take(count) {
+            let found = self.untracked.find(&lean.key, lean.hash, port, self.generation);
+            *way = found.map_or((0, 0), |(path, next_hop)| (path, next_hop.0));
+            // A path has no number 0.
+            lean.sought &= way.0 == 0;
+        }
     }
 
     /// Lets a frame walk, or puts it behind those that wait until the outputs have been flushed: a
@@ -245,6 +272,8 @@ impl<P: FramePool> Pipeline<P> {
                 placed = self.place.is_alone();
                 Short::WALK
             }
+            // Its path has been found, and asks for a walk.
+            (Kind::Lean, _) if !scratch.lean[i].sought => Short::WALK,
             (Kind::Lean, Some(zones)) => {
                 let lean = (&scratch.lean[i], zones);
                 self.by_lean_path(port, &mut frame, lean, candidate, long, at)
@@ -484,13 +513,13 @@ impl Scratch {
         frames: &[F],
         our_mac: &[u8; 6],
         zones: [Option<Zones>; 2],
+        check: bool,
         at: At<'_>,
     ) {
         let zones = zones.map(|zones| zones.unwrap_or_default().original);
-        let check = at.policy.knobs.checksum;
         let reading = Reading::new(our_mac, zones[0], &at.table.seed, check);
         let index = &at.table.index;
-        let Scratch { kinds, lean, headers } = self;
+        let Scratch { kinds, lean, headers, .. } = self;
         let places = kinds.iter_mut().zip(lean).zip(headers);
         for (frame, ((kind, lean), place)) in frames.iter().zip(places) {
             if lean.read(frame, &reading) {

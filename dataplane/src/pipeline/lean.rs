@@ -5,8 +5,8 @@
 
 use arrayvec::ArrayVec;
 
-use crate::conntrack::record::{Conn, LeavingV4};
-use crate::conntrack::state::{CtState, Direction, Status};
+use crate::conntrack::record::Conn;
+use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::tuple::{HashKeys, HashSeed, KeyV4, Tuple, proto};
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite;
@@ -130,6 +130,19 @@ impl Lean {
         Extent { proto: self.key.proto, l3: L3, l4: L4, end: self.end }
     }
 
+    /// True if the transport checksum is right, or UDP's is absent; for a frame that was read
+    /// without looking.
+    pub(crate) fn is_sound<F: Frame>(&self, frame: &F) -> bool {
+        let Some(bytes) = frame.head().first_chunk::<42>() else { return false };
+        if self.key.proto == proto::UDP && bytes[40] | bytes[41] == 0 {
+            return true;
+        }
+        let l4_len = (self.end as u16).wrapping_sub(L4).swap_bytes() as u64;
+        let addresses = (self.key.addresses >> 32) + (self.key.addresses & 0xffff_ffff);
+        let pseudo = addresses + ((self.key.proto as u64) << 8) + l4_len;
+        is_sound(frame, self.end as usize, pseudo)
+    }
+
     /// Bytes of the IP packet.
     #[inline(always)]
     pub(crate) fn ip_len(&self) -> u32 {
@@ -165,11 +178,11 @@ impl<P: FramePool> Pipeline<P> {
         long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) -> Short {
-        // As raw comes before conntrack; a path is only remembered where raw's verdict is settled.
         if self.untracked.is_used(self.generation)
-            && let Some(short) = self.untracked_path(port, frame, lean, at)
+            && at.policy.knobs.checksum
+            && !lean.is_sound(frame)
         {
-            return short;
+            return Short::WALK;
         }
         let zone = zones.original;
         let matches = |conn: Conn<'_>| conn.matches_v4(&lean.key, zone);
@@ -217,29 +230,6 @@ impl<P: FramePool> Pipeline<P> {
         }
         way.end(frame, extent.end)
     }
-
-    /// The same for a packet that a rule marks NOTRACK; `None` if that is not known of it.
-    #[inline(never)]
-    fn untracked_path(
-        &mut self,
-        port: PortId,
-        frame: &mut P::Frame,
-        lean: &Lean,
-        at: At<'_>,
-    ) -> Option<Short> {
-        let (number, next_hop) =
-            self.untracked.find(&lean.key, lean.hash, port, self.generation)?;
-        let extent = lean.extent();
-        let size = (lean.life, extent.ip_len());
-        let way = self.way(port, number, CtState::Untracked, next_hop, size, at)?;
-        self.paths.count(number, 1, extent.ip_len() as u64);
-        self.took_path += 1;
-        if let Way::Out { macs, .. } = &way {
-            let udp = extent.proto == proto::UDP;
-            rewrite::forward_lean(frame.head_mut(), macs, udp, None::<fn() -> LeavingV4>);
-        }
-        Some(way.end(frame, extent.end))
-    }
 }
 
 /// True if a packet of the same conn, in either direction, waits on the list of those that walk.
@@ -249,4 +239,113 @@ pub(crate) fn overtakes<F>(long: &[Long<F>], zones: Zones, conn: Conn<'_>) -> bo
     long.iter().map(|l| tuple_of(&l.headers)).any(|tuple| {
         waits(&tuple, zones.original) || zones.is_split() && waits(&tuple, zones.reply)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::conntrack::icmp;
+    use crate::lcore::memory::MemoryFrame;
+    use crate::pipeline::burst::is_plain;
+    use crate::pipeline::track::sound;
+    use crate::wire::headers;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const SEED: HashSeed = HashSeed([3, 5, 7, 11, 13]);
+
+    /// A frame of UDP or TCP with `payload` bytes, all of it right.
+    fn frame(tcp: bool, payload: usize, padding: usize, check: bool) -> Vec<u8> {
+        let l4_len = payload + if tcp { 20 } else { 8 };
+        let mut bytes = vec![0; 14 + 20 + l4_len + padding];
+        bytes[..6].copy_from_slice(&MAC);
+        bytes[12..16].copy_from_slice(&[8, 0, 0x45, 0x28]);
+        bytes[16..18].copy_from_slice(&(20 + l4_len as u16).to_be_bytes());
+        bytes[22] = 64;
+        bytes[23] = if tcp { proto::TCP } else { proto::UDP };
+        bytes[26..38].copy_from_slice(&[10, 0, 0, 1, 192, 0, 2, 7, 0x9c, 0x40, 0, 53]);
+        if tcp {
+            bytes[46..48].copy_from_slice(&[0x50, flags::ACK]);
+        } else {
+            bytes[38..40].copy_from_slice(&(l4_len as u16).to_be_bytes());
+        }
+        bytes[34 + l4_len - payload..34 + l4_len].fill(0x5a);
+        let header = checksum::internet(&bytes[14..34]);
+        bytes[24..26].copy_from_slice(&header.to_be_bytes());
+        if check {
+            let pseudo = u32::from(bytes[23]) + l4_len as u32;
+            let sum = checksum::finish(checksum::sum(&bytes[26..34 + l4_len]) + pseudo);
+            let at = if tcp { 50 } else { 40 };
+            bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8], check: bool) -> Option<Lean> {
+        let mut lean = Lean::default();
+        let by = Reading::new(&MAC, 7, &SEED, check);
+        lean.read(&MemoryFrame::new(bytes), &by).then_some(lean)
+    }
+
+    proptest! {
+        /// Reading agrees with the general parser and the trackers' first checks, whatever one
+        /// byte is, as long as it is the checksums that tell.
+        #[test]
+        fn what_is_lean_is_what_the_general_way_finds_good(
+            tcp: bool,
+            check: bool,
+            payload in 0..300usize,
+            padding in 0..8usize,
+            harm in prop::option::of((6..60usize, any::<u8>())),
+            mend: bool,
+        ) {
+            let mut bytes = frame(tcp, payload, padding, check || tcp);
+            if let Some((at, value)) = harm
+                && let Some(byte) = bytes.get_mut(at)
+            {
+                *byte = value;
+            }
+            if mend {
+                bytes[24..26].fill(0);
+                let header = checksum::internet(&bytes[14..34]);
+                bytes[24..26].copy_from_slice(&header.to_be_bytes());
+            }
+            let lean = read(&bytes, check);
+            let whole = MemoryFrame::new(bytes.clone());
+            let good = headers::parse(whole.head(), whole.total_len()).ok().filter(|h| {
+                is_plain(h) && !h.is_v6() && matches!(h.proto, proto::TCP | proto::UDP)
+                    && sound(&whole, h, check) == Ok(icmp::Kind::Query)
+            });
+            let Some(lean) = lean else {
+                // Some good ones are none of ours, as those with a TCP header of another length.
+                prop_assert!(good.is_none() || harm.is_some());
+                return Ok(());
+            };
+            let Some(h) = good else {
+                prop_assert!(false, "{lean:?} of a frame that is not good: {bytes:02x?}");
+                return Ok(());
+            };
+            prop_assert_eq!(Some(lean.key), key_of(&h));
+            prop_assert_eq!(lean.hash, tuple_of(&h).hash(7, &SEED));
+            prop_assert_eq!((lean.end, lean.ip_len()), (h.end, h.ip_len()));
+            let walks = h.tcp_flags & WALKS != 0;
+            prop_assert_eq!(lean.life, if walks { 0 } else { h.ttl });
+            prop_assert!(lean.sought && (!check || lean.is_sound(&whole)));
+        }
+    }
+
+    #[test]
+    fn a_packet_that_ends_within_its_header_is_not_lean() {
+        for length in 0..48u16 {
+            let mut bytes = frame(false, 20, 0, false);
+            bytes[16..18].copy_from_slice(&length.to_be_bytes());
+            // As long as UDP's own length would be, were it counted round.
+            bytes[38..40].copy_from_slice(&length.wrapping_sub(20).to_be_bytes());
+            bytes[24..26].fill(0);
+            let header = checksum::internet(&bytes[14..34]);
+            bytes[24..26].copy_from_slice(&header.to_be_bytes());
+            assert_eq!(read(&bytes, false).is_some(), length >= 28, "{length}");
+        }
+    }
 }

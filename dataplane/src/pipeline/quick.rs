@@ -5,8 +5,8 @@
 //! are counted together. Whatever is not so simple is refused here before anything has been
 //! changed, and takes the lean or the general way, with the same result.
 
-use crate::conntrack::record::{Conn, Glance, Wanted};
-use crate::conntrack::state::{Direction, Status};
+use crate::conntrack::record::{Conn, Glance, LeavingV4, Wanted};
+use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::timeouts::Timeout;
 use crate::conntrack::tuple::proto;
 use crate::conntrack::zones::Zones;
@@ -68,6 +68,17 @@ impl Quick {
     }
 }
 
+/// In the key of a path: of packets that no conn carries.
+const UNTRACKED: u64 = 1 << 32;
+
+/// What the stages before have found of a burst's frames.
+pub(crate) struct Described<'a> {
+    pub lean: &'a [Lean],
+    pub candidates: &'a [Option<Conn<'a>>],
+    /// Path and next hop of those that no conn carries, 0 for the others; empty if there are none.
+    pub untracked: &'a [(u16, u16)],
+}
+
 /// Why a run ends before a packet.
 enum Stop {
     /// It takes another way, and nothing has been done.
@@ -78,7 +89,7 @@ enum Stop {
 
 impl<P: FramePool> Pipeline<P> {
     /// For a burst; `None` if none of it may be quick: in the table raw it is decided where to
-    /// search, packets have to wait, or some are not tracked at all.
+    /// search, or packets have to wait.
     pub(crate) fn quick(
         &self,
         arrival: Arrival,
@@ -86,7 +97,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Option<Quick> {
         let zones = zones.filter(|zones| !zones.is_split())?;
-        if arrival.past_raw || self.crowded || self.untracked.is_used(self.generation) {
+        if arrival.past_raw || self.crowded {
             return None;
         }
         let (now, timeouts) = (at.now.tick, &at.policy.knobs.timeouts);
@@ -96,22 +107,32 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Makes the first packets of a burst ready to leave by [`Quick::out`], and says how many; of
-    /// the one behind them, what its tracker said if that has been asked. `lean` and `candidates`
-    /// are the frames', `long` are those before that have to walk.
+    /// the one behind them, what its tracker said if that has been asked. `long` are those before
+    /// that have to walk.
     #[inline(never)]
     pub(crate) fn quick_way(
         &mut self,
         frames: &mut [P::Frame],
-        (lean, candidates): (Option<&[Lean]>, Option<&[Option<Conn<'_>>]>),
+        described: &Described<'_>,
         long: &[Long<P::Frame>],
         quick: &mut Quick,
         at: At<'_>,
     ) -> (usize, Option<Prejudged>) {
-        let described = lean.unwrap_or_default().iter().zip(candidates.unwrap_or_default());
+        let Described { lean, candidates, untracked } = *described;
         let (mut ready, mut judged) = (0, None);
-        for (frame, (lean, candidate)) in frames.iter_mut().zip(described) {
+        for (frame, (lean, candidate)) in frames.iter_mut().zip(lean.iter().zip(candidates)) {
+            if let Some(way) = untracked.get(ready).filter(|way| way.0 != 0) {
+                if !self.quickly_untracked(frame, lean, *way, ready, quick, at) {
+                    break;
+                }
+                ready += 1;
+                continue;
+            }
             let Some(conn) = *candidate else { break };
-            if !long.is_empty() && overtakes(long, quick.zones, conn) {
+            // Where some are untracked, checksums have not been looked at yet.
+            if !untracked.is_empty() && at.policy.knobs.checksum && !lean.is_sound(frame)
+                || !long.is_empty() && overtakes(long, quick.zones, conn)
+            {
                 break;
             }
             match self.quickly(frame, lean, conn, ready, quick, at) {
@@ -175,6 +196,34 @@ impl<P: FramePool> Pipeline<P> {
         Ok(())
     }
 
+    /// The same for a packet that no conn carries.
+    #[inline]
+    fn quickly_untracked(
+        &mut self,
+        frame: &mut P::Frame,
+        lean: &Lean,
+        (path, next_hop): (u16, u16),
+        ready: usize,
+        quick: &mut Quick,
+        at: At<'_>,
+    ) -> bool {
+        let key = UNTRACKED | path as u64;
+        if key != quick.known.key && !self.get_to_know(quick, key, Status(0), ready, at)
+            || next_hop as u32 != quick.known.next_hop && !self.towards(next_hop, &mut quick.known)
+            || lean.life <= 1
+            || lean.ip_len() > quick.known.mtu
+        {
+            return false;
+        }
+        quick.known.bytes += lean.ip_len() as u64;
+        if frame.total_len() > lean.end as usize {
+            frame.truncate(lean.end as usize);
+        }
+        let udp = lean.key.proto == proto::UDP;
+        rewrite::forward_lean(frame.head_mut(), &quick.known.macs, udp, None::<fn() -> LeavingV4>);
+        true
+    }
+
     /// Looks a path up. False, and what was known still is, where it does not lead out of a port,
     /// or where frames that are `ready` are to leave by another one.
     #[inline(never)]
@@ -189,7 +238,8 @@ impl<P: FramePool> Pipeline<P> {
         let number = key as u16;
         let reply = key >> 16 & 1 == 1;
         let direction = if reply { Direction::Reply } else { Direction::Original };
-        let state = ct_state(status, direction);
+        let tracked = key & UNTRACKED == 0;
+        let state = if tracked { ct_state(status, direction) } else { CtState::Untracked };
         let path = self.paths.route(number);
         let path = path.filter(|path| path.in_port == quick.port && path.state == state);
         let Some(PathEnd::Forward(out)) = path.map(|path| path.end) else { return false };

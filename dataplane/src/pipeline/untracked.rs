@@ -62,7 +62,7 @@ impl Untracked {
     }
 
     /// The path of a tuple that came in by `in_port`, if it is of this generation.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(
         &self,
         key: &KeyV4,
