@@ -1,11 +1,13 @@
 //! What the tools need of the running gateway.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use dataplane::conntrack::expect::{Busy, ExpectationView, Expectations};
 use dataplane::conntrack::invalid::InvalidReason;
-use dataplane::conntrack::record::{ConnId, Family as Records};
+use dataplane::conntrack::record::{ConnId, ConnRef, Family as Records};
+use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
@@ -25,6 +27,9 @@ use crate::tools::{Changed, ExpectRefusal, Gateway, Silent, SysctlError, WantedE
 
 /// Record numbers per question.
 const SLICE: u32 = 1024;
+
+/// Messages of a flush that one lcore has before it.
+const DELETES_AT_ONCE: usize = 64;
 
 impl ControlCore {
     /// Walks the records of one family in slices; `each` gets every batch of conns.
@@ -87,6 +92,51 @@ impl ControlCore {
         }
         self.wait(|core| core.lcores.iter().position(|lcore| lcore.deleting > 0))?;
         Ok(self.inbox.deleted)
+    }
+
+    /// Deletes all conns of some families. Which ones there are is read here, from the records, and
+    /// their owners only hear of those; so many of them at once that nobody waits for the other.
+    fn flush_records(&mut self, families: impl Iterator<Item = Records>) -> Result<(), Silent> {
+        let question = self.ask();
+        let (shared, now) = (Arc::clone(&self.shared), self.tick_now());
+        let mut by_owner: Vec<Vec<ConnId>> = vec![Vec::new(); self.lcores.len()];
+        for family in families {
+            for number in 0..shared.records.numbers(family) {
+                let conn = shared.records.get(ConnRef::new(family, number));
+                // Expired ones are gone already, and one that came second to its tuple is not seen.
+                let Some(conn) = conn.filter(|conn| {
+                    let (there, second) = (Status::CONFIRMED, Status::NAT_CLASH);
+                    let status = conn.status();
+                    status.has(there) && !status.has(second) && !conn.is_expired(now)
+                }) else {
+                    continue;
+                };
+                // If it ends meanwhile the owner will not take another one for it.
+                let Some(owner) = conn.owner().map(usize::from) else { continue };
+                let Some(ids) = by_owner.get_mut(owner) else { continue };
+                ids.push(conn.id());
+                if ids.len() == BATCH_MAX {
+                    let ids = std::mem::replace(ids, Vec::with_capacity(BATCH_MAX));
+                    self.send_deletes(owner, question, ids)?;
+                }
+            }
+        }
+        for (owner, ids) in by_owner.into_iter().enumerate() {
+            self.send_deletes(owner, question, ids)?;
+        }
+        self.wait(|core| core.lcores.iter().position(|lcore| lcore.deleting > 0))
+    }
+
+    fn send_deletes(&mut self, to: usize, question: u32, ids: Vec<ConnId>) -> Result<(), Silent> {
+        if ids.is_empty() && !self.lcores[to].stalls.is_stalled() {
+            return Ok(());
+        }
+        if self.lcores[to].deleting >= DELETES_AT_ONCE {
+            self.wait(|core| (core.lcores[to].deleting >= DELETES_AT_ONCE / 2).then_some(to))?;
+        }
+        self.send(to, ToLcore::Delete(question, self.asker, Box::new(ids)))?;
+        self.lcores[to].deleting += 1;
+        Ok(())
     }
 
     /// Begins a question to the lcores: what answers an earlier one is not heard any more.
@@ -197,12 +247,7 @@ impl Gateway for ControlCore {
     }
 
     fn flush(&mut self, family: Option<Family>) -> Result<(), Silent> {
-        for records in records_of(family) {
-            self.walk_conns(records, false, |core, conns| {
-                core.delete_keys(conns.iter().map(|c| c.key)).map(drop)
-            })?;
-        }
-        Ok(())
+        self.flush_records(records_of(family))
     }
 
     fn invalid(&mut self) -> Result<Vec<Seen>, Silent> {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use crate::arch::sync::Ordering::Relaxed;
 use crate::conntrack::dccp::{DccpState, DccpTrack};
 use crate::conntrack::events::{self, Reported};
@@ -20,6 +22,9 @@ use crate::pipeline::snapshot::Snapshot;
 use crate::pipeline::{At, Pipeline, World};
 use crate::rules::facts::PortId;
 use crate::time::Now;
+
+/// Conns that end together: about as many cache misses as a core has under way.
+const ENDS_AT_ONCE: usize = 16;
 
 impl<P: FramePool> Pipeline<P> {
     /// Does what one message asks; answers leave through [`Pipeline::deliver`].
@@ -42,15 +47,17 @@ impl<P: FramePool> Pipeline<P> {
         match message {
             ToLcore::Adopt(_) | ToLcore::View(_) | ToLcore::Fold => {}
             ToLcore::Expire(mut conns) => {
-                for id in conns.drain(..) {
-                    self.expire(id, at);
-                }
+                self.few_at_once(&mut conns, |pipeline, id| {
+                    pipeline.expire(id, at);
+                    false
+                });
                 self.answer(FromLcore::Expired(conns));
             }
             ToLcore::Relieve(mut conns) => {
-                for id in conns.drain(..) {
-                    self.relieve(id, at);
-                }
+                self.few_at_once(&mut conns, |pipeline, id| {
+                    pipeline.relieve(id, at);
+                    false
+                });
                 self.answer(FromLcore::Expired(conns));
             }
             ToLcore::Move(which, from, buckets) => {
@@ -58,7 +65,7 @@ impl<P: FramePool> Pipeline<P> {
                 self.answer(FromLcore::Moved(which, moved));
             }
             ToLcore::Delete(question, by, mut conns) => {
-                conns.retain(|id| self.delete_by(*id, by, at));
+                self.few_at_once(&mut conns, |pipeline, id| pipeline.delete_by(id, by, at));
                 self.answer(FromLcore::Deleted(question, conns));
             }
             ToLcore::Create(question, mut new) => {
@@ -79,6 +86,30 @@ impl<P: FramePool> Pipeline<P> {
             }
             ToLcore::Transmit(port, bytes) => self.transmit_bytes(pool, port, &bytes),
         }
+    }
+
+    /// Goes through conns that (probably) end, a few at once, so that the cache misses of their
+    /// ends overlap; leaves those for which `end` says so.
+    fn few_at_once(
+        &mut self,
+        conns: &mut Vec<ConnId>,
+        mut end: impl FnMut(&mut Self, ConnId) -> bool,
+    ) {
+        let mut left = 0;
+        for from in (0..conns.len()).step_by(ENDS_AT_ONCE) {
+            let few: ArrayVec<ConnId, ENDS_AT_ONCE> =
+                conns.iter().skip(from).take(ENDS_AT_ONCE).copied().collect();
+            self.store.prefetch_ends(&few);
+            for id in few {
+                if end(self, id)
+                    && let Some(place) = conns.get_mut(left)
+                {
+                    *place = id;
+                    left += 1;
+                }
+            }
+        }
+        conns.truncate(left);
     }
 
     /// Frees every frame that still waits for a neighbour or for the rest of its datagram.
