@@ -732,7 +732,11 @@ impl Store {
     ) -> usize {
         for i in 0..EARLY_DROP_BUCKETS {
             let mut dropped = 0;
-            for number in self.shared.index.neighbours(hash, i) {
+            let numbers = self.shared.index.neighbours(hash, i);
+            numbers.iter().for_each(|number| {
+                self.shared.records.prefetch(*number, false, false);
+            });
+            for number in numbers {
                 // The second entry of a conn just deleted finds it no longer confirmed.
                 let Some(conn) = self.owned(number, true) else { continue };
                 let why = if conn.is_expired(now) { Gone::Expired } else { Gone::Early };

@@ -78,7 +78,23 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     fn drop_early(&mut self, hash: u64, at: At<'_>) {
-        let listened = self.listened();
+        if self.listened() {
+            return self.drop_early_and_tell(hash, at);
+        }
+        let (expectations, lcore) = (&at.table.expectations, self.place.lcore());
+        let dropped = self.store.early_drop(hash, at.now.tick, |conn, _| {
+            if helper_of(conn, at).is_some() {
+                expectations.end_master(lcore, conn.id(), at.now);
+            }
+        });
+        self.links.counters.conntrack.early_drop.add(dropped as u64);
+    }
+
+    /// The same where somebody listens: views of all that go take more time to make room for than
+    /// the rest does.
+    #[cold]
+    #[inline(never)]
+    fn drop_early_and_tell(&mut self, hash: u64, at: At<'_>) {
         let mut gone: [Option<ConnView>; EARLY_DROPS_MAX] = [const { None }; EARLY_DROPS_MAX];
         let mut n = 0;
         let (expectations, lcore) = (&at.table.expectations, self.place.lcore());
@@ -86,8 +102,7 @@ impl<P: FramePool> Pipeline<P> {
             if helper_of(conn, at).is_some() {
                 expectations.end_master(lcore, conn.id(), at.now);
             }
-            if listened
-                && conn.reported().conn & events::DESTROY != 0
+            if conn.reported().conn & events::DESTROY != 0
                 && let Some(slot) = gone.get_mut(n)
             {
                 *slot = Some(view_of_gone(conn, at));
