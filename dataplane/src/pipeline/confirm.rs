@@ -36,6 +36,9 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<ConnRef, Exit> {
         let result = self.room_for(tuple, reply, [zones.original, zones.reply], at);
+        if result.is_ok() {
+            self.links.counters.conntrack.begun.add(1);
+        }
         if result == Err(AllocError::Full)
             && !at.table.capacity.refuses()
             && at.hops < HOPS_MAX

@@ -68,6 +68,8 @@ pub struct ConntrackCounters {
     pub chain_too_long: Counter,
     /// First packets that joined the conn which was confirmed before theirs.
     pub clash_resolve: Counter,
+    /// Conns that packets have begun; no column, but what the pace of expiry goes by.
+    pub begun: Counter,
 }
 
 /// Everything one lcore counts.
