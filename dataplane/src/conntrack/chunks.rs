@@ -15,6 +15,7 @@
 //!
 //! Each lcore frees into and takes from its own list, last in, first out, so that the lines it
 //! gets are warm. Only whole batches cross the shelf: one compare-and-swap for [`BATCH`] pieces.
+//! The next piece of a list is on its way to the cache when one is taken.
 //! A free piece holds the links in its own words 0 (next of the batch) and 1 (next batch). So at
 //! most [`FreeList::HOARD`] free pieces per lcore are out of everybody else's reach.
 
@@ -22,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::arch::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::arch::sync::{AtomicU32, AtomicU64};
-use crate::arch::{HugeSlice, Line, OutOfMemory};
+use crate::arch::{HugeSlice, Line, OutOfMemory, prefetch_write};
 
 /// Pieces in one chunk: whole huge pages for 2 and for 3 lines alike (4 and 6 MiB).
 pub const CHUNK: u32 = 1 << 15;
@@ -142,6 +143,14 @@ impl<const LINES: usize> Chunks<LINES> {
         chunk.get((number % CHUNK) as usize)
     }
 
+    /// Brings a piece in that will be written soon: the one that comes after the one just taken.
+    #[inline]
+    fn prefetch(&self, number: u32) {
+        for line in self.get(number).into_iter().flatten() {
+            prefetch_write(line);
+        }
+    }
+
     /// The next never-used numbers, at most [`BATCH`] of them.
     fn take_fresh(&self) -> core::ops::Range<u32> {
         let ready = self.state.ready.load(Acquire);
@@ -229,6 +238,9 @@ impl FreeList {
         let number = self.current;
         self.current = chunks.link(number, 0)?.load(Relaxed) as u32;
         self.current_len -= 1;
+        if self.current_len > 0 {
+            chunks.prefetch(self.current);
+        }
         Some(number)
     }
 
@@ -237,7 +249,9 @@ impl FreeList {
         if self.fresh.is_empty() {
             self.fresh = chunks.take_fresh();
         }
-        self.fresh.next()
+        let number = self.fresh.next();
+        chunks.prefetch(self.fresh.start);
+        number
     }
 
     /// Gives a piece back. Its words 0 and 1 are overwritten.
