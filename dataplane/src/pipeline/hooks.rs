@@ -145,14 +145,19 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Walked {
         let family = at.policy.family(t.is_v6());
+        if !family.rules.has(table, hook) {
+            // Most tables are empty for most hooks: then there is nothing to know or to count.
+            return Walked { verdict: Verdict::Accept, said: None, mark: t.mark };
+        }
         let conn = t.attachment().and_then(|a| at.table.records.get(a.conn));
         let lcore = self.place.lcore();
         let conn = conn.map(|conn| ConnAt { conn, at, lcore, labelled: Cell::new(false) });
+        let hits = core::mem::take(&mut t.hits);
         let facts = facts_of(t, conn.as_ref().map(|c| c as &dyn facts::Conn));
         let mut witness = Witness {
             counters: &family.counters[lcore as usize],
             bytes: t.headers.ip_len() as u64,
-            hits: t.hits.clone(),
+            hits,
             cacheable: t.cacheable,
             logs: ArrayVec::new(),
         };

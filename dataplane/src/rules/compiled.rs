@@ -130,6 +130,12 @@ impl Compiled {
         self.base(table, hook).map(|base| base.counter)
     }
 
+    /// True if a chain of this table is walked at this hook; else every packet is accepted.
+    #[inline]
+    pub fn has(&self, table: Table, hook: Hook) -> bool {
+        self.base(table, hook).is_some()
+    }
+
     #[inline]
     pub(super) fn base(&self, table: Table, hook: Hook) -> Option<&BaseChain> {
         self.bases[table.index()][hook.index()].as_ref()
