@@ -173,6 +173,10 @@ fn windows(options: &Options) -> Result<(f64, Vec<[Window; 3]>), Failure> {
     rig.lost_nothing("in handshakes")?;
     rig.wires().source.handshakes = None;
     let length = options.length();
+    // Until nearly each of them has sent, and its path is known.
+    while rig.wires().source.through < u64::from(ESTABLISHED) * 8 {
+        rig.window(None, Some(0.0), length)?;
+    }
     let most = rig.window(None, Some(0.0), length)?.goodput;
     let offered = Some(most * 1e6 * LOAD);
     // Until the table is full.
