@@ -162,9 +162,9 @@ pub fn tuple(bytes: &[u8]) {
     assert_eq!(inverted.inverted(), Some(tuple));
     assert_eq!(inverted.hash(7, &seed), tuple.hash(7, &seed), "{tuple:?}");
     if v6 & 1 == 0 && matches!(proto, 6 | 17) {
-        let addresses = u64::from(src.v4_bits()) << 32 | u64::from(dst.v4_bits());
-        let key = KeyV4 { addresses, ids: u32::from(src_id) << 16 | u32::from(dst_id), proto };
-        assert_eq!((key.tuple(), key.hash(&seed.keys(proto, 7))), (tuple, tuple.hash(7, &seed)));
+        let key = KeyV4::of(&tuple);
+        let hash = key.hash(&seed.keys(proto, 7));
+        assert_eq!((key.tuple(), hash), (tuple, tuple.hash(7, &seed)));
     }
 }
 
