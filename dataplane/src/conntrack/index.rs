@@ -6,11 +6,12 @@
 //! ```
 //!
 //! *Placing.* The upper hash bits choose the home bucket by multiplication (no power of two, so
-//! no memory is lost to rounding), the lower 16 are the tag, its lowest bit set, as 0 is nobody's. An entry that finds its home full goes
-//! to the buddy (the other bucket of the aligned pair), then to three pairs that other hash bits
-//! choose: [`PROBES`] buckets at most, and failure beyond that is the caller's to count. The home
-//! counts the entries that live elsewhere (overflow); a lookup goes on from the home only if that
-//! count is not zero, so a miss costs one line and a deletion leaves no tombstone. At load 1/2
+//! no memory is lost to rounding), the lower 16 are the tag, its lowest bit set, as 0 is nobody's.
+//! An entry that finds its home full goes to the buddy (the other bucket of the aligned pair), then
+//! to three pairs that other hash bits choose: [`PROBES`] buckets at most, and failure beyond that
+//! is the caller's to count. The home counts the entries that live elsewhere (overflow); a lookup
+//! goes on from the home only if that count is not zero, so a miss costs one line and a deletion
+//! leaves no tombstone. At load 1/2
 //! 1.2 % of the entries are away from home and none of a million is refused; at load 3/4 it is
 //! 7 % and 1 in 14 000. (Four buckets in a row refuse 24 of a million at load 1/2.)
 //!

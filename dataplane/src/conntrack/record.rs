@@ -23,7 +23,8 @@
 //!    w2-w3  original destination   w6-w7  reply destination      (upper half first)
 //! ```
 //!
-//! Addresses and ids of IPv4 and the deltas stand as in packets, their first byte lowest ([`KeyV4`]).
+//! Addresses and ids of IPv4 and the deltas stand as in packets, their first byte lowest
+//! ([`KeyV4`]).
 //! The news are events that wait for a packet of the conn that gets through, REPLY being bit 0.
 //! An established UDP packet over IPv4 reads and writes line 0 alone. The deltas are those of
 //! the original direction: what `new - old` of all rewritten words adds to the checksum. The

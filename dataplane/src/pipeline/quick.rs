@@ -1,4 +1,5 @@
-//! The quick way: stage 4 for packets of TCP and UDP over plain IPv4 whose conn is as nearly all are.
+//! The quick way: stage 4 for packets of TCP and UDP over plain IPv4 whose conn is as nearly all
+//! are.
 //!
 //! One look at the record tells whether it is ([`Conn::glance`]). What its path asks for is looked
 //! up once and kept for the packets that follow on the same path, as nearly all of a burst do; they
