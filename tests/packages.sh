@@ -37,6 +37,7 @@ if [[ $purpose == test ]]; then
     command_of nfct nfct
     command_of ethtool ethtool
     command_of sysctl procps
+    command_of valgrind valgrind
     command_of tftp tftp-hpa
     command_of in.tftpd tftpd-hpa
     # Programs on the gateway box. The tests start them by hand.

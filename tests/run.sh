@@ -41,6 +41,7 @@ run make loom
 run make ports
 run cargo build --release
 run cargo test --workspace --no-fail-fast
+run cargo run -p perf -- instructions --check
 
 # EAL once more on hugepages: reserve some where there are none, give them back in the end.
 wanted=128

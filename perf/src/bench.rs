@@ -18,6 +18,7 @@ use clap::ValueEnum;
 
 use crate::compare::out_directory;
 use crate::inprocess;
+use crate::instructions;
 use crate::machine::{self, Hugepages};
 use crate::measure::Length;
 use crate::process::{Failure, catch_signals};
@@ -60,6 +61,8 @@ enum Chapter {
     Workers,
     /// The table by itself, and a gateway over ports in memory.
     InProcess,
+    /// Instructions per packet, beside testpmd.
+    Instructions,
 }
 
 /// Rounds and windows of a report.
@@ -219,6 +222,10 @@ fn measure_chapter(
                 let start = Instant::now();
                 book.add(Part::of(title, rows(&few))?, start);
             }
+        }
+        Chapter::Instructions => {
+            let few = instructions::Options::of(options.seed, &options.sluicegate, effort.quick);
+            book.add(Part::of("Instructions", instructions::rows(&few))?, start);
         }
     }
     Ok(())

@@ -1,31 +1,36 @@
-//! `perf instructions`: instructions per packet of an established conn, by one worker.
+//! `perf instructions`: instructions per packet of known conns, by one worker.
 //!
-//! Time on a shared machine cannot tell a cost of three percent; instructions can. The gateway runs
-//! under callgrind and replays a capture once, in which all conns come again and again; a second
-//! run replays a longer one. What the worker's thread executed more, divided by the packets that
-//! came more, is the cost of a packet: starting up, the first packet of each conn and idle rounds
-//! cancel out, or nearly. Reading the capture belongs to it, so what the gateway's own code
-//! executes is shown apart.
+//! Time on a shared machine cannot tell a cost of three percent; instructions can. Gateway and
+//! testpmd run under callgrind on the same rig as in `perf compare`: captures that the driver
+//! replays from memory without end, and a port that drops. Once every conn is in the table the
+//! counts are set to zero, and after enough packets they are read: what the forwarding thread
+//! executed in between, divided by the packets in between. The packets are exact: the gateway's
+//! are 32 for each call of the driver's receive function, testpmd's are counted between a start and
+//! a stop. Of the gateway, what its own code executes is shown apart from driver, DPDK and libc;
+//! this figure is kept in perf/instructions.toml, and `--check` fails when it grows.
 
-use std::collections::{BTreeMap, HashMap};
+mod accepted;
+pub(crate) mod callgrind;
+mod count;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use accepted::{Accepted, Verdict};
+use count::{Cost, Rig};
+
 use crate::compare::out_directory;
-use crate::frame::Kind;
-use crate::machine;
-use crate::ovs::Tuning;
-use crate::process::{CONTROL_CPU, Failure, WORKER_CPU, catch_signals, wait_until};
-use crate::program::{Plan, Running, Sink, Wire, Wires, Workload};
-use crate::sluicegate::{SLOW_PATIENCE, Sluicegate};
-use crate::traffic::{Traffic, write_nothing};
+use crate::process::{Failure, catch_signals};
+use crate::program::{BURST, Workload};
+use crate::row::{Goal, Peer, Row, Spread};
 
-/// How often each conn comes in the shorter and in the longer capture.
-const TIMES: [usize; 2] = [40, 160];
+/// The rows that are kept.
+const ROWS: [Workload; 4] =
+    [Workload::Forward, Workload::Firewall, Workload::Snat, Workload::SnatBoth];
 
-/// In the names of functions that only a worker runs all the time.
-const PACKET_PATH: [&str; 2] = ["dataplane::pipeline::", "dataplane::lcore::"];
+/// What a packet of `snat` may cost in all, driver included.
+const SNAT_MOST: f64 = 400.0;
 
 /// Functions that are listed.
 const LISTED: usize = 12;
@@ -33,12 +38,18 @@ const LISTED: usize = 12;
 /// Whose instructions to count.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The work, in one direction.
-    #[arg(long, default_value = "snat")]
-    row: Workload,
+    /// The work.
+    #[arg(long, value_delimiter = ',', default_values_t = ROWS)]
+    rows: Vec<Workload>,
     /// Number of conns.
     #[arg(long, default_value_t = 1024)]
     conns: usize,
+    /// Packets to count, at least.
+    #[arg(long, default_value_t = 100_000)]
+    packets: u64,
+    /// Starts of the gateway per row; the middle one is the figure. Each draws another hash.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
     /// Seed of the conns.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -48,204 +59,178 @@ pub(crate) struct Options {
     /// Another binary of the gateway, to compare with.
     #[arg(long, value_name = "PATH")]
     against: Option<PathBuf>,
+    /// Fail if a row's own code costs more than perf/instructions.toml accepts; without testpmd.
+    #[arg(long, conflicts_with_all = ["against", "accept"])]
+    check: bool,
+    /// Write the figures to perf/instructions.toml; without testpmd.
+    #[arg(long, conflicts_with = "against")]
+    accept: bool,
 }
 
-/// Instructions of a thread by function, in the function itself.
-type Costs = BTreeMap<String, u64>;
-
-/// Instructions per packet.
-struct Slope {
-    all: f64,
-    /// Those in Rust functions: the gateway without DPDK, libpcap and libc.
-    own: f64,
-    /// By function, dearest first.
-    functions: Vec<(String, f64)>,
+impl Options {
+    /// All rows of a binary, or for a first look one start of one row.
+    pub(crate) fn of(seed: u64, sluicegate: &Path, quick: bool) -> Self {
+        Self {
+            rows: if quick { vec![Workload::Snat] } else { ROWS.to_vec() },
+            conns: 1024,
+            packets: 100_000,
+            runs: if quick { 1 } else { 3 },
+            seed,
+            sluicegate: sluicegate.to_path_buf(),
+            against: None,
+            check: false,
+            accept: false,
+        }
+    }
 }
 
 /// Counts, prints the report and writes it to perf/out/instructions.md.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    machine::check()?;
-    if options.row.both_ways() {
-        let cure = "choose forward, firewall or snat".to_owned();
-        return Err(Failure::Missing { what: "a row in one direction".to_owned(), cure });
-    }
     catch_signals()?;
-    let out = out_directory()?;
+    if options.check || options.accept {
+        return gate(options);
+    }
     let mut report = format!(
-        "# Instructions per packet\n\n- {}, {} conns, each {} and {} times, 60-byte UDP frames, \
-         burst 32, one worker, no hugepages\n\n| binary | all | the gateway's own |\n\
-         |---|--:|--:|\n",
-        options.row, options.conns, TIMES[0], TIMES[1]
+        "# Instructions per packet\n\n- {} conns, at least {} packets, 60-byte UDP frames, burst \
+         {BURST}, one worker, no hugepages\n\n| work | program | all | the gateway's own | goal |\n\
+         |---|---|--:|--:|---|\n",
+        options.conns, options.packets
     );
-    let mut slopes = Vec::new();
-    for binary in std::iter::once(&options.sluicegate).chain(&options.against) {
-        let slope = count(options, binary, &out)?;
-        let name = binary.display();
-        let _ = writeln!(report, "| {name} | {:.1} | {:.1} |", slope.all, slope.own);
-        slopes.push(slope);
-    }
-    if let [new, old] = slopes.as_slice() {
-        let percent = |new: f64, old: f64| (new / old - 1.0) * 100.0;
-        let (all, own) = (percent(new.all, old.all), percent(new.own, old.own));
-        let _ = writeln!(report, "| first against second | {all:+.1} % | {own:+.1} % |");
-    }
-    for (slope, binary) in slopes.iter().zip(["first", "second"]) {
-        let _ = writeln!(report, "\nDearest functions of the {binary} binary:\n");
-        for (function, cost) in slope.functions.iter().take(LISTED) {
-            let _ = writeln!(report, "- {cost:.1} {function}");
+    let mut dearest = String::new();
+    for counted in count_all(options)? {
+        report += &counted.lines(options.conns);
+        for (binary, cost) in &counted.costs {
+            let (name, row) = (binary.display(), counted.workload);
+            let _ = writeln!(dearest, "\nDearest functions of {name}, {row}:\n");
+            for (function, cost) in cost.functions.iter().take(LISTED) {
+                let _ = writeln!(dearest, "- {cost:.1} {function}");
+            }
         }
     }
+    report += &dearest;
     println!("{report}");
-    let file = out.join("instructions.md");
+    let file = out_directory()?.join("instructions.md");
     fs::write(&file, report).map_err(Failure::io(file.display()))
 }
 
-fn count(options: &Options, binary: &Path, out: &Path) -> Result<Slope, Failure> {
-    let short = replay(options, binary, out, TIMES[0])?;
-    let long = replay(options, binary, out, TIMES[1])?;
-    slope(&short, &long, ((TIMES[1] - TIMES[0]) * options.conns) as f64).ok_or_else(|| {
-        let text = format!("{} and {} threads", short.len(), long.len());
-        Failure::Answer { what: "callgrind's counts".to_owned(), text }
-    })
+/// The rows of the report.
+pub(crate) fn rows(options: &Options) -> Result<Vec<Row>, Failure> {
+    let counted = count_all(options)?;
+    Ok(counted.iter().filter_map(|counted| counted.row(options.conns)).collect())
 }
 
-/// Replays a capture once and gives what each thread executed.
-fn replay(
-    options: &Options,
-    binary: &Path,
-    out: &Path,
-    times: usize,
-) -> Result<BTreeMap<String, Costs>, Failure> {
-    let scratch = out.join("callgrind");
-    let _ = fs::remove_dir_all(&scratch);
-    fs::create_dir_all(&scratch).map_err(Failure::io(scratch.display()))?;
-    let (capture, nothing) = (scratch.join("repeated.pcap"), scratch.join("nothing.pcap"));
-    let traffic = Traffic::new(options.conns, options.seed);
-    traffic.write_repeated(&capture, times).map_err(Failure::io(capture.display()))?;
-    write_nothing(&nothing).map_err(Failure::io(nothing.display()))?;
-    let once = |file: &Path| Wire { captures: vec![file.to_path_buf()], endless: false };
-    let plan = Plan {
-        workload: options.row,
-        kind: Kind::Udp,
-        conns: options.conns,
-        originals: &capture,
-        replies: &nothing,
-        sink: Sink::Nowhere,
-        scratch: scratch.clone(),
-        sluicegate: binary,
-        wires: Some(Wires { cpus: vec![WORKER_CPU], lan: once(&capture), wan: once(&nothing) }),
-        tuning: Tuning::default(),
-        callgrind: Some(scratch.join("counts")),
+/// What was counted for a row.
+struct Counted<'a> {
+    workload: Workload,
+    floor: Cost,
+    /// By binary, in the order given.
+    costs: Vec<(&'a Path, Cost)>,
+}
+
+impl Counted<'_> {
+    /// The first binary's row.
+    fn row(&self, conns: usize) -> Option<Row> {
+        let (_, cost) = self.costs.first()?;
+        let (ours, floor) = (Spread::exact(cost.all), Spread::exact(self.floor.all));
+        Some(Row {
+            name: format!("instructions per packet, {}, {conns} conns", self.workload),
+            unit: "instructions",
+            ours,
+            peer: Some(Peer {
+                name: "testpmd macswap".to_owned(),
+                figure: floor,
+                ratio: Spread::exact(ours.median / floor.median),
+                measured: true,
+            }),
+            goal: (self.workload == Workload::Snat).then_some(Goal::AtMost(SNAT_MOST)),
+            remark: format!("driver included; the gateway's own code is {:.1} of them", cost.own),
+        })
+    }
+
+    /// A line of the table per program.
+    fn lines(&self, conns: usize) -> String {
+        let (row, mut text) = (self.workload, String::new());
+        let _ = writeln!(text, "| {row} | testpmd macswap | {:.1} | – | |", self.floor.all);
+        for (number, (binary, cost)) in self.costs.iter().enumerate() {
+            let judged = self.row(conns).filter(|_| number == 0);
+            let goal = judged.and_then(|row| {
+                let outcome = if row.passes()? { "reached" } else { "missed" };
+                Some(format!("{}: {outcome}", row.goal?))
+            });
+            let (name, goal) = (binary.display(), goal.unwrap_or_default());
+            let _ =
+                writeln!(text, "| {row} | {name} | {:.1} | {:.1} | {goal} |", cost.all, cost.own);
+        }
+        if let [(_, new), (_, old)] = self.costs.as_slice() {
+            let percent = |new: f64, old: f64| (new / old - 1.0) * 100.0;
+            let (all, own) = (percent(new.all, old.all), percent(new.own, old.own));
+            let _ =
+                writeln!(text, "| {row} | first against second | {all:+.1} % | {own:+.1} % | |");
+        }
+        text
+    }
+}
+
+/// Counts testpmd and each binary for each row.
+fn count_all(options: &Options) -> Result<Vec<Counted<'_>>, Failure> {
+    let rig = Rig::new(options)?;
+    let mut floors: Vec<(bool, f64)> = Vec::new();
+    let mut all = Vec::new();
+    for &workload in &options.rows {
+        let key = workload.both_ways();
+        let known = floors.iter().find(|(both, _)| *both == key).map(|(_, all)| *all);
+        let floor = match known {
+            Some(all) => Cost { all, own: 0.0, functions: Vec::new() },
+            None => rig.floor(workload)?,
+        };
+        floors.push((key, floor.all));
+        let binaries = std::iter::once(&options.sluicegate).chain(&options.against);
+        let costs = binaries.map(|binary| {
+            let cost = rig.middle(workload, binary, options.runs, Vec::new())?;
+            Ok((binary.as_path(), cost))
+        });
+        all.push(Counted { workload, floor, costs: costs.collect::<Result<_, _>>()? });
+    }
+    Ok(all)
+}
+
+/// Holds the gateway's own code against the file, or writes the file.
+fn gate(options: &Options) -> Result<(), Failure> {
+    let rig = Rig::new(options)?;
+    let file = accepted::path();
+    let known = if options.accept { None } else { Some(Accepted::read(&file)?) };
+    let own = options.rows.iter().map(|&workload| {
+        let row = workload.to_string();
+        let count = |runs, before| rig.middle(workload, &options.sluicegate, runs, before);
+        let cost = match &known {
+            None => count(options.runs, Vec::new())?,
+            // One run tells, unless it says that too much was spent: an unlucky hash costs some.
+            Some(known) => match count(1, Vec::new())? {
+                cost if known.bears(&row, cost.own) => cost,
+                cost => count(options.runs - 1, vec![cost])?,
+            },
+        };
+        Ok((row, cost.own))
+    });
+    let own = own.collect::<Result<Vec<_>, Failure>>()?;
+    let counted = Accepted::of(&options.sluicegate, options.conns, own)?;
+    let Some(known) = known else { return counted.write(&file) };
+    let (lines, bad) = match known.judge(&counted) {
+        Verdict::Unlike(why) => {
+            println!("== SKIPPED: instructions per packet: {why}");
+            return Ok(());
+        }
+        Verdict::Good(lines) => (lines, false),
+        Verdict::Bad(lines) => (lines, true),
     };
-    eprintln!(
-        "{}: {} packets, control on CPU {CONTROL_CPU}",
-        binary.display(),
-        traffic.len() * times
-    );
-    let mut gateway = Sluicegate::start(&plan)?;
-    let log = gateway.log().to_path_buf();
-    let expected = (traffic.len() * times) as u64;
-    let what = format!("{} did not send {expected} packets", binary.display());
-    wait_until(SLOW_PATIENCE, what, &log, || Ok(gateway.counters()?.tx >= expected))?;
-    let counters = gateway.counters()?;
-    if (counters.tx, counters.dropped) != (expected, 0) {
-        let (program, reason) = (binary.display().to_string(), format!("{counters:?}"));
+    println!("instructions per packet, the gateway's own code:");
+    lines.iter().for_each(|line| println!("  {line}"));
+    if bad {
+        let program = options.sluicegate.display().to_string();
+        let reason = "a packet costs more instructions than accepted. If it must: `perf \
+                      instructions --accept`, and commit perf/instructions.toml with the reason"
+            .to_owned();
         return Err(Failure::Work { program, reason });
     }
-    drop(gateway);
-    threads(&scratch)
-}
-
-/// The costs of each thread from callgrind's files `counts-NN`, by file.
-fn threads(folder: &Path) -> Result<BTreeMap<String, Costs>, Failure> {
-    let mut threads = BTreeMap::new();
-    for entry in fs::read_dir(folder).map_err(Failure::io(folder.display()))?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("counts-") {
-            let text = fs::read_to_string(entry.path()).map_err(Failure::io(&name))?;
-            threads.insert(name, costs(&text));
-        }
-    }
-    Ok(threads)
-}
-
-/// Instructions by function from a callgrind file: names are given once with a number in brackets
-/// and then by number; the line behind `calls=` is what the callee cost and is left out.
-fn costs(text: &str) -> Costs {
-    let (mut names, mut costs) = (HashMap::new(), Costs::new());
-    let (mut current, mut callee) = (String::new(), false);
-    for line in text.lines() {
-        let function = line.strip_prefix("fn=").or_else(|| line.strip_prefix("cfn="));
-        if let Some((number, name)) = function.and_then(|f| f.split_once(')')) {
-            if !name.is_empty() {
-                names.insert(number.to_owned(), name.trim().to_owned());
-            }
-            if line.starts_with("fn=") {
-                current = names.get(number).cloned().unwrap_or_default();
-            }
-        } else if line.starts_with("calls=") {
-            callee = true;
-        } else if line.starts_with(|c: char| c.is_ascii_digit() || "+-*".contains(c)) {
-            let cost = line.split_whitespace().nth(1).and_then(|cost| cost.parse::<u64>().ok());
-            if let Some(cost) = cost.filter(|_| !std::mem::take(&mut callee)) {
-                *costs.entry(current.clone()).or_default() += cost;
-            }
-        }
-    }
-    costs
-}
-
-/// Instructions per packet of the worker's thread: the one that is busiest with the packet path.
-/// The control core's sweeps can be more than all that, as time passes slowly under callgrind.
-fn slope(
-    short: &BTreeMap<String, Costs>,
-    long: &BTreeMap<String, Costs>,
-    packets: f64,
-) -> Option<Slope> {
-    let packet_path = |costs: &Costs| {
-        let own = |name: &str| PACKET_PATH.iter().any(|part| name.contains(part));
-        costs.iter().filter(|(name, _)| own(name)).map(|(_, cost)| cost).sum::<u64>()
-    };
-    let pairs = long.iter().filter_map(|(name, long)| Some((short.get(name)?, long)));
-    let (short, long) = pairs.max_by_key(|(_, long)| packet_path(long))?;
-    let grown = |(function, &cost): (&String, &u64)| {
-        let before = short.get(function).copied().unwrap_or(0);
-        (function.clone(), (cost as f64 - before as f64) / packets)
-    };
-    let mut functions: Vec<(String, f64)> = long.iter().map(grown).collect();
-    functions.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let all = functions.iter().map(|f| f.1).sum();
-    let own = functions.iter().filter(|f| f.0.contains("::")).map(|f| f.1).sum();
-    Some(Slope { all, own, functions })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEXT: &str = "events: Ir\nob=(1) /bin/x\nfl=(1) a.rs\nfn=(7) x::poll\n10 100\n+2 50\n\
-                        cob=(2) /lib/y\ncfn=(8) memcpy\ncalls=3 0\n12 900\n* 7\n\
-                        fn=(8)\n5 900\nfn=(7)\n30 3\ntotals: 1060\n";
-
-    #[test]
-    fn what_a_callee_cost_is_counted_with_the_callee_alone() {
-        let costs = costs(TEXT);
-        assert_eq!(costs.get("x::poll"), Some(&160));
-        assert_eq!(costs.get("memcpy"), Some(&900));
-        assert_eq!(costs.values().sum::<u64>(), 1060);
-    }
-
-    #[test]
-    fn the_slope_is_that_of_the_thread_that_worked() {
-        let thread = |own: u64, libc: u64| {
-            Costs::from([("dataplane::lcore::poll".to_owned(), own), ("memcpy".to_owned(), libc)])
-        };
-        let control = |own: u64| Costs::from([("sluicegate::sweep".to_owned(), own)]);
-        let name = |n: u32| format!("counts-{n:02}");
-        let short = BTreeMap::from([(name(1), control(9_000)), (name(2), thread(1_000, 200))]);
-        let long = BTreeMap::from([(name(1), control(99_000)), (name(2), thread(5_000, 1_200))]);
-        let slope = slope(&short, &long, 10.0).unwrap();
-        assert!((slope.all - 500.0).abs() < 1e-9 && (slope.own - 400.0).abs() < 1e-9);
-        assert_eq!(slope.functions[0].0, "dataplane::lcore::poll");
-    }
+    Ok(())
 }

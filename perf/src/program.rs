@@ -153,7 +153,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) wires: Option<Wires>,
     /// How the switch caches what it looked up.
     pub(crate) tuning: Tuning,
-    /// Counts the product's instructions: where callgrind's files go.
+    /// Counts the program's instructions: where callgrind's files go.
     pub(crate) callgrind: Option<PathBuf>,
 }
 
@@ -247,11 +247,7 @@ impl Plan<'_> {
     /// Mbufs that hold both captures and all queues, with room: the driver asks for more than a
     /// capture has packets.
     pub(crate) fn mbufs(&self) -> usize {
-        if self.callgrind.is_some() {
-            // Nothing is replayed without end.
-            return 16 * 1024;
-        }
-        if self.wires.is_some() {
+        if self.wires.is_some() || self.callgrind.is_some() {
             // About what a gateway takes by itself. Buffers that one lcore fills and another frees
             // go round through all of a pool: a larger one would be measured as cache misses.
             return self.conns * 2 + 12 * 1024;
@@ -260,6 +256,12 @@ impl Plan<'_> {
             return self.conns * if self.workload.both_ways() { 2 } else { 1 } + 16 * 1024;
         }
         (self.conns * 2 + 16 * 1024).next_power_of_two().max(64 * 1024)
+    }
+
+    /// DPDK's file prefix: `prefix`, but another one under callgrind, so that counting and
+    /// measuring do not meet in one runtime directory.
+    pub(crate) fn prefix(&self, prefix: &'static str) -> &'static str {
+        if self.callgrind.is_some() { "sluicegate-perf-counts" } else { prefix }
     }
 
     /// MiB of memory for the mbufs, the table and all else.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::frame::{CLIENTS6_NET, Kind, Mac};
+use crate::instructions::callgrind;
 use crate::process::{CONTROL_CPU, Daemon, Failure, run};
 use crate::program::{
     BURST, Counters, DESCRIPTORS, Plan, Running, RuntimeDirectory, Workload, count_translated,
@@ -41,22 +42,21 @@ impl Sluicegate {
             fs::write(&file, text).map_err(Failure::io(file.display()))?;
         }
         let mut args = vec!["run".to_owned(), "-c".to_owned(), file.display().to_string()];
-        let mut program = plan.sluicegate;
+        let mut program = plan.sluicegate.display().to_string();
         if let Some(counts) = &plan.callgrind {
-            let words = ["--tool=callgrind", "--separate-threads=yes", "--fair-sched=yes"];
-            let file = format!("--callgrind-out-file={}", counts.display());
-            let valgrind = words.map(str::to_owned).into_iter().chain([file]);
-            args = valgrind.chain([program.display().to_string()]).chain(args).collect();
-            program = Path::new("valgrind");
+            let [valgrind, words @ ..] = callgrind::words(counts);
+            args = words.into_iter().chain([program]).chain(args).collect();
+            program = valgrind;
         }
         let log = plan.scratch.join("gateway.log");
-        let mut daemon = Daemon::start(program, &args, &[], &log)?;
+        let mut daemon = Daemon::start(Path::new(&program), &args, &[], &log)?;
         if plan.callgrind.is_some() {
-            daemon.may_end_in(SLOW_PATIENCE);
+            // What was counted is written by then, and under callgrind an end takes long.
+            daemon.may_end_in(Duration::ZERO);
         }
         let patience = if plan.callgrind.is_some() { SLOW_PATIENCE } else { PATIENCE };
         daemon.line(patience, |line| line == "ready")?;
-        let runtime = RuntimeDirectory(PREFIX);
+        let runtime = RuntimeDirectory(plan.prefix(PREFIX));
         Ok(Self { daemon, binary: plan.sluicegate.to_path_buf(), socket, _runtime: runtime })
     }
 
@@ -72,26 +72,25 @@ impl Sluicegate {
 }
 
 fn configuration(plan: &Plan<'_>, socket: &Path) -> String {
-    // DPDK runs under callgrind without hugepages; idle rounds are to be few there.
-    let memory = match plan.callgrind {
-        None => format!(
-            "hugepages = true\nmemory_mb = {}\nargs = [\"--no-pci\", \"--in-memory\"]\n",
-            plan.memory_mb()
-        ),
-        Some(_) => "hugepages = false\nmemory_mb = 256\nidle = \"sleep\"\n\
-                    args = [\"--no-pci\", \"--no-shconf\"]\n"
-            .to_owned(),
+    // DPDK runs under callgrind without hugepages.
+    let (hugepages, mode) = match plan.callgrind {
+        None => (true, "--in-memory"),
+        Some(_) => (false, "--no-shconf"),
     };
     let mut text = format!(
         "[eal]\n\
          control_core = {CONTROL_CPU}\n\
          worker_cores = {:?}\n\
-         {memory}\
+         hugepages = {hugepages}\n\
+         memory_mb = {}\n\
+         args = [\"--no-pci\", \"{mode}\"]\n\
          mbufs = {}\n\
          burst = {BURST}\n\
-         file_prefix = \"{PREFIX}\"\n\n",
+         file_prefix = \"{}\"\n\n",
         plan.cpus(),
-        plan.mbufs()
+        plan.memory_mb(),
+        plan.mbufs(),
+        plan.prefix(PREFIX)
     );
     text += &ports(plan);
     text += &routes(plan.kind);

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::instructions::callgrind;
 use crate::process::{CONTROL_CPU, Daemon, Failure};
 use crate::program::{BURST, Counters, DESCRIPTORS, Plan, Running, RuntimeDirectory};
 
@@ -29,13 +30,30 @@ impl Testpmd {
         }
         let log = plan.scratch.join("testpmd.log");
         // Into a pipe its lines would wait for a full buffer.
-        let mut args = vec!["-oL".to_owned(), PROGRAM.to_owned()];
+        let mut args = vec!["-oL".to_owned()];
+        args.extend(plan.callgrind.iter().flat_map(|counts| callgrind::words(counts)));
+        args.push(PROGRAM.to_owned());
         args.extend(arguments(plan, mode));
         let daemon = Daemon::start(Path::new("stdbuf"), &args, &[], &log)?;
-        let mut testpmd = Self { daemon, _runtime: RuntimeDirectory(PREFIX) };
-        testpmd.daemon.say("start")?;
-        testpmd.daemon.line(PATIENCE, |line| line.contains("packet forwarding"))?;
+        let mut testpmd = Self { daemon, _runtime: RuntimeDirectory(plan.prefix(PREFIX)) };
+        if plan.callgrind.is_some() {
+            // What was counted is written by then, and under callgrind an end takes long.
+            testpmd.daemon.may_end_in(Duration::ZERO);
+        }
+        testpmd.start_forwarding()?;
         Ok(testpmd)
+    }
+
+    /// Forwards from now on, counting from zero.
+    pub(crate) fn start_forwarding(&mut self) -> Result<(), Failure> {
+        self.daemon.say("start")?;
+        self.daemon.line(PATIENCE, |line| line.contains("packet forwarding")).map(drop)
+    }
+
+    /// Stops forwarding; when this returns, the counters stand still.
+    pub(crate) fn stop_forwarding(&mut self) -> Result<(), Failure> {
+        self.daemon.say("stop")?;
+        self.daemon.line(PATIENCE, |line| line == "Done.").map(drop)
     }
 }
 
@@ -45,21 +63,14 @@ fn arguments(plan: &Plan<'_>, mode: &str) -> Vec<String> {
     let lcores = format!("0@{CONTROL_CPU}{}", workers.collect::<String>());
     let queues = plan.queues().0;
     let (lan, wan) = (plan.lan_device(), plan.wan_device());
-    let eal = [
-        "--lcores",
-        &lcores,
-        "--main-lcore",
-        "0",
-        "--no-pci",
-        "--in-memory",
-        "--file-prefix",
-        PREFIX,
-        "--vdev",
-        &lan,
-        "--vdev",
-        &wan,
-        "--",
-    ];
+    let (prefix, size) = (plan.prefix(PREFIX), plan.memory_mb().to_string());
+    let eal = ["--lcores", &lcores, "--main-lcore", "0", "--no-pci", "--file-prefix", prefix];
+    let memory: &[&str] = match plan.callgrind {
+        None => &["--in-memory"],
+        Some(_) => &["--no-huge", "--no-shconf", "-m", &size],
+    };
+    let devices = ["--vdev", &lan, "--vdev", &wan, "--"];
+    let eal = eal.into_iter().chain(memory.iter().copied()).chain(devices);
     let forwarding = [
         "--interactive".to_owned(),
         format!("--forward-mode={mode}"),
@@ -73,7 +84,7 @@ fn arguments(plan: &Plan<'_>, mode: &str) -> Vec<String> {
         format!("--rxd={DESCRIPTORS}"),
         format!("--txd={DESCRIPTORS}"),
     ];
-    eal.into_iter().map(str::to_owned).chain(forwarding).collect()
+    eal.map(str::to_owned).chain(forwarding).collect()
 }
 
 impl Running for Testpmd {

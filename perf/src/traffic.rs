@@ -84,7 +84,7 @@ impl Traffic {
 
     /// Writes the frames that clients send.
     pub(crate) fn write_originals(&self, path: &Path) -> io::Result<()> {
-        self.write_repeated(path, 1)
+        write_capture(path, self.original_frames())
     }
 
     /// The frames that clients send.
@@ -95,11 +95,6 @@ impl Traffic {
     /// The servers' replies; see [`Traffic::write_replies`].
     pub(crate) fn replies(&self, translated: Option<Ipv4Addr>) -> Vec<Vec<u8>> {
         self.reply_frames(translated).collect()
-    }
-
-    /// Writes the frames that clients send, all conns again and again.
-    pub(crate) fn write_repeated(&self, path: &Path, times: usize) -> io::Result<()> {
-        write_capture(path, (0..times).flat_map(|_| self.original_frames()))
     }
 
     /// Writes the servers' replies. `translated` is the address that servers see instead of the
