@@ -2,7 +2,8 @@
 //! limit.
 //!
 //! A lookup is what the pipeline does for a packet of a known conn: hash the tuple, prefetch the
-//! bucket, take the candidate, prefetch its record, verify the tuple there, move the deadline. The
+//! bucket, take the candidate, prefetch its record, verify there that it is the packet's conn and
+//! alive, move the deadline; one that is not at home, or not first, is searched for. The
 //! stages go over a batch at a time, so that cache misses overlap. Conns are picked at random, from
 //! the same stream on both sides; working out the next one is part of both figures.
 //!
@@ -12,7 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::conntrack::record::{Conn, ConnRef, Family};
+use dataplane::conntrack::record::{Conn, ConnRef, Family, Wanted};
 use dataplane::conntrack::store::{Shared, Sizes, Store};
 use dataplane::conntrack::tuple::{HashSeed, KeyV4, proto};
 use dataplane::time::Tick;
@@ -92,6 +93,8 @@ impl Ours {
         let Shared { index, records, seed, .. } = &*self.shared;
         let mut found = 0;
         let secrets = seed.keys(proto::UDP, 0);
+        // No path was ever found for these conns, which are the first lcore's.
+        let wanted = Wanted::new(0, 0, 0, NOW);
         for batch in 0..batches {
             let mut keys = [KeyV4::default(); N];
             let mut hashes = [0; N];
@@ -108,8 +111,15 @@ impl Ours {
             for ((candidate, key), hash) in candidates.into_iter().zip(&keys).zip(&hashes) {
                 let (matches, search) =
                     (|conn: Conn<'_>| conn.matches_v4(key, 0), || (*hash, key.tuple()));
-                if let Some((conn, _)) = self.shared.find_live(candidate, 0, NOW, matches, search) {
-                    conn.set_deadline(Tick(tick.wrapping_add(batch)));
+                let deadline = Tick(tick.wrapping_add(batch));
+                let seen = candidate.map(|conn| (conn, conn.glance(key, &wanted)));
+                if let Some((conn, seen)) = seen.filter(|(_, seen)| seen.fits) {
+                    conn.put_off(&seen, deadline);
+                    found += 1;
+                } else if let Some((conn, _)) =
+                    self.shared.find_live(candidate, 0, NOW, matches, search)
+                {
+                    conn.set_deadline(deadline);
                     found += 1;
                 }
             }
