@@ -253,6 +253,25 @@ fn a_silent_worker_is_given_up_with_the_watchdog_and_changes_nothing() {
     assert_eq!(core.set_sysctl("nf_conntrack_udp_timeout", 5), Ok(()));
 }
 
+#[test]
+fn conns_expire_at_a_pace_and_as_fast_as_new_ones_come() {
+    let (mut core, fakes) = bench();
+    let begin = |core: &ControlCore, n| core.lcores[1].counters.conntrack.begun.add(n);
+    let idle = core.pace(1);
+    assert!((1000..10_000).contains(&idle), "{idle} in a hundredth of a second");
+    assert_eq!(core.pace(3), 3 * idle);
+    begin(&core, 20_000);
+    assert_eq!(core.pace(1), idle + 25_000);
+    assert_eq!(core.pace(1), idle, "only those since the last time count");
+    core.set_sysctl("nf_conntrack_max", 100).unwrap();
+    for n in 0..96 {
+        enter(&mut fakes.borrow_mut()[0].store, n).unwrap();
+    }
+    assert_eq!(core.pace(1), idle, "nobody needs the room");
+    begin(&core, 1);
+    assert_eq!(core.pace(1), u64::MAX);
+}
+
 /// Of no master that is there.
 fn expectation() -> Expectation {
     let address = |bits| dataplane::wire::address::Address::v4(bits);

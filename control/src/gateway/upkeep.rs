@@ -209,7 +209,7 @@ impl ControlCore {
     /// Conns that may expire now, so many ticks after the last ones. Nobody sees a conn whose time
     /// is up, so a million of them can wait a few seconds for packets' sake: they go at a pace, and
     /// a quarter faster than new ones come. Where these find little room nothing waits.
-    fn pace(&mut self, ticks: u64) -> u64 {
+    pub(super) fn pace(&mut self, ticks: u64) -> u64 {
         let begun = self.lcores.iter().map(|lcore| lcore.counters.conntrack.begun.get()).sum();
         let new = u64::wrapping_sub(begun, self.upkeep.begun);
         self.upkeep.begun = begun;
