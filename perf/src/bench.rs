@@ -19,6 +19,7 @@ use clap::ValueEnum;
 use crate::compare::out_directory;
 use crate::inprocess;
 use crate::instructions;
+use crate::latency;
 use crate::machine::{self, Hugepages};
 use crate::measure::Length;
 use crate::process::{Failure, catch_signals};
@@ -63,6 +64,8 @@ enum Chapter {
     InProcess,
     /// Instructions per packet, beside testpmd.
     Instructions,
+    /// How long packets are under way, beside Open vSwitch and testpmd.
+    Latency,
 }
 
 /// Rounds and windows of a report.
@@ -226,6 +229,11 @@ fn measure_chapter(
         Chapter::Instructions => {
             let few = instructions::Options::of(options.seed, &options.sluicegate, effort.quick);
             book.add(Part::of("Instructions", instructions::rows(&few))?, start);
+        }
+        Chapter::Latency => {
+            let secs = effort.length.window.as_secs_f64();
+            let few = latency::Options::of(effort.pairs, secs, options.seed, &options.sluicegate);
+            book.add(Part::of("Latency", latency::rows(&few))?, start);
         }
     }
     Ok(())

@@ -16,6 +16,7 @@ mod crew;
 mod frame;
 mod inprocess;
 mod instructions;
+mod latency;
 mod machine;
 mod measure;
 mod ovs;
@@ -54,6 +55,11 @@ enum Benchmark {
     Workers(workers::Options),
     /// Instructions per packet of an established conn, counted by callgrind.
     Instructions(instructions::Options),
+    /// How long packets are under way, over shared memory, at a share of the greatest rate.
+    Latency(latency::Options),
+    /// The generator of `latency`, which starts it.
+    #[command(hide = true)]
+    Generate(latency::generator::Options),
     /// The table changed to another size and back under replayed traffic.
     Resize(resize::Options),
     /// The table alone, beside DPDK's hash table: lookups, deletions and insertions.
@@ -78,6 +84,8 @@ fn main() -> ExitCode {
         Benchmark::Compare(options) => compare::run(&options),
         Benchmark::Workers(options) => workers::run(&options),
         Benchmark::Instructions(options) => instructions::run(&options),
+        Benchmark::Latency(options) => latency::run(&options),
+        Benchmark::Generate(options) => latency::generator::run(&options),
         Benchmark::Resize(options) => resize::run(&options),
         Benchmark::Table(options) => inprocess::table::run(&options),
         Benchmark::Newconns(options) => inprocess::newconns::run(&options),

@@ -191,6 +191,19 @@ pub(crate) enum Sink {
     /// to another. The capture is replayed once, or without end where the first frames are lost: by
     /// a program that forwards before it knows its tables, or as replies that come too early.
     Capture { file: PathBuf, endless: bool },
+    /// Nothing is replayed: the devices are shared memory that somebody else connects to by sockets
+    /// in this directory ([`memif`]).
+    Memif(PathBuf),
+}
+
+/// The sockets of the inside and the outside memif in a directory.
+pub(crate) fn memif(directory: &Path) -> [PathBuf; 2] {
+    ["lan.memif", "wan.memif"].map(|name| directory.join(name))
+}
+
+/// The memif `name` that waits at `socket`.
+fn memif_device(name: &str, socket: &Path) -> String {
+    format!("{name},role=server,id=0,socket={},socket-abstract=no", socket.display())
 }
 
 /// Beside the capture of what leaves the outside port: what leaves the inside one.
@@ -206,6 +219,7 @@ impl Plan<'_> {
         }
         let file = self.originals.display();
         match &self.sink {
+            Sink::Memif(directory) => memif_device("net_memif0", &memif(directory)[0]),
             Sink::Capture { endless: false, .. } => format!("net_pcap0,rx_pcap={file}"),
             Sink::Capture { file: sent, .. } if self.workload.both_ways() => {
                 let sent = back(sent);
@@ -222,6 +236,7 @@ impl Plan<'_> {
         }
         let replies = self.replies.display();
         match &self.sink {
+            Sink::Memif(directory) => memif_device("net_memif1", &memif(directory)[1]),
             Sink::Capture { file, .. } if self.workload.both_ways() => {
                 format!("net_pcap1,rx_pcap={replies},tx_pcap={},infinite_rx=1", file.display())
             }

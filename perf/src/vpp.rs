@@ -105,7 +105,7 @@ fn setup(plan: &Plan<'_>) -> String {
         lines.push("set interface nat44 in pg0 out pg1".to_owned());
     }
     let limit = match plan.sink {
-        Sink::Nowhere => ENDLESS.to_owned(),
+        Sink::Nowhere | Sink::Memif(_) => ENDLESS.to_owned(),
         Sink::Capture { .. } => plan.conns.to_string(),
     };
     lines.push(format!(
