@@ -34,11 +34,11 @@ use super::dccp::DccpState;
 use super::expect::{EXPECT_MAX_LIMIT, Expectations};
 use super::extension::{Extension, Extensions};
 use super::index::{Due, Index, Moved, Refused};
-use super::record::{Conn, ConnId, ConnRef, Family, Records};
+use super::record::{Conn, ConnId, ConnRef, Family, LeavingV4, Records};
 use super::sctp::SctpState;
 use super::state::{Direction, Status};
 use super::tcp::TcpTrack;
-use super::tuple::{HashSeed, Tuple, proto};
+use super::tuple::{HashSeed, KeyV4, Tuple, proto};
 use super::views::{Which, source_lines};
 use super::zones::Zones;
 use crate::arch::OutOfMemory;
@@ -438,12 +438,24 @@ impl Shared {
         conn.orig().source_hash(conn.zone(Direction::Original), &self.seed)
     }
 
+    /// The hash of one of a conn's tuples, of most conns from the record's words.
+    #[inline]
+    fn hash_of(&self, conn: Conn<'_>, direction: Direction) -> u64 {
+        let (number, zone) = (conn.proto(), conn.zone(direction));
+        if conn.is_v6() || !matches!(number, proto::TCP | proto::UDP) {
+            return self.hash(&conn.tuple(direction), zone);
+        }
+        // What leaves has the other direction's tuple turned round, which has the same hash.
+        let LeavingV4 { addresses, ids, .. } = conn.leaving_v4(direction.opposite());
+        KeyV4 { addresses, ids, proto: number }.hash(&self.seed.keys(number, zone))
+    }
+
     /// The hashes that the conn's entries are found by: first that of the entry with its due time,
     /// then that of its reply tuple. A conn with one entry has the same twice.
     fn hashes(&self, conn: Conn<'_>) -> (u64, u64) {
-        let reply = self.hash(&conn.reply(), conn.zone(Direction::Reply));
+        let reply = self.hash_of(conn, Direction::Reply);
         if conn.shows(Direction::Original) {
-            (self.hash(&conn.orig(), conn.zone(Direction::Original)), reply)
+            (self.hash_of(conn, Direction::Original), reply)
         } else {
             (reply, reply)
         }
