@@ -5,7 +5,7 @@
 //! fastest, no locks, EAL's hugepages for it and 2 MiB pages for the records, and the records are
 //! prefetched for a whole batch before the first is written.
 
-use std::process;
+use std::{fs, process};
 
 use dataplane::arch::sync::Ordering::Relaxed;
 use dataplane::arch::{HugeSlice, Line, prefetch_write};
@@ -30,7 +30,10 @@ pub(crate) fn start() -> Result<Eal, Failure> {
          --file-prefix={prefix}"
     );
     let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
-    Eal::init(&args).map_err(|e| broken("DPDK")(&e))
+    let eal = Eal::init(&args).map_err(|e| broken("DPDK")(&e));
+    // Nobody opens the files of this process again.
+    let _ = Eal::runtime_dir().map(fs::remove_dir_all);
+    eal
 }
 
 /// The peer's table with its records.
