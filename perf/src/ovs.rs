@@ -103,7 +103,7 @@ impl Ovs {
         ];
         let log = place.0.join("vswitchd.err");
         let vswitchd = Daemon::start(Path::new(VSWITCHD), &args, &place.environment(), &log)?;
-        let runtime = RuntimeDirectory(PREFIX);
+        let runtime = RuntimeDirectory(plan.prefix(PREFIX));
         let ovs = Self { vswitchd, _database: database, place, _runtime: runtime };
         ovs.place.vsctl("add-br br0 -- set bridge br0 datapath_type=netdev fail-mode=secure")?;
         ovs.place.add_port("wan", WAN, &plan.wan_device())?;
@@ -155,7 +155,10 @@ impl Place {
             format!("other_config:dpdk-lcore-mask={}", mask(CONTROL_CPU)),
             format!("other_config:pmd-cpu-mask={}", mask(WORKER_CPU)),
             format!("other_config:dpdk-socket-mem={}", plan.memory_mb()),
-            format!("other_config:dpdk-extra=--no-pci --in-memory --file-prefix={PREFIX}"),
+            format!(
+                "other_config:dpdk-extra=--no-pci --in-memory --file-prefix={}",
+                plan.prefix(PREFIX)
+            ),
         ];
         let mut words = vec!["--no-wait", "set", "Open_vSwitch", "."];
         words.extend(settings.iter().map(String::as_str));

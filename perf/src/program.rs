@@ -273,10 +273,14 @@ impl Plan<'_> {
         (self.conns * 2 + 16 * 1024).next_power_of_two().max(64 * 1024)
     }
 
-    /// DPDK's file prefix: `prefix`, but another one under callgrind, so that counting and
-    /// measuring do not meet in one runtime directory.
+    /// DPDK's file prefix: `prefix`, but another one under callgrind and over shared memory, so
+    /// that benchmarks at the same time do not meet in one runtime directory.
     pub(crate) fn prefix(&self, prefix: &'static str) -> &'static str {
-        if self.callgrind.is_some() { "sluicegate-perf-counts" } else { prefix }
+        match &self.sink {
+            _ if self.callgrind.is_some() => "sluicegate-perf-counts",
+            Sink::Memif(_) => "sluicegate-perf-memif",
+            _ => prefix,
+        }
     }
 
     /// MiB of memory for the mbufs, the table and all else.

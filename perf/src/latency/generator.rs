@@ -171,6 +171,7 @@ impl Generator {
     /// Sends `pps` frames a second for a while, or as many as there is room for.
     fn send(&mut self, pps: f64, length: Duration) -> Stretch {
         let (mut stretch, mut burst) = (Stretch::new(length), Burst::new());
+        self.drain(&mut burst);
         let start = Instant::now();
         let mut due = 0_u64;
         self.looked = start;
@@ -197,6 +198,18 @@ impl Generator {
             self.receive(&mut burst, &mut stretch);
         }
         stretch
+    }
+
+    /// Throws away what still comes from before.
+    fn drain(&mut self, burst: &mut Burst) {
+        let (start, mut last) = (Instant::now(), Instant::now());
+        while last.elapsed() < REST && start.elapsed() < PATIENCE {
+            let queues = self.outside.iter_mut();
+            if queues.map(|queue| queue.burst(burst)).sum::<usize>() > 0 {
+                last = Instant::now();
+            }
+            burst.clear();
+        }
     }
 
     /// Makes the next frames, with the time.
