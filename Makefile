@@ -7,8 +7,8 @@
 #   make ports      the 64 512 ports of an address, used up (part of make test)
 #   make soak       new schedules of several workers for SLUICEGATE_SOAK_SECS (600) seconds, and new
 #                   random packets beside the kernel for as long (as root)
-#   make bench      every row the product is judged by, beside its peers: perf/out/report (as root, half
-#                   an hour; make bench-quick tries everything in minutes, make bench-full takes hours)
+#   make bench      every row the product is judged by, beside its peers: perf/out/report (as root, three
+#                   rounds; make bench-quick tries everything in minutes, make bench-full takes nine rounds)
 #   make lint       formatting and clippy, warnings as errors
 #   make install    binary, configurations and documents under PREFIX (and DESTDIR)
 

@@ -1,7 +1,11 @@
-//! The shortest way: TCP and UDP over IPv4 without tag, options or fragments, whole headers in the
-//! first segment. That is what nearly all packets are, so they get a reading and an edit of their
-//! own that touch 54 bytes at fixed places; everything else, and whatever looks odd here, takes the
-//! general way, which gives the same result.
+//! Lean packets: TCP and UDP over IPv4 without tag, options or fragments, whole in the first
+//! segment, their checksums right. That is what nearly all packets are, so they get a reading
+//! ([`Lean::read`], stage 2) and an edit of their own that touch headers at fixed places.
+//!
+//! Nearly all of them go the quick way then (`pipeline/quick.rs`). `by_lean_path` is for those that
+//! cannot: a conn with an extension, its first answer, one of another lcore, one that the index has
+//! away from home. Everything else, and whatever looks odd here, takes the general way, which gives
+//! the same result.
 
 use arrayvec::ArrayVec;
 
