@@ -11,6 +11,8 @@ use core::fmt;
 use core::mem::needs_drop;
 use core::ops::Deref;
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicPtr, AtomicUsize};
 use std::sync::Arc;
 
 /// The size and alignment of a huge page.
@@ -48,11 +50,18 @@ struct Memory<T> {
 impl<T> HugeSlice<T> {
     /// `len` elements, each made by `fill`.
     pub fn new(len: usize, fill: impl Fn() -> T) -> Result<Self, OutOfMemory> {
+        let memory = Memory::new(len, fill)?;
+        Ok(HugeSlice { start: memory.start, len, memory: Arc::new(memory) })
+    }
+}
+
+impl<T> Memory<T> {
+    fn new(len: usize, fill: impl Fn() -> T) -> Result<Self, OutOfMemory> {
         const { assert!(!needs_drop::<T>()) }
         const { assert!(size_of::<T>() > 0) }
         let bytes = len.saturating_mul(size_of::<T>());
         if len == 0 {
-            return Ok(Memory { start: NonNull::dangling(), len }.into());
+            return Ok(Memory { start: NonNull::dangling(), len });
         }
         let layout = Self::layout(len).ok_or(OutOfMemory { bytes })?;
         // SAFETY: the layout's size is not zero, since neither `len` nor the size of `T` is.
@@ -65,7 +74,7 @@ impl<T> HugeSlice<T> {
             // `i < len`. A panic in `fill` frees the memory without dropping any element.
             unsafe { start.add(i).write(fill()) }
         }
-        Ok(memory.into())
+        Ok(memory)
     }
 
     fn layout(len: usize) -> Option<Layout> {
@@ -85,12 +94,6 @@ impl<T> Deref for HugeSlice<T> {
     }
 }
 
-impl<T> From<Memory<T>> for HugeSlice<T> {
-    fn from(memory: Memory<T>) -> Self {
-        HugeSlice { start: memory.start, len: memory.len, memory: Arc::new(memory) }
-    }
-}
-
 impl<T> Clone for HugeSlice<T> {
     fn clone(&self) -> Self {
         HugeSlice { start: self.start, len: self.len, memory: Arc::clone(&self.memory) }
@@ -99,7 +102,7 @@ impl<T> Clone for HugeSlice<T> {
 
 impl<T> Drop for Memory<T> {
     fn drop(&mut self) {
-        if let (true, Some(layout)) = (self.len > 0, HugeSlice::<T>::layout(self.len)) {
+        if let (true, Some(layout)) = (self.len > 0, Self::layout(self.len)) {
             // SAFETY: allocated in `new` with this same layout; elements need no drop.
             unsafe { std::alloc::dealloc(self.start.as_ptr().cast(), layout) }
         }
@@ -115,6 +118,74 @@ unsafe impl<T: Send + Sync> Sync for HugeSlice<T> {}
 unsafe impl<T: Send + Sync> Send for Memory<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Sync for Memory<T> {}
+
+/// Room for a slice that is made later, once, while others look already; it lives as long as this
+/// does. To look is two loads: what is looked up for every packet needs no more.
+pub struct HugeOnce<T> {
+    /// Null until the slice is made.
+    start: AtomicPtr<T>,
+    /// 0 until `start` is there.
+    len: AtomicUsize,
+}
+
+impl<T> Default for HugeOnce<T> {
+    fn default() -> Self {
+        HugeOnce { start: AtomicPtr::default(), len: AtomicUsize::new(0) }
+    }
+}
+
+impl<T> HugeOnce<T> {
+    /// True once there is a slice.
+    pub fn is_made(&self) -> bool {
+        self.len.load(Acquire) > 0
+    }
+
+    /// Makes a slice of `len` elements, each made by `fill`, unless there is one.
+    pub fn make(&self, len: usize, fill: impl Fn() -> T) -> Result<(), OutOfMemory> {
+        if len == 0 || self.is_made() {
+            return Ok(());
+        }
+        let memory = Memory::new(len, fill)?;
+        let new = memory.start.as_ptr();
+        // A second caller at the same time frees its own again.
+        if self.start.compare_exchange(core::ptr::null_mut(), new, AcqRel, Relaxed).is_ok() {
+            self.len.store(len, Release);
+            core::mem::forget(memory);
+        }
+        Ok(())
+    }
+
+    /// An element; `None` if the slice is shorter, or not there yet.
+    #[inline(always)]
+    pub fn get(&self, i: usize) -> Option<&T> {
+        if i >= self.len.load(Acquire) {
+            return None;
+        }
+        // SAFETY: `len` is what `make` has written, after `start`, which is not null then, and all
+        // elements, of memory that nobody frees before `self` goes; `i` lies within, and no mutable
+        // reference is handed out.
+        Some(unsafe { NonNull::new_unchecked(self.start.load(Relaxed)).add(i).as_ref() })
+    }
+}
+
+impl<T> Drop for HugeOnce<T> {
+    fn drop(&mut self) {
+        if let Some(start) = NonNull::new(*self.start.get_mut()) {
+            drop(Memory { start, len: *self.len.get_mut() });
+        }
+    }
+}
+
+impl<T> fmt::Debug for HugeOnce<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HugeOnce({})", self.len.load(Relaxed))
+    }
+}
+
+// SAFETY: as of a `OnceLock<Box<[T]>>`: shared references only, freed by whoever has the last.
+unsafe impl<T: Send + Sync> Send for HugeOnce<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for HugeOnce<T> {}
 
 impl<T> fmt::Debug for HugeSlice<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,6 +232,16 @@ mod tests {
         assert_eq!(first.as_ptr(), second.as_ptr());
         drop(first);
         assert!(second.iter().all(|&x| x == 7));
+    }
+
+    #[test]
+    fn what_is_made_once_is_found_and_stays() {
+        let room = HugeOnce::<u64>::default();
+        assert!(!room.is_made() && room.get(0).is_none());
+        room.make(300_000, || 7).unwrap();
+        room.make(1, || 8).unwrap();
+        assert!(room.is_made());
+        assert_eq!((room.get(299_999), room.get(300_000)), (Some(&7), None));
     }
 
     #[test]

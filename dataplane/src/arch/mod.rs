@@ -12,7 +12,7 @@ pub mod lines;
 mod spin;
 pub mod sync;
 
-pub use huge::{HugeSlice, OutOfMemory};
+pub use huge::{HugeOnce, HugeSlice, OutOfMemory};
 pub use spin::Spin;
 
 use sync::AtomicU64;

@@ -174,12 +174,14 @@ impl Array {
         self.bucket(wrap(away + i - 2))
     }
 
-    /// Brings in the home bucket.
-    #[inline]
-    pub(super) fn prefetch(&self, hash: u64) {
-        if let Some(bucket) = self.bucket(self.home(hash)) {
+    /// Brings in the home bucket, and says which it is.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, hash: u64) -> u32 {
+        let home = self.home(hash);
+        if let Some(bucket) = self.bucket(home) {
             prefetch_read(bucket);
         }
+        home
     }
 
     #[inline]

@@ -19,11 +19,11 @@
 //! A free piece holds the links in its own words 0 (next of the batch) and 1 (next batch). So at
 //! most [`FreeList::HOARD`] free pieces per lcore are out of everybody else's reach.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::arch::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::arch::sync::{AtomicU32, AtomicU64};
-use crate::arch::{HugeSlice, Line, OutOfMemory, prefetch_write};
+use crate::arch::{HugeOnce, Line, OutOfMemory, prefetch_write};
 
 /// Pieces in one chunk: whole huge pages for 2 and for 3 lines alike (4 and 6 MiB).
 pub const CHUNK: u32 = 1 << 15;
@@ -43,7 +43,7 @@ pub const PIECES_MAX: u32 = if cfg!(loom) { CHUNK } else { (1 << 28) + (1 << 15)
 /// All pieces of one kind.
 #[derive(Clone, Debug)]
 pub struct Chunks<const LINES: usize> {
-    table: Arc<[OnceLock<HugeSlice<[Line; LINES]>>]>,
+    table: Arc<[HugeOnce<[Line; LINES]>]>,
     state: Arc<State>,
     /// The limit it was made with.
     first: u32,
@@ -71,7 +71,7 @@ impl<const LINES: usize> Chunks<LINES> {
         };
         let chunks = limit.max(PIECES_MAX).div_ceil(CHUNK);
         Chunks {
-            table: (0..chunks).map(|_| OnceLock::new()).collect(),
+            table: (0..chunks).map(|_| HugeOnce::default()).collect(),
             state: Arc::new(state),
             first: limit,
         }
@@ -99,15 +99,10 @@ impl<const LINES: usize> Chunks<LINES> {
         let hole = if upto > self.first { self.hole().len() as u32 } else { 0 };
         let chunks = upto.saturating_add(hole).min(self.limit()).div_ceil(CHUNK);
         let hole = self.hole();
-        for (i, cell) in (0..chunks).zip(&*self.table) {
+        for (i, chunk) in (0..chunks).zip(&*self.table) {
             let rest = hole.start.saturating_sub(i * CHUNK);
             let pieces = if (1..CHUNK).contains(&rest) { rest } else { CHUNK };
-            if cell.get().is_none() {
-                let memory =
-                    HugeSlice::new(pieces as usize, || [(); LINES].map(|()| Line::default()))?;
-                // A second caller at the same time loses its copy, which is no harm.
-                let _ = cell.set(memory);
-            }
+            chunk.make(pieces as usize, || [(); LINES].map(|()| Line::default()))?;
             self.state.ready.fetch_max(i * CHUNK + pieces, Release);
         }
         Ok(())
@@ -139,8 +134,7 @@ impl<const LINES: usize> Chunks<LINES> {
     /// The lines of piece `number`; `None` while its chunk has no memory.
     #[inline(always)]
     pub fn get(&self, number: u32) -> Option<&[Line; LINES]> {
-        let chunk = self.table.get((number / CHUNK) as usize)?.get()?;
-        chunk.get((number % CHUNK) as usize)
+        self.table.get((number / CHUNK) as usize)?.get((number % CHUNK) as usize)
     }
 
     /// Brings a piece in that will be written soon: the one that comes after the one just taken.

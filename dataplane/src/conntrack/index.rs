@@ -198,25 +198,24 @@ impl Index {
         }
     }
 
-    /// Brings in the home bucket.
-    #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        self.array.prefetch(hash);
+    /// Brings in the home bucket, and says which it is.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) -> u32 {
         if let Some(beside) = &self.beside {
             beside.array.prefetch(hash);
         }
+        self.array.prefetch(hash)
     }
 
     /// The first entry at home whose tag fits: what a lookup will most probably want to compare,
-    /// so that a burst can prefetch its records. It may have become another one, or none.
+    /// so that a burst can prefetch its records. It may have become another one, or none. `home`
+    /// is what [`Index::prefetch`] said.
     #[inline(always)]
-    pub fn candidate(&self, hash: u64) -> Option<ConnRef> {
-        let first = |array: &Array| {
-            let bucket = array.bucket(array.home(hash))?;
-            bucket.first(tag(hash)).map(|word| entry(word).0)
-        };
-        match (first(&self.array), &self.beside) {
-            (None, Some(beside)) => first(&beside.array),
+    pub fn candidate(&self, home: u32, hash: u64) -> Option<ConnRef> {
+        let first =
+            |array: &Array, home| array.bucket(home)?.first(tag(hash)).map(|word| entry(word).0);
+        match (first(&self.array, home), &self.beside) {
+            (None, Some(beside)) => first(&beside.array, beside.array.home(hash)),
             (found, _) => found,
         }
     }

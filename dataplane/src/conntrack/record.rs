@@ -194,16 +194,24 @@ impl Records {
     /// they would move with each packet. A line that nobody else reads comes writable anyway.
     #[inline]
     pub fn prefetch(&self, number: ConnRef, tracker: bool, shared: bool) -> Option<Conn<'_>> {
+        let bring = |conn: Conn<'_>| {
+            prefetch_read(&conn.lines[0]);
+            match (tracker, shared) {
+                (true, true) => prefetch_write(&conn.lines[1]),
+                (true, false) => prefetch_read(&conn.lines[1]),
+                (false, _) => {}
+            }
+        };
+        // Each family apart, as one of them hardly ever comes.
+        if number.family() == Family::V4 {
+            let lines = self.v4.get(number.number())?;
+            let conn = Conn { lines, addresses: None, number };
+            bring(conn);
+            return Some(conn);
+        }
         let conn = self.get(number)?;
-        prefetch_read(&conn.lines[0]);
-        match (tracker, shared) {
-            (true, true) => prefetch_write(&conn.lines[1]),
-            (true, false) => prefetch_read(&conn.lines[1]),
-            (false, _) => {}
-        }
-        if let Some(addresses) = conn.addresses {
-            prefetch_read(addresses);
-        }
+        bring(conn);
+        conn.addresses.inspect(|addresses| prefetch_read(*addresses));
         Some(conn)
     }
 }
@@ -241,7 +249,8 @@ const fn pair(a: u32, b: u32) -> u64 {
 /// [`Conn::glance`].
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    zones: u64,
+    /// Confirmed, and both zones; the protocol is the packet's.
+    word3: u64,
     generation: u64,
     owner: u64,
     now: Tick,
@@ -250,9 +259,9 @@ pub struct Wanted {
 impl Wanted {
     /// A conn of `owner` in one zone, whose paths are of a policy generation.
     pub fn new(zone: u16, generation: u32, owner: u8, now: Tick) -> Wanted {
-        let zones = (zone as u64) << 16 | zone as u64;
+        let word3 = (Status::CONFIRMED.0 as u64) << 48 | (zone as u64) << 16 | zone as u64;
         let owner = (owner as u64) << 8 | Conn::IN_USE;
-        Wanted { zones, generation: generation as u64, owner, now }
+        Wanted { word3, generation: generation as u64, owner, now }
     }
 }
 
@@ -450,7 +459,7 @@ impl<'a> Conn<'a> {
         let ids = key.ids as u64;
         let original = self.word(0) ^ key.addresses | w1 >> 32 ^ ids;
         let reply = self.word(2) ^ key.addresses | w1 & 0xffff_ffff ^ ids;
-        let word3 = (Status::CONFIRMED.0 as u64) << 48 | (key.proto as u64) << 40 | wanted.zones;
+        let word3 = (key.proto as u64) << 40 | wanted.word3;
         let differs = (w3 ^ word3) & WORD3
             | (w5 ^ wanted.generation) & 0xffff_ffff
             | (self.word(7) ^ wanted.owner) & WORD7

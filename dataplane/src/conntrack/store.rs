@@ -880,7 +880,8 @@ mod tests {
                 assert!(store.find(&tuple, 1, NOW).is_none(), "another zone");
                 let shared = store.shared();
                 let hash = shared.hash(&tuple, 0);
-                assert_eq!(shared.index.candidate(hash), Some(number));
+                let home = shared.index.prefetch(hash);
+                assert_eq!(shared.index.candidate(home, hash), Some(number));
                 for candidate in [None, Some(number), Some(ConnRef::new(Family::V4, 77))] {
                     let found = shared
                         .find_live(

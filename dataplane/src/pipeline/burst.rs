@@ -24,6 +24,7 @@ use crate::pipeline::quick::Described;
 use crate::pipeline::snapshot::PortKind;
 use crate::pipeline::track::{Judged, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
+use crate::pipeline::untracked::Untracked;
 use crate::pipeline::{Arrival, At, Holder, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Now;
@@ -146,26 +147,29 @@ impl<P: FramePool> Pipeline<P> {
         // Nobody looks at the checksums of packets that are not tracked.
         let untracked = self.untracked.is_used(self.generation);
         let check = at.policy.knobs.checksum && !untracked;
-        scratch.read(frames, &our_mac, zones, check, at);
+        let table = untracked.then_some(&self.untracked);
+        scratch.read(frames, &our_mac, zones, check, table, at);
         let count = frames.len();
-        if untracked {
-            self.find_untracked(&mut scratch, count, port);
-        }
         let mut candidates: [Option<Conn<'_>>; BURST_MAX] = [None; BURST_MAX];
-        scratch.find_candidates(count, &mut candidates, at);
+        if !untracked || self.find_untracked(&mut scratch, count, port, at) {
+            scratch.find_candidates(count, &mut candidates, at);
+        }
         let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
         let mut quick = self.quick(arrival, zones[0], at);
         let mut done = 0;
         while !frames.is_empty() {
             let mut prejudged = None;
             if let Some(quick) = &mut quick {
-                let untracked = scratch.untracked.get(done..).filter(|_| untracked);
                 let described = Described {
                     lean: scratch.lean.get(done..).unwrap_or_default(),
                     candidates: candidates.get(done..).unwrap_or_default(),
-                    untracked: untracked.unwrap_or_default(),
+                    untracked: scratch.untracked.get(done..).unwrap_or_default(),
                 };
-                let (ready, judged) = self.quick_way(frames, &described, &long, quick, at);
+                let (ready, judged) = if untracked {
+                    self.quick_way::<true>(frames, &described, &long, quick, at)
+                } else {
+                    self.quick_way::<false>(frames, &described, &long, quick, at)
+                };
                 self.put_first_out(quick.out(), frames, ready);
                 done += ready;
                 prejudged = judged;
@@ -187,17 +191,29 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Finds those that no conn carries, where some are remembered: as raw comes before conntrack,
-    /// nothing else is looked up for them.
+    /// nothing else is looked up for them. True if there are others, whose index lines are on their
+    /// way then.
     #[inline(never)]
-    fn find_untracked(&self, scratch: &mut Scratch, count: usize, port: PortId) {
+    fn find_untracked(
+        &self,
+        scratch: &mut Scratch,
+        count: usize,
+        port: PortId,
+        at: At<'_>,
+    ) -> bool {
         let Scratch { lean, untracked, .. } = scratch;
-        lean.iter().take(count).for_each(|lean| self.untracked.prefetch(lean.hash));
+        let mut others = false;
         for (lean, way) in lean.iter_mut().zip(untracked).take(count) {
             let found = self.untracked.find(&lean.key, lean.hash, port, self.generation);
             *way = found.map_or((0, 0), |(path, next_hop)| (path, next_hop.0));
             // A path has no number 0.
             lean.sought &= way.0 == 0;
+            if lean.sought {
+                lean.home = at.table.index.prefetch(lean.hash);
+                others = true;
+            }
         }
+        others
     }
 
     /// Lets a frame walk, or puts it behind those that wait until the outputs have been flushed: a
@@ -506,7 +522,8 @@ impl<P: FramePool> Pipeline<P> {
 }
 
 impl Scratch {
-    /// Stage 2: headers, hashes, and the index lines on their way.
+    /// Stage 2: headers, hashes, and the index lines on their way; where there may be `untracked`
+    /// packets, their lines instead.
     #[inline(never)]
     fn read<F: Frame>(
         &mut self,
@@ -514,6 +531,7 @@ impl Scratch {
         our_mac: &[u8; 6],
         zones: [Option<Zones>; 2],
         check: bool,
+        untracked: Option<&Untracked>,
         at: At<'_>,
     ) {
         let zones = zones.map(|zones| zones.unwrap_or_default().original);
@@ -523,7 +541,10 @@ impl Scratch {
         let places = kinds.iter_mut().zip(lean).zip(headers);
         for (frame, ((kind, lean), place)) in frames.iter().zip(places) {
             if lean.read(frame, &reading) {
-                index.prefetch(lean.hash);
+                match untracked {
+                    None => lean.home = index.prefetch(lean.hash),
+                    Some(table) => table.prefetch(lean.hash),
+                }
                 *kind = Kind::Lean;
             } else {
                 *lean = Lean::default();
@@ -543,7 +564,7 @@ impl Scratch {
         let (index, records) = (&at.table.index, &at.table.records);
         for (lean, candidate) in self.lean.iter().zip(candidates).take(frames) {
             if lean.sought
-                && let Some(number) = index.candidate(lean.hash)
+                && let Some(number) = index.candidate(lean.home, lean.hash)
             {
                 *candidate = records.prefetch(number, lean.key.proto == TCP, at.hops > 0);
             }
@@ -566,7 +587,7 @@ fn general<F: Frame>(
         Ok(()) => {
             sought.hash = at.table.hash(&tuple_of(place), zones[place.is_v6() as usize]);
             (sought.sought, sought.key.proto) = (true, place.proto);
-            at.table.index.prefetch(sought.hash);
+            sought.home = at.table.index.prefetch(sought.hash);
             Kind::Plain
         }
     }

@@ -36,8 +36,10 @@ const WALKS: u8 = flags::SYN | flags::FIN | flags::RST;
 pub(crate) struct Lean {
     pub key: KeyV4,
     pub hash: u64,
-    /// Offset of the packet's end in the frame.
-    pub end: u32,
+    /// Where in the index it is sought first.
+    pub home: u32,
+    /// Bytes of the IP packet.
+    pub ip_len: u16,
     /// The TTL; 0 where the flags ask for a walk, and in the place of a frame that is not lean.
     pub life: u8,
     /// Whether there may be a conn to look for.
@@ -104,7 +106,7 @@ impl Lean {
                     return false;
                 }
                 // 0 says that there is no checksum.
-                if by.check && ports >> 48 != 0 && !is_sound(frame, end, pseudo + length) {
+                if by.check && ports >> 48 != 0 && !is_sound(frame, head, end, pseudo + length) {
                     return false;
                 }
                 &by.udp
@@ -112,7 +114,7 @@ impl Lean {
             proto::TCP => {
                 let Some(bytes) = head.first_chunk::<54>() else { return false };
                 let pseudo = pseudo + l4_len.swap_bytes() as u64;
-                if ip_len < 40 || by.check && !is_sound(frame, end, pseudo) {
+                if ip_len < 40 || by.check && !is_sound(frame, head, end, pseudo) {
                     return false;
                 }
                 if bytes[47] & WALKS != 0 {
@@ -124,14 +126,14 @@ impl Lean {
         };
         self.key = KeyV4 { addresses: le64(26), ids: ports as u32, proto: proto_number };
         self.hash = self.key.hash(keys);
-        self.end = end as u32;
+        self.ip_len = ip_len;
         self.sought = true;
         true
     }
 
     #[inline(always)]
     pub(crate) fn extent(&self) -> Extent {
-        Extent { proto: self.key.proto, l3: L3, l4: L4, end: self.end }
+        Extent { proto: self.key.proto, l3: L3, l4: L4, end: self.end() as u32 }
     }
 
     /// True if the transport checksum is right, or UDP's is absent; for a frame that was read
@@ -141,26 +143,26 @@ impl Lean {
         if self.key.proto == proto::UDP && bytes[40] | bytes[41] == 0 {
             return true;
         }
-        let l4_len = (self.end as u16).wrapping_sub(L4).swap_bytes() as u64;
+        let l4_len = self.ip_len.wrapping_sub(L4 - L3).swap_bytes() as u64;
         let addresses = (self.key.addresses >> 32) + (self.key.addresses & 0xffff_ffff);
         let pseudo = addresses + ((self.key.proto as u64) << 8) + l4_len;
-        is_sound(frame, self.end as usize, pseudo)
+        is_sound(frame, frame.head(), self.end(), pseudo)
     }
 
-    /// Bytes of the IP packet.
+    /// Offset of the packet's end in the frame.
     #[inline(always)]
-    pub(crate) fn ip_len(&self) -> u32 {
-        self.end - L3 as u32
+    pub(crate) fn end(&self) -> usize {
+        L3 as usize + self.ip_len as usize
     }
 }
 
 /// True if the transport checksum is right, by the device or by the sum of what it covers.
 #[inline(always)]
-fn is_sound<F: Frame>(frame: &F, end: usize, pseudo: u64) -> bool {
+fn is_sound<F: Frame>(frame: &F, head: &[u8], end: usize, pseudo: u64) -> bool {
     if frame.is_verified() {
         return true;
     }
-    let Some(l4) = frame.head().get(L4 as usize..end) else { return false };
+    let Some(l4) = head.get(L4 as usize..end) else { return false };
     checksum::is_right(checksum::add_wide(checksum::wide(l4), pseudo))
 }
 
@@ -332,7 +334,7 @@ mod tests {
             };
             prop_assert_eq!(Some(lean.key), key_of(&h));
             prop_assert_eq!(lean.hash, tuple_of(&h).hash(7, &SEED));
-            prop_assert_eq!((lean.end, lean.ip_len()), (h.end, h.ip_len()));
+            prop_assert_eq!((lean.end() as u32, lean.ip_len as u32), (h.end, h.ip_len()));
             let walks = h.tcp_flags & WALKS != 0;
             prop_assert_eq!(lean.life, if walks { 0 } else { h.ttl });
             prop_assert!(lean.sought && (!check || lean.is_sound(&whole)));

@@ -43,6 +43,9 @@ struct Known {
     mtu: u32,
     /// Of the next hop, and ours.
     macs: [u8; 12],
+    /// What UDP's tracker ([`crate::conntrack::udp::packet`]) makes of its packets' deadline; none
+    /// if it does more than that.
+    deadline: Option<Tick>,
     /// Of the frames that are ready, how many were so before; those since are not counted yet.
     counted: usize,
     bytes: u64,
@@ -56,6 +59,7 @@ impl Known {
         out: PortId(0),
         mtu: 0,
         macs: [0; 12],
+        deadline: None,
         counted: 0,
         bytes: 0,
     };
@@ -76,7 +80,7 @@ const UNTRACKED: u64 = 1 << 32;
 pub(crate) struct Described<'a> {
     pub lean: &'a [Lean],
     pub candidates: &'a [Option<Conn<'a>>],
-    /// Path and next hop of those that no conn carries, 0 for the others; empty if there are none.
+    /// Path and next hop of those that no conn carries, 0 for the others, if there may be any.
     pub untracked: &'a [(u16, u16)],
 }
 
@@ -111,7 +115,7 @@ impl<P: FramePool> Pipeline<P> {
     /// the one behind them, what its tracker said if that has been asked. `long` are those before
     /// that have to walk.
     #[inline(never)]
-    pub(crate) fn quick_way(
+    pub(crate) fn quick_way<const UNTRACKED: bool>(
         &mut self,
         frames: &mut [P::Frame],
         described: &Described<'_>,
@@ -122,7 +126,8 @@ impl<P: FramePool> Pipeline<P> {
         let Described { lean, candidates, untracked } = *described;
         let (mut ready, mut judged) = (0, None);
         for (frame, (lean, candidate)) in frames.iter_mut().zip(lean.iter().zip(candidates)) {
-            if let Some(way) = untracked.get(ready).filter(|way| way.0 != 0) {
+            let way = if UNTRACKED { untracked.get(ready) } else { None };
+            if let Some(way) = way.filter(|way| way.0 != 0) {
                 if !self.quickly_untracked(frame, lean, *way, ready, quick, at) {
                     break;
                 }
@@ -131,7 +136,7 @@ impl<P: FramePool> Pipeline<P> {
             }
             let Some(conn) = *candidate else { break };
             // Where some are untracked, checksums have not been looked at yet.
-            if !untracked.is_empty() && at.policy.knobs.checksum && !lean.is_sound(frame)
+            if UNTRACKED && at.policy.knobs.checksum && !lean.is_sound(frame)
                 || !long.is_empty() && overtakes(long, quick.zones, conn)
             {
                 break;
@@ -162,7 +167,7 @@ impl<P: FramePool> Pipeline<P> {
         quick: &mut Quick,
         at: At<'_>,
     ) -> Result<(), Stop> {
-        const PATHS: u16 = Status::SEEN_REPLY.0 | Status::EXPECTED.0;
+        const PATHS: u16 = Status::SEEN_REPLY.0 | Status::EXPECTED.0 | Status::ASSURED.0;
         let seen = conn.glance(&lean.key, &quick.wanted);
         if !seen.fits {
             return Err(Stop::Otherwise);
@@ -176,20 +181,21 @@ impl<P: FramePool> Pipeline<P> {
         {
             return Err(Stop::Otherwise);
         }
-        let (size, udp) = (lean.ip_len(), lean.key.proto == proto::UDP);
+        let (size, udp) = (lean.ip_len as u32, lean.key.proto == proto::UDP);
         if lean.life <= 1 || size > quick.known.mtu {
             return Err(Stop::Otherwise);
         }
         if udp {
-            if !refresh_udp(conn, &seen, &quick.udp) {
+            let deadline = quick.known.deadline;
+            if !deadline.is_some_and(|deadline| put_off(conn, &seen, deadline)) {
                 return Err(Stop::Otherwise);
             }
         } else if let Some(prejudged) = self.judge_quickly(frame, lean, conn, direction, at) {
             return Err(Stop::Judged(prejudged));
         }
         quick.known.bytes += size as u64;
-        if frame.total_len() > lean.end as usize {
-            frame.truncate(lean.end as usize);
+        if frame.total_len() > lean.end() {
+            frame.truncate(lean.end());
         }
         let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
         let to = translated.then_some(|| conn.leaving_v4(direction));
@@ -212,13 +218,13 @@ impl<P: FramePool> Pipeline<P> {
         if key != quick.known.key && !self.get_to_know(quick, key, Status(0), ready, at)
             || next_hop as u32 != quick.known.next_hop && !self.towards(next_hop, &mut quick.known)
             || lean.life <= 1
-            || lean.ip_len() > quick.known.mtu
+            || lean.ip_len as u32 > quick.known.mtu
         {
             return false;
         }
-        quick.known.bytes += lean.ip_len() as u64;
-        if frame.total_len() > lean.end as usize {
-            frame.truncate(lean.end as usize);
+        quick.known.bytes += lean.ip_len as u64;
+        if frame.total_len() > lean.end() {
+            frame.truncate(lean.end());
         }
         let udp = lean.key.proto == proto::UDP;
         rewrite::forward_lean(frame.head_mut(), &quick.known.macs, udp, None::<fn() -> LeavingV4>);
@@ -251,7 +257,9 @@ impl<P: FramePool> Pipeline<P> {
         let settings = at.policy.port(out);
         let (mtu, mut macs) = (settings.mtu, [0; 12]);
         macs[6..].copy_from_slice(&settings.mac);
-        let known = Known { key, number, out, mtu, macs, counted: ready, ..Known::NOTHING };
+        let deadline = udp_deadline(status, direction, &quick.udp);
+        let known =
+            Known { key, number, out, mtu, macs, deadline, counted: ready, ..Known::NOTHING };
         quick.known = known;
         true
     }
@@ -293,21 +301,25 @@ impl<P: FramePool> Pipeline<P> {
     }
 }
 
-/// What the tracker of UDP does about a packet ([`crate::conntrack::udp::packet`]) that changes
-/// nothing but the deadline; false, and nothing is done, for any other.
-#[inline(always)]
-fn refresh_udp(conn: Conn<'_>, seen: &Glance, deadlines: &[Tick; 2]) -> bool {
+/// When a UDP conn of that status ends that has a packet in that direction now, if that is all the
+/// packet changes: not its first answer, nor one that may make a stream of it.
+fn udp_deadline(status: Status, direction: Direction, deadlines: &[Tick; 2]) -> Option<Tick> {
     const BOTH: u16 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
-    let deadline = match (seen.status.0 & BOTH, seen.direction) {
-        (0, Direction::Original) => deadlines[0],
-        (BOTH, _) => deadlines[1],
-        // The first answer, one that may be a stream now, and what only a tool can make.
-        _ => return false,
-    };
+    match (status.0 & BOTH, direction) {
+        (0, Direction::Original) => Some(deadlines[0]),
+        (BOTH, _) => Some(deadlines[1]),
+        // And what only a tool can make.
+        _ => None,
+    }
+}
+
+/// Moves the deadline on; false, and nothing is done, where it would come closer: that is told to
+/// the sweep.
+#[inline(always)]
+fn put_off(conn: Conn<'_>, seen: &Glance, deadline: Tick) -> bool {
     let ahead = deadline.0.wrapping_sub(seen.deadline().0) as i32;
     if ahead > 0 {
         conn.put_off(seen, deadline);
     }
-    // A deadline that comes closer is told to the sweep.
     ahead >= 0
 }

@@ -2,9 +2,9 @@
 //!
 //! A tracked packet finds its path in its conn's record. An untracked one has no record, so the
 //! lcore remembers the paths of the last tuples it saw: two in each cache line, the older of which
-//! makes room for a third. Owned by one lcore, fixed in size (4 MiB, made with the lcore), and
-//! forgotten with the paths themselves. Looked at only while something of the present generation
-//! is in it.
+//! makes room for a third. A packet that is found here looks neither at the index nor at a record.
+//! Owned by one lcore, fixed in size (4 MiB, made with the lcore), and forgotten with the paths
+//! themselves. Looked at only while something of the present generation is in it.
 
 use crate::arch::prefetch_read;
 use crate::conntrack::tuple::KeyV4;

@@ -97,15 +97,15 @@ impl Ours {
         let wanted = Wanted::new(0, 0, 0, NOW);
         for batch in 0..batches {
             let mut keys = [KeyV4::default(); N];
-            let mut hashes = [0; N];
-            for (key, hash) in keys.iter_mut().zip(&mut hashes) {
+            let (mut hashes, mut homes) = ([0; N], [0; N]);
+            for (key, (hash, home)) in keys.iter_mut().zip(hashes.iter_mut().zip(&mut homes)) {
                 *key = key_of(from.wrapping_add(picks.next()));
                 *hash = key.hash(&secrets);
-                index.prefetch(*hash);
+                *home = index.prefetch(*hash);
             }
             let mut candidates: [Option<Conn<'_>>; N] = [None; N];
-            for (candidate, hash) in candidates.iter_mut().zip(&hashes) {
-                let number = index.candidate(*hash);
+            for (candidate, (hash, home)) in candidates.iter_mut().zip(hashes.iter().zip(&homes)) {
+                let number = index.candidate(*home, *hash);
                 *candidate = number.and_then(|number| records.prefetch(number, false, false));
             }
             for ((candidate, key), hash) in candidates.into_iter().zip(&keys).zip(&hashes) {
