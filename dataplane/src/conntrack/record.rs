@@ -39,7 +39,7 @@
 use super::chunks::Chunks;
 use super::events::{self, Reported};
 use super::state::{Direction, Status};
-use super::tuple::{KeyV4, Tuple};
+use super::tuple::{KeyV4, Tuple, proto};
 use super::zones::Zones;
 pub use crate::arch::Line;
 use crate::arch::sync::AtomicU64;
@@ -493,6 +493,18 @@ impl<'a> Conn<'a> {
             l3: (deltas >> 16) as u16,
             l4: deltas as u16,
         }
+    }
+
+    /// A direction's tuple in words, if it is of TCP or UDP over IPv4.
+    #[inline(always)]
+    pub fn key(self, direction: Direction) -> Option<KeyV4> {
+        let proto = self.proto();
+        if self.is_v6() || !matches!(proto, proto::TCP | proto::UDP) {
+            return None;
+        }
+        // What leaves has the other direction's tuple turned round.
+        let LeavingV4 { addresses, ids, .. } = self.leaving_v4(direction.opposite());
+        Some(KeyV4 { addresses, ids, proto }.inverted())
     }
 
     /// IP protocol number.

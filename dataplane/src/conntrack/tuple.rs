@@ -131,11 +131,7 @@ impl Tuple {
     /// The hash of the source alone, for finding other conns of the same source (`nat_bysource`).
     #[inline]
     pub fn source_hash(&self, zone: u16, seed: &HashSeed) -> u64 {
-        let rest = (self.proto as u64) << 48 | (zone as u64) << 32;
-        // Neighbouring addresses differ in few bits: under one seed in some hundred a single
-        // multiplication leaves them close together.
-        let once = fold(seed.endpoint(self.src, self.src_id) ^ seed.0[3], seed.0[2] ^ rest);
-        fold(once ^ seed.0[3], seed.0[4] | 1)
+        seed.source(seed.endpoint(self.src, self.src_id), self.proto, zone)
     }
 }
 
@@ -181,6 +177,20 @@ impl KeyV4 {
         }
     }
 
+    /// The tuple of the answers.
+    #[inline(always)]
+    pub const fn inverted(&self) -> KeyV4 {
+        let (addresses, ids) = (self.addresses.rotate_left(32), self.ids.rotate_left(16));
+        KeyV4 { addresses, ids, proto: self.proto }
+    }
+
+    /// Equal to [`Tuple::source_hash`] of the same tuple in the zone.
+    #[inline(always)]
+    pub fn source_hash(&self, zone: u16, seed: &HashSeed) -> u64 {
+        let source = ((self.ids & 0xffff) as u64) << 32 | self.addresses & 0xffff_ffff;
+        seed.source(source, self.proto, zone)
+    }
+
     /// Equal to [`Tuple::hash`] of the same tuple in the zone, where `keys` are those of its
     /// protocol.
     #[inline(always)]
@@ -210,6 +220,15 @@ impl HashSeed {
     #[inline(always)]
     fn mix(&self, a: u64, b: u64, rest: u64) -> u64 {
         fold(fold(a ^ self.0[2], b ^ self.0[2]) ^ rest ^ self.0[3], self.0[4] | 1)
+    }
+
+    #[inline(always)]
+    fn source(&self, end: u64, proto: u8, zone: u16) -> u64 {
+        let rest = (proto as u64) << 48 | (zone as u64) << 32;
+        // Neighbouring addresses differ in few bits: under one seed in some hundred a single
+        // multiplication leaves them close together.
+        let once = fold(end ^ self.0[3], self.0[2] ^ rest);
+        fold(once ^ self.0[3], self.0[4] | 1)
     }
 
     #[inline(always)]
@@ -271,6 +290,8 @@ mod tests {
         let key = KeyV4 { addresses, ids, proto: proto::UDP };
         assert_eq!((key.tuple(), KeyV4::of(&t)), (t, key));
         assert_eq!(key.hash(&SEED.keys(proto::UDP, 7)), t.hash(7, &SEED));
+        assert_eq!(key.source_hash(7, &SEED), t.source_hash(7, &SEED));
+        assert_eq!(key.inverted().tuple(), t.inverted().unwrap());
     }
 
     #[test]

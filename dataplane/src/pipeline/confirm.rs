@@ -137,8 +137,7 @@ impl<P: FramePool> Pipeline<P> {
             }
             return Ok(());
         }
-        if let Some(leaving) = conn.reply().inverted() {
-            let deltas = Deltas::between(&conn.orig(), &leaving);
+        if let Some(deltas) = Deltas::of(conn) {
             conn.set_deltas(deltas.l3, deltas.l4);
         }
         let deadline = at.now.tick.plus_secs(a.timeout_secs);

@@ -252,7 +252,7 @@ pub const fn adjust_udp(check: u16, delta: u16) -> u16 {
 /// A sum as a delta. The kernel adds deltas to a sum whose upper half is `0xffff` (the complement
 /// of an unfolded check), so its result never keeps a sum of `0x0000`; negative zero does the same.
 #[inline]
-const fn as_delta(sum: u64) -> u16 {
+pub(crate) const fn as_delta(sum: u64) -> u16 {
     match fold_wide(sum) {
         0 => 0xffff,
         delta => delta,
