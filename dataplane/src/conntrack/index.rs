@@ -46,7 +46,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::array::{Array, REPLY, empty, entry, slot, tag, undated};
+use super::array::{Array, Bucket, REPLY, empty, entry, slot, tag, undated};
 use super::record::ConnRef;
 use super::state::Direction;
 use crate::arch::OutOfMemory;
@@ -218,6 +218,15 @@ impl Index {
             (None, Some(beside)) => first(&beside.array, beside.array.home(hash)),
             (found, _) => found,
         }
+    }
+
+    /// True if nothing is to be found under this hash: all that most first packets want to know, by
+    /// one look at its home. False says nothing.
+    #[inline(always)]
+    pub fn is_vacant(&self, hash: u64) -> bool {
+        let vacant =
+            |home: &Bucket| home.first(tag(hash)).is_none() && home.overflow.load(Acquire) == 0;
+        self.beside.is_none() && self.array.bucket(self.array.home(hash)).is_some_and(vacant)
     }
 
     /// As [`Index::lookup`], but at home only; and whether there may be more elsewhere.
@@ -447,6 +456,9 @@ impl Index {
     /// [`SLOTS`] entries with its tag are already there. For lists that may be incomplete. In place
     /// of a due time the entry keeps how it stands among those: one more than the newest of them.
     pub fn list(&self, hash: u64, conn: ConnRef) -> bool {
+        if self.is_vacant(hash) {
+            return self.array.place(hash, slot(hash, Due(0), conn, Direction::Original));
+        }
         let (mut like, mut newest) = (0, None);
         self.visit(hash, &mut |_, word| {
             like += 1;
@@ -494,7 +506,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::array::Bucket;
     use super::super::record::Family;
     use super::*;
 

@@ -34,11 +34,11 @@ use super::dccp::DccpState;
 use super::expect::{EXPECT_MAX_LIMIT, Expectations};
 use super::extension::{Extension, Extensions};
 use super::index::{Due, Index, Moved, Refused};
-use super::record::{Conn, ConnId, ConnRef, Family, LeavingV4, Records};
+use super::record::{Conn, ConnId, ConnRef, Family, Records};
 use super::sctp::SctpState;
 use super::state::{Direction, Status};
 use super::tcp::TcpTrack;
-use super::tuple::{HashSeed, KeyV4, Tuple, proto};
+use super::tuple::{HashSeed, Tuple, proto};
 use super::views::{Which, source_lines};
 use super::zones::Zones;
 use crate::arch::OutOfMemory;
@@ -234,8 +234,16 @@ impl Shared {
 
     /// The conn that has `tuple` in `zone`; `hash` is [`Shared::hash`] of both. A live one is
     /// preferred; an expired one is reported only where there is no other.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, hash: u64, tuple: &Tuple, zone: u16, now: Tick) -> Option<Found<'_>> {
+        if self.index.is_vacant(hash) {
+            return None;
+        }
+        self.find_among(hash, tuple, zone, now)
+    }
+
+    #[inline(never)]
+    fn find_among(&self, hash: u64, tuple: &Tuple, zone: u16, now: Tick) -> Option<Found<'_>> {
         let (found, more) = self.index.lookup_home(hash, |number| {
             let conn = self.records.get(number)?;
             let direction = conn.matches(tuple, zone)?;
@@ -368,7 +376,11 @@ impl Shared {
         zone: u16,
         mut accept: impl FnMut(Conn<'_>) -> Option<T>,
     ) -> Option<T> {
-        self.by_source.listed(tuple.source_hash(zone, &self.seed)).find_map(|number| {
+        let hash = tuple.source_hash(zone, &self.seed);
+        if self.by_source.is_vacant(hash) {
+            return None;
+        }
+        self.by_source.listed(hash).find_map(|number| {
             let conn = self.records.get(number)?;
             let orig = conn.orig();
             let same = (orig.src, orig.src_id, orig.proto)
@@ -433,25 +445,41 @@ impl Shared {
         self.extensions.get(conn.extension()?)
     }
 
+    /// True if nothing stands in the way of a conn's reply tuple, by one look at its home; false
+    /// says nothing.
+    #[inline(always)]
+    pub fn is_reply_free(&self, conn: Conn<'_>) -> bool {
+        self.index.is_vacant(self.hash_of(conn, Direction::Reply))
+    }
+
     /// The hash that a conn with a translated source is listed by.
+    #[inline]
     fn source_hash(&self, conn: Conn<'_>) -> u64 {
-        conn.orig().source_hash(conn.zone(Direction::Original), &self.seed)
+        let zone = conn.zone(Direction::Original);
+        match conn.key(Direction::Original) {
+            Some(key) => key.source_hash(zone, &self.seed),
+            None => conn.orig().source_hash(zone, &self.seed),
+        }
     }
 
     /// The hash of one of a conn's tuples, of most conns from the record's words.
-    #[inline]
+    #[inline(always)]
     fn hash_of(&self, conn: Conn<'_>, direction: Direction) -> u64 {
-        let (number, zone) = (conn.proto(), conn.zone(direction));
-        if conn.is_v6() || !matches!(number, proto::TCP | proto::UDP) {
-            return self.hash(&conn.tuple(direction), zone);
+        let zone = conn.zone(direction);
+        match conn.key(direction) {
+            Some(key) => key.hash(&self.seed.keys(key.proto, zone)),
+            None => self.hash_of_tuple(conn, direction),
         }
-        // What leaves has the other direction's tuple turned round, which has the same hash.
-        let LeavingV4 { addresses, ids, .. } = conn.leaving_v4(direction.opposite());
-        KeyV4 { addresses, ids, proto: number }.hash(&self.seed.keys(number, zone))
+    }
+
+    #[inline(never)]
+    fn hash_of_tuple(&self, conn: Conn<'_>, direction: Direction) -> u64 {
+        self.hash(&conn.tuple(direction), conn.zone(direction))
     }
 
     /// The hashes that the conn's entries are found by: first that of the entry with its due time,
     /// then that of its reply tuple. A conn with one entry has the same twice.
+    #[inline(always)]
     fn hashes(&self, conn: Conn<'_>) -> (u64, u64) {
         let reply = self.hash_of(conn, Direction::Reply);
         if conn.shows(Direction::Original) {
@@ -610,22 +638,14 @@ impl Store {
             return Err(Refused::NoRoom);
         };
         conn.set_deadline(deadline);
-        let tuples = [conn.orig(), conn.reply()];
         let (orig, reply) = shared.hashes(conn);
-        // Two or three lines from memory: let their misses overlap.
-        shared.index.prefetch(orig);
-        shared.index.prefetch(reply);
-        let source = shared.source_hash(conn);
-        let listed = conn.status().has(Status::SRC_NAT);
-        if listed {
-            shared.by_source.prefetch(source);
-        }
         let due = Due::of(deadline, now);
         shared.index.confirm_pair(orig, reply, number, due, |side, other| {
-            let tuple = if side == Direction::Original { &tuples[0] } else { &tuples[1] };
-            !shared.is(other, over) && shared.holds(other, tuple, conn.zone(side), now)
+            !shared.is(other, over) && shared.holds(other, &conn.tuple(side), conn.zone(side), now)
         })?;
-        if listed && shared.by_source.list(source, number) {
+        if conn.status().has(Status::SRC_NAT)
+            && shared.by_source.list(shared.source_hash(conn), number)
+        {
             conn.set_listed();
         }
         conn.add_status(Status::CONFIRMED);

@@ -17,7 +17,7 @@ use core::ops::ControlFlow;
 
 use super::range::{Manip, Range};
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::tuple::{Tuple, proto};
+use crate::conntrack::tuple::{KeyV4, Tuple, proto};
 use crate::wire::address::Address;
 
 /// Conns of the same source looked at while searching for a mapping to reuse.
@@ -134,6 +134,28 @@ pub fn unique_tuple<C: Claims>(
         return search.selected(tuple, None);
     }
     search.another_port(tuple, rng)
+}
+
+/// What [`unique_tuple`] comes to for the source of a new conn of TCP or UDP over IPv4, whose
+/// original tuple is `current` or has become it, as long as its source has no other mapping and
+/// nobody stands in the way there. `None` where the range asks for more than an address.
+#[inline]
+pub fn undisturbed(current: &KeyV4, range: &Range, zone: u16) -> Option<KeyV4> {
+    let (low, high) = range.addresses?;
+    if range.random || range.ports.is_some() || !low.is_v4() || !high.is_v4() {
+        return None;
+    }
+    let (low, high) = (low.v4_bits(), high.v4_bits());
+    let [src, dst] = [current.addresses as u32, (current.addresses >> 32) as u32].map(u32::to_be);
+    if low > high || (low..=high).contains(&src) {
+        return None;
+    }
+    let chosen = match low == high {
+        true => low,
+        false => spread_v4(src, low, high, salt(dst, range.persistent, zone)),
+    };
+    let addresses = (dst.to_be() as u64) << 32 | chosen.to_be() as u64;
+    Some(KeyV4 { addresses, ..*current })
 }
 
 struct Search<'a, C: Claims> {
@@ -371,15 +393,12 @@ fn choose_address(tuple: &mut Tuple, (low, high): (Address, Address), wanted: &W
 
 fn spread(tuple: &Tuple, low: Address, high: Address, wanted: &Wanted<'_>) -> Address {
     let persistent = wanted.range.persistent;
-    let salt_of = |dst: u32| if persistent { 0 } else { dst.to_be() ^ wanted.zone as u32 };
     if low.is_v4() {
-        let salt = salt_of(tuple.dst.v4_bits());
-        let hash = lookup3([tuple.src.v4_bits().to_be(), 0, 0, 0], salt);
-        let (low, high) = (low.v4_bits(), high.v4_bits());
-        return Address::v4(low.wrapping_add(scale(hash, high.wrapping_sub(low).wrapping_add(1))));
+        let salt = salt(tuple.dst.v4_bits(), persistent, wanted.zone);
+        return Address::v4(spread_v4(tuple.src.v4_bits(), low.v4_bits(), high.v4_bits(), salt));
     }
     let [src, mut dst, low, high] = [tuple.src, tuple.dst, low, high].map(words);
-    let mut hash = lookup3(src.map(u32::to_be), salt_of(dst[3]));
+    let mut hash = lookup3(src.map(u32::to_be), salt(dst[3], persistent, wanted.zone));
     let mut chosen = [0; 4];
     // Below a word that is not at its upper end the others are free to take any value.
     let mut free = false;
@@ -398,6 +417,16 @@ fn spread(tuple: &Tuple, low: Address, high: Address, wanted: &Wanted<'_>) -> Ad
         }
     }
     Address::v6(chosen.iter().fold(0, |bits, &word| bits << 32 | word as u128))
+}
+
+/// What spreads the conns of one source, by the last word of their destination and their zone.
+fn salt(dst: u32, persistent: bool, zone: u16) -> u32 {
+    if persistent { 0 } else { dst.to_be() ^ zone as u32 }
+}
+
+fn spread_v4(src: u32, low: u32, high: u32, salt: u32) -> u32 {
+    let hash = lookup3([src.to_be(), 0, 0, 0], salt);
+    low.wrapping_add(scale(hash, high.wrapping_sub(low).wrapping_add(1)))
 }
 
 fn words(address: Address) -> [u32; 4] {
@@ -735,6 +764,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn who_is_alone_gets_what_the_search_would_choose(
+            (src, dst, low, len) in (0..64u32, any::<u32>(), 0..64u32, 0..8u32), ids: [u16; 2],
+            (random, persistent, narrow) in any::<(bool, bool, bool)>(), zone: u16,
+        ) {
+            let pool = (Address::v4(low), Address::v4(low + len));
+            let ports = narrow.then_some((2000, 3000));
+            let range =
+                Range { addresses: Some(pool), ports, base_port: None, random, persistent };
+            let [src, dst] = [src, dst].map(Address::v4);
+            let orig = Tuple { src, dst, src_id: ids[0], dst_id: ids[1], proto: proto::UDP };
+            let asked = Wanted { zone, ..wanted(&orig, &range, Manip::Src) };
+            let selected = unique_tuple(&asked, &Table::default(), &mut || 0);
+            let at_once = undisturbed(&KeyV4::of(&orig), &range, zone).map(|key| key.tuple());
+            let plain = !random && !narrow && !in_range(&orig, &range);
+            prop_assert_eq!(at_once, plain.then_some(selected.tuple));
+        }
+
         #[test]
         fn the_choice_stays_within_the_range(
             (src, dst, low, len) in any::<(u32, u32, u32, u16)>(), ids: [u16; 2],

@@ -183,6 +183,9 @@ impl<P: FramePool> Pipeline<P> {
             done += 1;
         }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
+        if long.len() > 1 {
+            self.foresee(&long, at);
+        }
         // Not by value: the list itself, mostly empty, would be copied whole.
         for l in long.drain(..) {
             self.walk_in_turn(pool, arrival, l, at);

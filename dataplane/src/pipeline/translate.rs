@@ -6,20 +6,22 @@
 
 use core::ops::ControlFlow;
 
-use crate::conntrack::record::ConnId;
+use crate::conntrack::record::{Conn, ConnId};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::store::Shared;
 use crate::conntrack::tcp::TcpTrack;
-use crate::conntrack::tuple::{Tuple, proto};
+use crate::conntrack::tuple::{KeyV4, Tuple, proto};
 use crate::conntrack::zones::Zones;
 use crate::nat::range::{Manip, Range};
 use crate::nat::select::{self, Claims, Holder, Wanted};
 use crate::nat::{icmp, rewrite};
+use crate::pipeline::burst::Long;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::pieces::CHECKED_HEADER;
 use crate::pipeline::place::Place;
 use crate::pipeline::route::Destination;
+use crate::pipeline::track::tuple_of;
 use crate::pipeline::transit::{Attached, Attachment, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
@@ -27,6 +29,7 @@ use crate::rules::hook::{Hook, Table};
 use crate::rules::walk::{NatTarget, Verdict};
 use crate::time::Tick;
 use crate::wire::address::Address;
+use crate::wire::tcp::flags;
 
 /// The conntrack table as the choice of a tuple sees it.
 struct TuplesInUse<'a> {
@@ -114,9 +117,14 @@ impl<P: FramePool> Pipeline<P> {
         manip: Manip,
         at: At<'_>,
     ) -> Result<(), DropReason> {
-        let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
-        let Some(current) = conn.reply().inverted() else { return Ok(()) };
         let walked = self.walk(t, Table::Nat, hook, at);
+        let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
+        if walked.verdict == Verdict::Accept && at.table.is_reply_free(conn) {
+            // Nobody is in the way of a conn that stays as it is.
+            conn.add_status(bits(manip).1);
+            return Ok(());
+        }
+        let Some(current) = conn.reply().inverted() else { return Ok(()) };
         let range = match walked.verdict {
             Verdict::Accept => select::null_binding(&current, manip),
             Verdict::Nat(target) => {
@@ -154,6 +162,29 @@ impl<P: FramePool> Pipeline<P> {
 
     /// `nf_nat_setup_info`: decides one end of a fresh conn, within a range.
     pub(crate) fn bind(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        a: &Attachment,
+        manip: Manip,
+        range: &Range,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
+        let (translated, decided) = bits(manip);
+        if manip == Manip::Src
+            && let Some(leaving) = unopposed(conn, range, at.table)
+        {
+            conn.set_reply(&leaving.inverted().tuple());
+            conn.add_status(decided.with(translated));
+            self.mapped_lately = Some((*range, conn.zones()));
+            return Ok(());
+        }
+        self.search(t, a, manip, range, at)
+    }
+
+    /// The same where somebody may be in the way.
+    #[inline(never)]
+    fn search(
         &mut self,
         t: &mut Transit<P::Frame>,
         a: &Attachment,
@@ -203,6 +234,28 @@ impl<P: FramePool> Pipeline<P> {
             conn.add_status(translated);
         }
         Ok(())
+    }
+
+    /// Brings in what packets that walk will ask for if they begin conns that leave as the last one
+    /// did whose source was translated: the list of their source, and the home of their answers.
+    pub(crate) fn foresee(&self, walking: &[Long<P::Frame>], at: At<'_>) {
+        let Some((range, zones)) = &self.mapped_lately else { return };
+        for h in walking.iter().map(|long| &long.headers) {
+            let begins = match h.proto {
+                proto::TCP => h.tcp_flags & (flags::SYN | flags::ACK) == flags::SYN,
+                proto::UDP => true,
+                _ => false,
+            };
+            if h.is_v6() || !begins {
+                continue;
+            }
+            let current = KeyV4::of(&tuple_of(h));
+            if let Some(leaving) = select::undisturbed(&current, range, zones.id()) {
+                let seed = &at.table.seed;
+                at.table.by_source.prefetch(current.source_hash(zones.original, seed));
+                at.table.index.prefetch(leaving.hash(&seed.keys(h.proto, zones.reply)));
+            }
+        }
     }
 
     /// The tuple for a conn that a tool makes: as for a packet's, but nothing makes way for it.
@@ -262,7 +315,8 @@ impl<P: FramePool> Pipeline<P> {
     /// `nf_nat_packet`: edits one end, if the conn translates it in this direction. False for a
     /// packet that cannot be edited.
     fn edit(&self, t: &mut Transit<P::Frame>, a: &Attachment, manip: Manip, at: At<'_>) -> bool {
-        if let Some(other) = translated_by(a, manip, at)
+        let conn = at.table.records.get(a.conn);
+        if let Some(other) = conn.and_then(|conn| translated_by(conn, a.direction, manip))
             && let Some(target) = other.inverted()
         {
             if let Some(datagram) = &mut t.datagram
@@ -289,7 +343,7 @@ impl<P: FramePool> Pipeline<P> {
         if conn.status().0 & nat != 0 && icmp::is_redirect(&t.headers) {
             return Err(DropReason::BadIcmpError);
         }
-        let Some(other) = translated_by(a, manip, at) else { return Ok(()) };
+        let Some(other) = translated_by(conn, a.direction, manip) else { return Ok(()) };
         let Some(inner) = icmp::inner_tuple(t.frame.head(), &t.headers) else {
             return Err(DropReason::BadIcmpError);
         };
@@ -309,12 +363,24 @@ fn leaves_elsewhere<F>(t: &Transit<F>, a: &Attachment, at: At<'_>) -> bool {
     original && lender.is_some_and(|port| t.out_port.is_some_and(|out| out.0 != port))
 }
 
-/// The tuple of the other direction, if the conn translates this end of packets like this one.
-fn translated_by(a: &Attachment, manip: Manip, at: At<'_>) -> Option<Tuple> {
-    let conn = at.table.records.get(a.conn)?;
-    let bit = match (manip, a.direction) {
+/// The tuple of the other direction, if the conn translates this end of packets of `direction`.
+#[inline(always)]
+fn translated_by(conn: Conn<'_>, direction: Direction, manip: Manip) -> Option<Tuple> {
+    let bit = match (manip, direction) {
         (Manip::Src, Direction::Original) | (Manip::Dst, Direction::Reply) => Status::SRC_NAT,
         (Manip::Dst, Direction::Original) | (Manip::Src, Direction::Reply) => Status::DST_NAT,
     };
-    conn.status().has(bit).then(|| conn.tuple(a.direction.opposite()))
+    conn.status().has(bit).then(|| conn.tuple(direction.opposite()))
+}
+
+/// How a new conn leaves whose source is translated, in the common case: ports over IPv4, a range
+/// of addresses alone, and nobody has been here before. Where that is not known at two glances it is
+/// for the search to find out.
+#[inline]
+fn unopposed(conn: Conn<'_>, range: &Range, table: &Shared) -> Option<KeyV4> {
+    let (current, zones) = (conn.key(Direction::Reply)?.inverted(), conn.zones());
+    let source = current.source_hash(zones.original, &table.seed);
+    let leaving = select::undisturbed(&current, range, zones.id())?;
+    let reply = leaving.hash(&table.seed.keys(leaving.proto, zones.reply));
+    (table.by_source.is_vacant(source) && table.index.is_vacant(reply)).then_some(leaving)
 }
