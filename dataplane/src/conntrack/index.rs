@@ -61,6 +61,8 @@ pub const PROBES: u32 = 8;
 /// How often a held lock is tried again. A holder needs well below a microsecond; this bound
 /// (some milliseconds) is reached only if its lcore was stopped in the middle.
 pub const LOCK_TRIES: u32 = 1 << 16;
+/// Buckets whose conns a sweep brings in together.
+const SWEPT_AT_ONCE: usize = 8;
 /// Conns that [`Index::neighbours`] names at most: a bucket of each array.
 pub const NEIGHBOURS: usize = 2 * SLOTS;
 
@@ -359,28 +361,32 @@ impl Index {
     }
 
     /// Visits `buckets` buckets from `from` on, and in them the original entries whose due time
-    /// has passed; what `visit` returns becomes the new due time. Returns where to go on, 0 after
-    /// the last bucket. Control core only; reads without locks.
+    /// has passed; what `visit` returns becomes the new due time. Each is shown to `ahead` a little
+    /// before, so that what it leads to can be on its way. Returns where to go on, 0 after the last
+    /// bucket. Control core only; reads without locks.
     pub fn sweep(
         &self,
         from: u32,
         buckets: u32,
         now: Due,
+        ahead: impl Fn(ConnRef),
         mut visit: impl FnMut(ConnRef) -> Option<Due>,
     ) -> u32 {
         let to = from.saturating_add(buckets).min(self.buckets());
-        // While the table changes its size its arrays lie one behind the other.
-        let numbered = self.arrays().flat_map(Array::all).skip(from as usize);
-        for slot in numbered.take((to - from.min(to)) as usize).flat_map(|bucket| &bucket.slots) {
-            let word = slot.load(Acquire);
-            let original = word != 0 && word as u32 & REPLY == 0;
-            if !original || !Due((word >> 32) as u16).has_passed(now) {
-                continue;
-            }
-            if let Some(due) = visit(entry(word).0) {
-                let new = undated(word) | (due.0 as u64) << 32;
-                // If the owner was faster the entry is gone or has a better time.
-                let _ = slot.compare_exchange(word, new, Relaxed, Relaxed);
+        let mut passed = ArrayVec::<(&AtomicU64, u64), { SWEPT_AT_ONCE * SLOTS }>::new();
+        for few in self.stretch(from, to).flat_map(|buckets| buckets.chunks(SWEPT_AT_ONCE)) {
+            originals_in(few).for_each(|(slot, word)| {
+                if Due((word >> 32) as u16).has_passed(now) && passed.try_push((slot, word)).is_ok()
+                {
+                    ahead(entry(word).0);
+                }
+            });
+            for (slot, word) in passed.drain(..) {
+                if let Some(due) = visit(entry(word).0) {
+                    let new = undated(word) | (due.0 as u64) << 32;
+                    // If the owner was faster the entry is gone or has a better time.
+                    let _ = slot.compare_exchange(word, new, Relaxed, Relaxed);
+                }
             }
         }
         if to >= self.buckets() { 0 } else { to }
@@ -390,14 +396,22 @@ impl Index {
     /// go on, 0 after the last bucket.
     pub fn originals(&self, from: u32, buckets: u32, mut visit: impl FnMut(ConnRef)) -> u32 {
         let to = from.saturating_add(buckets).min(self.buckets());
-        let numbered = self.arrays().flat_map(Array::all).skip(from as usize);
-        for slot in numbered.take((to - from.min(to)) as usize).flat_map(|bucket| &bucket.slots) {
-            let word = slot.load(Acquire);
-            if word != 0 && word as u32 & REPLY == 0 {
-                visit(entry(word).0);
-            }
+        for buckets in self.stretch(from, to) {
+            originals_in(buckets).for_each(|(_, word)| visit(entry(word).0));
         }
         if to >= self.buckets() { 0 } else { to }
+    }
+
+    /// The buckets from `from` to `to`. While the table changes its size its arrays lie one behind
+    /// the other.
+    fn stretch(&self, from: u32, to: u32) -> impl Iterator<Item = &[Bucket]> {
+        let mut start = 0;
+        self.arrays().filter_map(move |array| {
+            let within = |at: u32| at.saturating_sub(start).min(array.count()) as usize;
+            let buckets = array.all().get(within(from)..within(to));
+            start += array.count();
+            buckets
+        })
     }
 
     /// Moves entries out of `buckets` buckets of the old array, from `from` on, into the new one:
@@ -487,6 +501,13 @@ impl Index {
         let overflow = buckets().map(|b| b.overflow.load(Relaxed) as u64).sum();
         (entries, overflow)
     }
+}
+
+/// The original entries in some buckets.
+fn originals_in(buckets: &[Bucket]) -> impl Iterator<Item = (&AtomicU64, u64)> {
+    let slots = buckets.iter().flat_map(|bucket| &bucket.slots);
+    let words = slots.map(|slot| (slot, slot.load(Acquire)));
+    words.filter(|(_, word)| *word != 0 && *word as u32 & REPLY == 0)
 }
 
 /// How a listed entry stands among others.

@@ -404,7 +404,10 @@ impl Shared {
         now: Tick,
         mut expired: impl FnMut(ConnId, u8) -> bool,
     ) -> u32 {
-        self.index.sweep(from, buckets, Due::now(now), |number| {
+        let ahead = |number| {
+            self.records.prefetch(number, false, false);
+        };
+        self.index.sweep(from, buckets, Due::now(now), ahead, |number| {
             let conn = self.records.get(number)?;
             if !conn.status().has(Status::CONFIRMED) {
                 return None;

@@ -338,10 +338,16 @@ fn loom_arming_never_brings_a_removed_entry_back() {
         index.confirm_pair(X, X, conn(0), DUE, |_, _| false).unwrap();
         let other = index.clone();
         let control = thread::spawn(move || {
-            other.sweep(3, 1, LATER, |seen| {
-                assert_eq!(seen, conn(0));
-                Some(LATER)
-            });
+            other.sweep(
+                3,
+                1,
+                LATER,
+                |_| {},
+                |seen| {
+                    assert_eq!(seen, conn(0));
+                    Some(LATER)
+                },
+            );
         });
         index.set_due(X, conn(0), LATER);
         assert!(index.remove(X, conn(0), Direction::Original));
@@ -358,16 +364,22 @@ fn loom_arming_never_touches_the_next_conn_in_a_slot() {
         index.confirm_pair(X, X, conn(0), DUE, |_, _| false).unwrap();
         let other = index.clone();
         let control = thread::spawn(move || {
-            other.sweep(3, 1, DUE, |seen| (seen == conn(0)).then_some(LATER));
+            other.sweep(3, 1, DUE, |_| {}, |seen| (seen == conn(0)).then_some(LATER));
         });
         remove(&index, 0, (X, X));
         index.confirm_pair(at(3, 4), at(3, 4), conn(1), DUE, |_, _| false).unwrap();
         control.join().unwrap();
         let mut seen = Vec::new();
-        index.sweep(3, 1, DUE, |conn| {
-            seen.push(conn);
-            None
-        });
+        index.sweep(
+            3,
+            1,
+            DUE,
+            |_| {},
+            |conn| {
+                seen.push(conn);
+                None
+            },
+        );
         assert_eq!(seen, [conn(1)], "its due time is its own");
         assert_eq!(index.census(), (1, 0));
     });

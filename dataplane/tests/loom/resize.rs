@@ -227,10 +227,16 @@ fn loom_arming_never_doubles_a_moving_entry() {
         enter(&views.old, 0, X);
         let other = views.clone();
         let control = thread::spawn(move || {
-            other.looking.sweep(0, u32::MAX, LATER, |seen| {
-                assert_eq!(seen, conn(0));
-                Some(LATER)
-            });
+            other.looking.sweep(
+                0,
+                u32::MAX,
+                LATER,
+                |_| {},
+                |seen| {
+                    assert_eq!(seen, conn(0));
+                    Some(LATER)
+                },
+            );
         });
         move_one(&views.moving, (3, 1), 0, (X, X));
         assert!(views.moving.set_due(X, conn(0), LATER));
