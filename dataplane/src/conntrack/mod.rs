@@ -14,6 +14,7 @@ pub mod extension;
 pub mod fragments;
 pub mod generic;
 pub mod gre;
+mod hashes;
 pub mod helper;
 pub mod helpers;
 pub mod icmp;
