@@ -1,7 +1,7 @@
 //! What a conn is found by: the hashes of its tuples and of its source.
 //!
-//! Nearly all conns are of TCP or UDP over IPv4, whose tuples are hashed as their records keep them;
-//! of the others they are taken apart first. It comes to the same.
+//! Nearly all conns are of TCP or UDP over IPv4, whose tuples are hashed as their records keep
+//! them; of the others they are taken apart first. It comes to the same.
 
 use super::record::Conn;
 use super::state::Direction;

@@ -374,8 +374,8 @@ fn translated_by(conn: Conn<'_>, direction: Direction, manip: Manip) -> Option<T
 }
 
 /// How a new conn leaves whose source is translated, in the common case: ports over IPv4, a range
-/// of addresses alone, and nobody has been here before. Where that is not known at two glances it is
-/// for the search to find out.
+/// of addresses alone, and nobody has been here before. Where that is not known at two glances it
+/// is for the search to find out.
 #[inline]
 fn unopposed(conn: Conn<'_>, range: &Range, table: &Shared) -> Option<KeyV4> {
     let (current, zones) = (conn.key(Direction::Reply)?.inverted(), conn.zones());
