@@ -164,18 +164,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let environment = machine::environment(Some(&options.sluicegate));
     let start = Instant::now();
     let book = measure(options, &out)?;
-    let outcome = page::Outcome::of(&book.parts);
+    let count = page::Count::of(&book.parts);
     let took = start.elapsed().as_secs() / 60;
-    let text = write(options, &book, outcome, &folder, &environment, took)?;
+    let text = write(options, &book, count, &folder, &environment, took)?;
     println!("{text}");
-    match outcome.good() {
-        true => Ok(()),
-        false => Err(Failure::Goals {
-            missed: outcome.failed,
-            lost: outcome.lost,
-            passed: outcome.passed,
-        }),
-    }
+    let page::Count { missed, lost, passed, .. } = count;
+    if count.good() { Ok(()) } else { Err(Failure::Goals { missed, lost, passed }) }
 }
 
 fn measure(options: &Options, out: &Path) -> Result<Book, Failure> {
@@ -243,20 +237,21 @@ fn measure_chapter(
 fn write(
     options: &Options,
     book: &Book,
-    outcome: page::Outcome,
+    count: page::Count,
     folder: &Path,
     environment: &str,
     minutes: u64,
 ) -> Result<String, Failure> {
     let effort = options.effort();
     let mut text = format!(
-        "# Sluicegate: every row and its goal\n\n**{} passed, {} failed, {} could not be measured, \
-         {} not judged.**\n\n{environment}- {} interleaved rounds of {} s, seed {}, burst 32, one \
+        "# Sluicegate: every row and its goal\n\n**{} pass, {} miss, {} undecided, {} could not be \
+         measured; {} more figures.**\n\n{environment}- {} interleaved rounds of {} s, seed {}, burst 32, one \
          forwarding core; {minutes} minutes in all\n- again: `{}`\n\n",
-        outcome.passed,
-        outcome.failed,
-        outcome.lost,
-        outcome.not_judged,
+        count.passed,
+        count.missed,
+        count.undecided,
+        count.lost,
+        count.not_judged,
         effort.pairs,
         effort.length.window.as_secs_f64(),
         options.seed,
@@ -266,9 +261,12 @@ fn write(
         text += "A quick run shows that everything works; its windows are too short and too few for \
                  figures.\n\n";
     }
-    text += "A goal is judged on the median. Ratios are taken inside a round, between windows that \
-             lie close in time. Figures with \\* were not measured here.\n";
-    text += &page::missed(&book.parts);
+    text += "A goal is judged on the median; where it lies within what the median may be, it is \
+             reached or missed *closely*, and another run may say otherwise. Ratios are taken inside \
+             a round, between windows that lie close in time. Figures with \\* were not measured \
+             here but once on a machine of this kind.\n";
+    text += &page::goals(&book.parts);
+    text += &page::lost(&book.parts);
     book.parts.iter().for_each(|part| text += &page::section(part));
     let mut plots = page::plots(&book.parts, folder)?;
     if !book.split.is_empty() {

@@ -21,9 +21,10 @@ use accepted::{Accepted, Verdict};
 use count::{Cost, Rig};
 
 use crate::compare::out_directory;
+use crate::goals::Topic;
 use crate::process::{Failure, catch_signals};
 use crate::program::{BURST, Workload};
-use crate::row::{Goal, Peer, Row, Spread};
+use crate::row::{Peer, Reach, Row, Spread};
 
 /// The rows that are kept.
 const ROWS: [Workload; 4] =
@@ -132,19 +133,21 @@ impl Counted<'_> {
     fn row(&self, conns: usize) -> Option<Row> {
         let (_, cost) = self.costs.first()?;
         let (ours, floor) = (Spread::exact(cost.all), Spread::exact(self.floor.all));
-        Some(Row {
-            name: format!("instructions per packet, {}, {conns} conns", self.workload),
-            unit: "instructions",
-            ours,
-            peer: Some(Peer {
-                name: "testpmd macswap".to_owned(),
-                figure: floor,
-                ratio: Spread::exact(ours.median / floor.median),
-                measured: true,
-            }),
-            goal: (self.workload == Workload::Snat).then_some(Goal::AtMost(SNAT_MOST)),
-            remark: format!("driver included; the gateway's own code is {:.1} of them", cost.own),
-        })
+        let peer = Peer {
+            name: "testpmd macswap".to_owned(),
+            figure: floor,
+            ratio: Spread::exact(ours.median / floor.median),
+            measured: true,
+        };
+        let goal = Reach::AtMost(SNAT_MOST).of(Topic::Instructions);
+        let name = format!("instructions per packet, {}, {conns} conns", self.workload);
+        let remark = format!("driver included; the gateway's own code is {:.1} of them", cost.own);
+        Some(
+            Row::new(name, "instructions", ours)
+                .beside(peer)
+                .judged((self.workload == Workload::Snat).then_some(goal))
+                .noting(remark),
+        )
     }
 
     /// A line of the table per program.
@@ -153,10 +156,7 @@ impl Counted<'_> {
         let _ = writeln!(text, "| {row} | testpmd macswap | {:.1} | – | |", self.floor.all);
         for (number, (binary, cost)) in self.costs.iter().enumerate() {
             let judged = self.row(conns).filter(|_| number == 0);
-            let goal = judged.and_then(|row| {
-                let outcome = if row.passes()? { "reached" } else { "missed" };
-                Some(format!("{}: {outcome}", row.goal?))
-            });
+            let goal = judged.and_then(|row| Some(format!("{}: {}", row.goal?, row.outcome()?)));
             let (name, goal) = (binary.display(), goal.unwrap_or_default());
             let _ =
                 writeln!(text, "| {row} | {name} | {:.1} | {:.1} | {goal} |", cost.all, cost.own);

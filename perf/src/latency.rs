@@ -23,14 +23,17 @@ use serde_json::Value;
 
 use crate::compare::out_directory;
 use crate::frame::Kind;
+use crate::goals::Topic;
 use crate::machine::{self, Fare, Hugepages, Thread};
 use crate::ovs::Tuning;
 use crate::process::{Daemon, Failure, WORKER_CPU, catch_signals};
-use crate::program::{Plan, Program, Running, RuntimeDirectory, Sink, Workload, memif};
-use crate::row::{Goal, Peer, Row, Spread};
+use crate::program::{
+    Plan, Program, Running, RuntimeDirectory, Sink, Workload, file_prefix, memif,
+};
+use crate::row::{Peer, Reach, Row, Spread};
 
 /// DPDK's file prefix of the generator.
-const PREFIX: &str = "sluicegate-perf-generator";
+const PREFIX: &str = "generator";
 /// Loads, as shares of a greatest rate.
 const LOADS: [f64; 3] = [0.01, 0.5, 0.9];
 /// The load at which the product is judged.
@@ -144,10 +147,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     report += "\n| row | ours, µs | peer | peer's | ratio | goal |\n|---|--:|---|--:|--:|---|\n";
     for row in judge(options, &timed) {
         let peer = row.peer.as_ref();
-        let goal = row
-            .passes()
-            .zip(row.goal)
-            .map(|(passes, goal)| format!("{goal}: {}", if passes { "reached" } else { "missed" }));
+        let goal = row.outcome().zip(row.goal);
+        let goal = goal.map(|(outcome, goal)| format!("{goal}: {outcome}"));
         let _ = writeln!(
             report,
             "| {} | {} | {} | {} | {} | {} |",
@@ -286,7 +287,8 @@ impl Generator {
         out: &Path,
     ) -> Result<Self, Failure> {
         let own = std::env::current_exe().map_err(Failure::io("this program"))?;
-        let words = ["generate", "--prefix", PREFIX, "--conns"].map(str::to_owned);
+        let prefix = file_prefix(PREFIX);
+        let words = ["generate", "--prefix", &prefix, "--conns"].map(str::to_owned);
         // Open vSwitch has a queue to send by for each of its threads and its first one for main.
         let queues = if program == Program::Ovs { 2 } else { 1 };
         let numbers = [
@@ -297,7 +299,7 @@ impl Generator {
         let sockets = memif(sockets).map(|socket| socket.display().to_string());
         let args: Vec<String> = words.into_iter().chain(numbers).chain(sockets).collect();
         let daemon = Daemon::start(&own, &args, &[], &out.join("generator.log"))?;
-        let mut generator = Self { daemon, _runtime: RuntimeDirectory(PREFIX) };
+        let mut generator = Self { daemon, _runtime: RuntimeDirectory(prefix) };
         generator.daemon.line(PATIENCE, |line| line == "ready")?;
         Ok(generator)
     }
@@ -398,19 +400,18 @@ fn judge(options: &Options, timed: &[Timed]) -> Vec<Row> {
             let ours = |figure| spread(timed, Program::Sluicegate, load, figure);
             let Some(p99) = ours(|t| t.p99) else { continue };
             let judged = of == Program::Ovs && share == JUDGED;
-            rows.push(Row {
-                name: format!(
-                    "latency p99, {}, {} conns, {} of {of}'s rate",
-                    options.row,
-                    options.conns,
-                    percent(share)
-                ),
-                unit: "µs",
-                ours: p99,
-                peer: beside(timed, load, peer),
-                goal: judged.then_some(Goal::RatioAtMost(GOAL)),
-                remark: remark(timed, load, peer),
-            });
+            let name = format!(
+                "latency p99, {}, {} conns, {} of {of}'s rate",
+                options.row,
+                options.conns,
+                percent(share)
+            );
+            rows.push(
+                Row::new(name, "µs", p99)
+                    .beside(beside(timed, load, peer))
+                    .judged(judged.then_some(Reach::RatioAtMost(GOAL).of(Topic::Latency)))
+                    .noting(remark(timed, load, peer)),
+            );
         }
     }
     rows
@@ -459,6 +460,7 @@ fn remark(timed: &[Timed], load: Load, peer: Program) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row::Outcome;
 
     fn timed(program: Program, round: usize, p99: f64) -> Timed {
         let times =
@@ -475,7 +477,7 @@ mod tests {
         let options = Options::of(3, 1.0, 1, Path::new(""));
         let rows = judge(&options, &both.collect::<Vec<_>>());
         assert_eq!(rows.len(), 1);
-        assert_eq!((rows[0].ours.median, rows[0].passes()), (5.0, Some(true)));
+        assert_eq!((rows[0].ours.median, rows[0].outcome()), (5.0, Some(Outcome::Pass)));
         assert_eq!(rows[0].peer.as_ref().unwrap().ratio.median, 0.5);
     }
 

@@ -14,6 +14,7 @@ mod bench;
 mod compare;
 mod crew;
 mod frame;
+mod goals;
 mod inprocess;
 mod instructions;
 mod latency;

@@ -21,7 +21,7 @@ use crate::program::{
     Counters, DESCRIPTORS, Plan, Running, RuntimeDirectory, Workload, count_translated,
 };
 
-const PREFIX: &str = "sluicegate-perf-ovs";
+const PREFIX: &str = "ovs";
 const VSWITCHD: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 const OVSDB: &str = "/usr/sbin/ovsdb-server";
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";

@@ -273,14 +273,15 @@ impl Plan<'_> {
         (self.conns * 2 + 16 * 1024).next_power_of_two().max(64 * 1024)
     }
 
-    /// DPDK's file prefix: `prefix`, but another one under callgrind and over shared memory, so
-    /// that benchmarks at the same time do not meet in one runtime directory.
-    pub(crate) fn prefix(&self, prefix: &'static str) -> &'static str {
-        match &self.sink {
-            _ if self.callgrind.is_some() => "sluicegate-perf-counts",
-            Sink::Memif(_) => "sluicegate-perf-memif",
-            _ => prefix,
-        }
+    /// DPDK's file prefix of a program of `name`: with the number of this process, so that
+    /// benchmarks at the same time do not meet in one runtime directory.
+    pub(crate) fn prefix(&self, name: &str) -> String {
+        let rig = match &self.sink {
+            _ if self.callgrind.is_some() => "-counts",
+            Sink::Memif(_) => "-memif",
+            _ => "",
+        };
+        file_prefix(&format!("{name}{rig}"))
     }
 
     /// MiB of memory for the mbufs, the table and all else.
@@ -330,13 +331,18 @@ pub(crate) fn count_translated(listing: &str, key: &str, first: Ipv4Addr, last: 
     listing.lines().filter(inside).count() as u64
 }
 
+/// DPDK's file prefix of a program that this process starts, or of itself.
+pub(crate) fn file_prefix(name: &str) -> String {
+    format!("sluicegate-perf-{name}-{}", std::process::id())
+}
+
 /// DPDK's runtime directory of a file prefix, which every run leaves behind; removed when dropped.
 /// Declare it after the daemon, so that it goes last.
-pub(crate) struct RuntimeDirectory(pub(crate) &'static str);
+pub(crate) struct RuntimeDirectory(pub(crate) String);
 
 impl Drop for RuntimeDirectory {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(Path::new("/run/dpdk").join(self.0));
+        let _ = std::fs::remove_dir_all(Path::new("/run/dpdk").join(&self.0));
     }
 }
 

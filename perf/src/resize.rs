@@ -176,7 +176,7 @@ fn gateway(
         workers: options.workers,
         seed: options.seed,
     };
-    let mut core = control_core(&plan, clock)?;
+    let mut core = control_core(&plan, move || clock.now())?;
     let traffic = Traffic::new(options.conns, options.seed);
     let pool = Workload::SnatBoth.pool().map(|(first, _)| first);
     let count = usize::from(options.workers);

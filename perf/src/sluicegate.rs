@@ -18,7 +18,7 @@ use crate::program::{
 };
 use crate::traffic::{LAN_MAC, LAN_NEXT_HOP_MAC, WAN_MAC, WAN_NEXT_HOP_MAC};
 
-const PREFIX: &str = "sluicegate-perf-dut";
+const PREFIX: &str = "dut";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Under callgrind.
 pub(crate) const SLOW_PATIENCE: Duration = Duration::from_secs(180);

@@ -11,7 +11,7 @@ use crate::instructions::callgrind;
 use crate::process::{CONTROL_CPU, Daemon, Failure};
 use crate::program::{BURST, Counters, DESCRIPTORS, Plan, Running, RuntimeDirectory};
 
-const PREFIX: &str = "sluicegate-perf-testpmd";
+const PREFIX: &str = "testpmd";
 const PROGRAM: &str = "/usr/bin/dpdk-testpmd";
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -64,7 +64,7 @@ fn arguments(plan: &Plan<'_>, mode: &str) -> Vec<String> {
     let queues = plan.queues().0;
     let (lan, wan) = (plan.lan_device(), plan.wan_device());
     let (prefix, size) = (plan.prefix(PREFIX), plan.memory_mb().to_string());
-    let eal = ["--lcores", &lcores, "--main-lcore", "0", "--no-pci", "--file-prefix", prefix];
+    let eal = ["--lcores", &lcores, "--main-lcore", "0", "--no-pci", "--file-prefix", &prefix];
     let memory: &[&str] = match plan.callgrind {
         None => &["--in-memory"],
         Some(_) => &["--no-huge", "--no-shconf", "-m", &size],

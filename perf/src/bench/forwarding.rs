@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 
 use super::{Effort, Part};
 use crate::frame::Kind;
+use crate::goals::Topic;
 use crate::measure::Row as Place;
 use crate::process::{Failure, twice};
 use crate::program::{Program, Workload};
 use crate::report::Windows;
-use crate::row::{Goal, Peer, Row, Spread};
+use crate::row::{Peer, Reach, Row, Spread};
 use crate::stand::Stand;
 use crate::vpp;
 
@@ -206,24 +207,18 @@ impl Measured {
     fn row(&self, spec: &Spec, against: Against) -> Option<Row> {
         let own = spec.place;
         let ours = self.windows.figures(own, |w| w.mpps)?;
-        let mut row = Row {
-            name: name(own),
-            unit: "Mpps",
-            ours,
-            peer: None,
-            goal: None,
-            remark: self.fairness(own),
-        };
+        let topic = topic_of(own);
+        let mut row = Row::new(name(own), "Mpps", ours).noting(self.fairness(own));
         match against {
             Against::Ovs(goal) => {
                 let peer = Place { program: Program::Ovs, ..own };
                 row.peer = self.peer(own, peer, |w| w.mpps);
-                row.goal = goal.map(Goal::RatioAtLeast);
+                row.goal = goal.map(|goal| Reach::RatioAtLeast(goal).of(topic));
                 self.note(&mut row, peer);
             }
             Against::Vpp(goal, figure) => {
                 let peer = Place { program: Program::Vpp, ..own };
-                row.goal = Some(Goal::RatioAtLeast(goal));
+                row.goal = Some(Reach::RatioAtLeast(goal).of(topic));
                 row.peer = self.peer(own, peer, |w| w.mpps);
                 if row.peer.is_none() {
                     row.peer = Some(Peer::from_elsewhere("VPP", figure, ours));
@@ -235,7 +230,7 @@ impl Measured {
                 row.unit = "cycles";
                 row.ours = self.windows.figures(own, |w| w.cpu_cycles)?;
                 row.peer = self.peer(own, peer, |w| w.cpu_cycles);
-                row.goal = goal.map(Goal::RatioAtMost);
+                row.goal = goal.map(|goal| Reach::RatioAtMost(goal).of(Topic::SnatCycles));
                 self.note(&mut row, peer);
             }
         }
@@ -304,6 +299,17 @@ fn add(remark: &mut String, more: &str) {
         remark.push_str("; ");
     }
     remark.push_str(more);
+}
+
+/// The goal that a workload is a part of.
+fn topic_of(place: Place) -> Topic {
+    match (place.kind, place.workload) {
+        (Kind::Imix, _) => Topic::Imix,
+        (Kind::Tcp | Kind::Udp6 | Kind::Tcp6, _) => Topic::Ipv6AndTcp,
+        (Kind::Udp, Workload::Forward) => Topic::PlainForward,
+        (Kind::Udp, Workload::Firewall | Workload::FirewallBoth) => Topic::StatefulForward,
+        (Kind::Udp, Workload::Snat | Workload::SnatBoth) => Topic::Snat,
+    }
 }
 
 /// "TCP SNAT, 32 K conns, both ways".

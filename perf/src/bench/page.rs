@@ -6,76 +6,99 @@ use std::path::Path;
 
 use super::Part;
 use super::svg::{self, Bar, Group, digits};
+use crate::goals::Topic;
 use crate::process::Failure;
-use crate::row::{Goal, Row, Spread};
+use crate::row::{Outcome, Reach, Row, Spread};
 
 /// How all rows came out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct Count {
     pub(super) passed: usize,
-    pub(super) failed: usize,
+    pub(super) missed: usize,
+    pub(super) undecided: usize,
+    /// Without a goal.
     pub(super) not_judged: usize,
     /// Could not be measured.
     pub(super) lost: usize,
 }
 
-impl Outcome {
+impl Count {
     /// Of all rows of all parts.
     pub(super) fn of(parts: &[Part]) -> Self {
-        let mut outcome = Self::default();
-        for part in parts {
-            outcome.lost += part.failures.len();
-            for row in &part.rows {
-                match row.passes() {
-                    Some(true) => outcome.passed += 1,
-                    Some(false) => outcome.failed += 1,
-                    None => outcome.not_judged += 1,
-                }
-            }
-        }
-        outcome
+        let lost = parts.iter().map(|part| part.failures.len()).sum();
+        Self { lost, ..Self::of_rows(parts.iter().flat_map(|part| &part.rows)) }
     }
 
-    /// Whether nothing failed and nothing was lost.
+    fn of_rows<'a>(rows: impl Iterator<Item = &'a Row>) -> Self {
+        rows.fold(Self::default(), |mut count, row| {
+            *match row.outcome() {
+                Some(Outcome::Pass) => &mut count.passed,
+                Some(Outcome::Miss) => &mut count.missed,
+                Some(Outcome::Undecided(_)) => &mut count.undecided,
+                None => &mut count.not_judged,
+            } += 1;
+            count
+        })
+    }
+
+    /// Whether nothing missed and nothing was lost.
     pub(super) fn good(self) -> bool {
-        self.failed + self.lost == 0
+        self.missed + self.lost == 0
     }
 }
 
-/// What did not reach its goal, in short; nothing if all did.
-pub(super) fn missed(parts: &[Part]) -> String {
-    let rows = parts.iter().flat_map(|part| &part.rows);
-    let missed = rows.filter(|row| row.passes() == Some(false));
-    let lines = missed.map(|row| {
-        let ours = svg::figure(row.ours.median);
-        let ratio = row.peer.as_ref().map_or_else(String::new, |peer| {
-            format!(", {} times {}", svg::figure(peer.ratio.median), peer.name)
-        });
-        let goal = row.goal.map_or_else(String::new, |goal| format!(", goal {goal}"));
-        format!("- {}: {ours} {}{ratio}{goal}\n", row.name, row.unit)
-    });
-    let lines: String = lines.collect();
-    if lines.is_empty() { lines } else { format!("\n## Missed\n\n{lines}") }
+/// The goals one after the other: how they came out, then the rows of each, and where one of them
+/// is not reached what is known about its bound.
+pub(super) fn goals(parts: &[Part]) -> String {
+    let of = |topic| {
+        let rows = parts.iter().flat_map(|part| &part.rows);
+        rows.filter(|row| row.goal.is_some_and(|goal| goal.topic == topic)).collect::<Vec<_>>()
+    };
+    let mut text =
+        "\n## Goals\n\n| goal | pass | miss | undecided |\n|---|--:|--:|--:|\n".to_owned();
+    let mut sections = String::new();
+    for topic in Topic::ALL {
+        let rows = of(topic);
+        let count = Count::of_rows(rows.iter().copied());
+        let Count { passed, missed, undecided, not_judged, .. } = count;
+        if rows.is_empty() {
+            let _ = writeln!(text, "| {topic} | not measured | | |");
+            continue;
+        }
+        let _ = writeln!(text, "| {topic} | {passed} | {missed} | {} |", undecided + not_judged);
+        let _ = write!(sections, "\n### {topic}\n\n{}", table(rows.into_iter()));
+        if missed > 0 {
+            let _ = writeln!(sections, "\n{}", topic.bound());
+        }
+    }
+    text + &sections
 }
 
-/// The table of a part and what is to be known about it.
+/// What could not be measured; nothing if all could.
+pub(super) fn lost(parts: &[Part]) -> String {
+    let lost = parts.iter().flat_map(|part| &part.failures);
+    let lines = lost.map(|(name, reason)| format!("- {name}: {}\n", reason.replace('\n', " ")));
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("\n## Not measured\n\n{lines}") }
+}
+
+/// What is to be known about a part, and its rows that have no goal.
 pub(super) fn section(part: &Part) -> String {
     let mut text = format!("\n## {}\n\n", part.title);
     for remark in &part.remarks {
         let _ = writeln!(text, "{remark}\n");
     }
-    if part.rows.is_empty() && part.failures.is_empty() {
-        return text;
-    }
-    text += "| workload | ours: median (min–max) | unit | peer | peer's | ratio | goal | outcome \
-             | remark |\n|---|--:|---|---|--:|--:|--:|---|---|\n";
-    part.rows.iter().for_each(|row| text += &line(row));
-    for (name, reason) in &part.failures {
-        let reason = reason.replace(['|', '\n'], " ");
-        let _ =
-            writeln!(text, "| {name} | – | | – | – | – | | **FAIL** | not measured: {reason} |");
+    let mut rows = part.rows.iter().filter(|row| row.goal.is_none()).peekable();
+    if rows.peek().is_some() {
+        text += &table(rows);
     }
     text
+}
+
+fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+    let head = "| workload | ours: median (min–max) | unit | peer | peer's | ratio | goal \
+                | outcome | remark |\n|---|--:|---|---|--:|--:|--:|---|---|\n";
+    head.to_owned() + &rows.map(line).collect::<String>()
 }
 
 fn line(row: &Row) -> String {
@@ -88,11 +111,10 @@ fn line(row: &Row) -> String {
             (peer.name.clone(), format!("{}{mark}", show(peer.figure)), ratio)
         },
     );
-    let outcome = match row.passes() {
-        Some(true) => "PASS",
-        Some(false) => "**FAIL**",
-        None => "not judged",
-    };
+    let close = if row.is_close() { ", closely" } else { "" };
+    // A goal that nobody is there to be compared with for.
+    let alone = if row.goal.is_some() { "undecided: no peer" } else { "–" };
+    let outcome = row.outcome().map_or(alone.to_owned(), |outcome| format!("{outcome}{close}"));
     let goal = row.goal.map_or("–".to_owned(), |goal| goal.to_string());
     format!(
         "| {} | {} | {} | {peer} | {theirs} | {ratio} | {goal} | {outcome} | {} |\n",
@@ -177,10 +199,11 @@ const COSTS: [&str; 6] = ["ns", "µs", "ms", "cycles", "bytes", "instructions"];
 /// a cost, so many times as little.
 fn goal_figure(row: &Row) -> Option<f64> {
     let theirs = row.peer.as_ref().map(|peer| peer.figure.median);
-    match row.goal? {
-        Goal::RatioAtLeast(goal) if COSTS.contains(&row.unit) => Some(theirs? / goal),
-        Goal::RatioAtLeast(goal) | Goal::RatioAtMost(goal) => Some(goal * theirs?),
-        Goal::AtLeast(goal) | Goal::AtMost(goal) => Some(goal),
+    match row.goal?.reach {
+        Reach::RatioAtLeast(goal) if COSTS.contains(&row.unit) => Some(theirs? / goal),
+        Reach::RatioAtLeast(goal) | Reach::RatioAtMost(goal) => Some(goal * theirs?),
+        Reach::AtLeast(goal) | Reach::AtMost(goal) => Some(goal),
+        Reach::LossAtMost(goal) | Reach::ShareAtLeast(goal) => Some(goal),
     }
 }
 
@@ -190,54 +213,50 @@ mod tests {
     use crate::row::Peer;
 
     fn row(peer: &str, figure: f64, goal: f64) -> Row {
-        let ours = Spread { median: 24.0, min: 20.0, max: 30.0 };
-        Row {
-            name: "SNAT, 1 K conns, one way".to_owned(),
-            unit: "Mpps",
-            ours,
-            peer: Some(Peer::from_elsewhere(peer, figure, ours)),
-            goal: Some(Goal::RatioAtLeast(goal)),
-            remark: String::new(),
-        }
+        let ours = Spread { median: 24.0, min: 20.0, max: 30.0, low: 20.0, high: 30.0 };
+        Row::new("SNAT, 1 K conns, one way", "Mpps", ours)
+            .beside(Peer::from_elsewhere(peer, figure, ours))
+            .judged(Reach::RatioAtLeast(goal).of(Topic::Snat))
     }
 
     fn part() -> Part {
         let mut part = Part::new("Forwarding");
         part.rows = vec![row("VPP", 12.0, 1.8), row("OVS", 4.0, 9.0)];
         part.rows.push(Row { goal: None, ..row("OVS", 4.0, 1.0) });
-        part.failures.push(("TCP".to_owned(), "it | ended\nbadly".to_owned()));
+        part.rows.push(row("OVS", 4.0, 1.0).doubted("no cores"));
+        part.failures.push(("TCP".to_owned(), "it ended\nbadly".to_owned()));
         part
     }
 
     #[test]
-    fn each_row_says_how_it_came_out() {
-        let text = section(&part());
-        let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("| ")).collect();
-        assert!(lines[1].contains("| 24.0 (20.0–30.0) | Mpps | VPP | 12.0 \\* | 2.00"), "{text}");
-        assert!(lines[1].contains("| ≥ 1.8× | PASS |"), "{text}");
-        assert!(lines[2].contains("| ≥ 9× | **FAIL** |"), "{text}");
-        assert!(lines[3].contains("| – | not judged |"), "{text}");
-        assert!(lines[4].ends_with("not measured: it   ended badly |"), "{text}");
+    fn each_row_is_there_once_and_says_how_it_came_out() {
+        let (goals, section) = (goals(&[part()]), section(&part()));
+        let of = |text: &str| -> Vec<String> {
+            text.lines().filter(|l| l.starts_with("| SNAT")).map(str::to_owned).collect()
+        };
+        let lines = of(&goals);
+        assert_eq!((lines.len(), of(&section).len()), (3, 1));
+        assert!(lines[0].contains("| 24.0 (20.0–30.0) | Mpps | VPP | 12.0 \\* | 2.00"), "{goals}");
+        assert!(lines[0].contains("| ≥ 1.8× | pass, closely |"), "{goals}");
+        assert!(lines[1].contains("| ≥ 9× | **MISS** |"), "{goals}");
+        assert!(lines[2].contains("| undecided: no cores |"), "{goals}");
+        assert!(of(&section)[0].contains("| – | – |"), "{section}");
         let columns = |line: &str| line.matches('|').count();
-        assert!(lines.iter().all(|line| columns(line) == columns(lines[0])), "{text}");
+        assert!(lines.iter().all(|line| columns(line) == columns(&lines[0])), "{goals}");
+        assert!(goals.contains("\n| Source translation | 1 | 1 | 1 |\n"), "{goals}");
+        assert!(goals.contains("\n| Memory of a conn | not measured | | |\n"), "{goals}");
+        assert!(goals.contains(Topic::Snat.bound()), "a miss shows its bound");
+        assert!(lost(&[part()]).contains("- TCP: it ended badly\n"));
     }
 
     #[test]
-    fn what_missed_its_goal_is_named_first() {
-        let text = missed(&[part()]);
-        assert_eq!(text.lines().filter(|line| line.starts_with("- ")).count(), 1);
-        let line = "- SNAT, 1 K conns, one way: 24.0 Mpps, 6.00 times OVS, goal ≥ 9×";
-        assert!(text.contains(line), "{text}");
-        assert_eq!(missed(&[]), "");
-    }
-
-    #[test]
-    fn a_lost_row_is_no_good_outcome() {
-        let outcome = Outcome::of(&[part()]);
-        assert_eq!(outcome, Outcome { passed: 1, failed: 1, not_judged: 1, lost: 1 });
-        assert!(!outcome.good());
-        let passed = Outcome { passed: 3, not_judged: 2, ..Outcome::default() };
-        assert!(passed.good() && !Outcome { lost: 1, ..passed }.good());
+    fn a_lost_row_is_no_good_outcome_and_an_undecided_one_no_bad_one() {
+        let count = Count::of(&[part()]);
+        let wanted = Count { passed: 1, missed: 1, undecided: 1, not_judged: 1, lost: 1 };
+        assert_eq!(count, wanted);
+        assert!(!count.good());
+        let passed = Count { passed: 3, undecided: 2, ..Count::default() };
+        assert!(passed.good() && !Count { lost: 1, ..passed }.good());
     }
 
     #[test]

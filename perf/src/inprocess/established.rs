@@ -5,7 +5,7 @@
 //! conns picked at random: nearly each one finds its bucket and its record in no cache.
 
 use super::clock::{Moment, Passed, clean_windows, pin};
-use super::gateway::{Rig, Work, broken, polls};
+use super::gateway::{PATIENT, Rig, Work, broken, polls};
 use super::picks::Spread as Law;
 use super::trial::{Phase, Trial};
 use super::wires::Wires;
@@ -43,15 +43,15 @@ impl Rig<Trial> {
     /// Frames that leave within a window of clients that talk, and the worker's time.
     fn talked(&mut self, options: &Options) -> Result<(Passed, u64), Failure> {
         let length = options.length();
-        let figures = self.run(|worker, clock| {
+        let figures = self.run(|worker, watch| {
             // Until the caches are as this traffic leaves them.
             let warm = Moment::now();
             while warm.passed().wall < length / 4 {
-                polls(worker, clock, 100);
+                polls(worker, watch, 100);
             }
             let (before, start) = (worker.io().left, Moment::now());
             while start.passed().wall < length {
-                polls(worker, clock, 100);
+                polls(worker, watch, 100);
             }
             (start.passed(), worker.io().left - before)
         })?;
@@ -63,7 +63,7 @@ impl Rig<Trial> {
 fn sized(options: &Options, conns: u32) -> Result<Vec<Row>, Failure> {
     let mut trial = Trial::new();
     trial.prepare(conns);
-    let mut rig = Rig::new(&Work::Snat.plan(conns, "", options.seed), trial)?;
+    let mut rig = Rig::new(&Work::Snat.plan(conns, PATIENT, options.seed), trial)?;
     rig.open(conns)?;
     rig.answer(conns)?;
     rig.send_again(conns)?;
@@ -84,12 +84,12 @@ fn sized(options: &Options, conns: u32) -> Result<Vec<Row>, Failure> {
         let (Some(raw), Some(corrected)) = (rate(0.0), rate(floor)) else { continue };
         let name = format!("SNAT, {} established conns, {}", count_name(conns), law.name());
         let clean = clean_windows(&passed);
-        let remark = format!("the source's own {floor:.1} ns in it");
-        let remark = if clean.is_empty() { remark } else { format!("{remark}; {clean}") };
         let without = format!("{name}, without making the frames");
-        let row =
-            |name, ours, remark| Row { name, unit: "Mpps", ours, peer: None, goal: None, remark };
-        rows.extend([row(name, raw, remark), row(without, corrected, clean)]);
+        let remark = format!("the source's own {floor:.1} ns in it");
+        rows.extend([
+            Row::new(name, "Mpps", raw).noting(remark).noting(&clean),
+            Row::new(without, "Mpps", corrected).noting(&clean),
+        ]);
     }
     Ok(rows)
 }

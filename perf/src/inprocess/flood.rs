@@ -22,8 +22,9 @@ use super::picks::Picks;
 use super::transactions::{SEQ_AFTER_HANDSHAKE, Transactions};
 use super::wires::Source;
 use super::{Options, print};
+use crate::goals::Topic;
 use crate::process::Failure;
-use crate::row::{Goal, Row, Spread};
+use crate::row::{Reach, Row, Spread};
 
 const ESTABLISHED: u32 = 32 << 10;
 const MAX: u32 = 1 << 18;
@@ -150,12 +151,12 @@ impl Rig<Storm> {
         strangers: Option<f64>,
         length: Duration,
     ) -> Result<Window, Failure> {
-        self.run(|worker, clock| {
+        self.run(|worker, watch| {
             let storm = &mut worker.io().source;
             (storm.clients, storm.strangers) = (Queue::new(clients), Queue::new(strangers));
             let (before, start) = (storm.through, Moment::now());
             while start.passed().wall < length {
-                polls(worker, clock, 100);
+                polls(worker, watch, 100);
             }
             let (passed, storm) = (start.passed(), &worker.io().source);
             let million = |frames: u64| frames as f64 / passed.wall.as_secs_f64() / 1e6;
@@ -205,7 +206,7 @@ pub(crate) fn rows(options: &Options) -> Result<Vec<Row>, Failure> {
     let (most, all) = windows(options)?;
     let mut rows = Vec::new();
     for (at, what, goal) in [
-        (1, "a flood of 1 M SYNs a second", Some(Goal::AtLeast(GOODPUT))),
+        (1, "a flood of 1 M SYNs a second", Some(Reach::ShareAtLeast(GOODPUT).of(Topic::Flood))),
         (2, "a flood without bound", None),
     ] {
         let share = all.iter().map(|windows| 100.0 * windows[at].goodput / windows[0].goodput);
@@ -218,10 +219,9 @@ pub(crate) fn rows(options: &Options) -> Result<Vec<Row>, Failure> {
             most * LOAD,
             Spread::show(flood, 2)
         );
-        let clean = clean_windows(&passed);
-        let remark = if clean.is_empty() { remark } else { format!("{remark}; {clean}") };
         let name = format!("goodput of established conns under {what}");
-        rows.push(Row { name, unit: "%", ours, peer: None, goal, remark });
+        let row = Row::new(name, "%", ours).judged(goal);
+        rows.push(row.noting(remark).noting(clean_windows(&passed)));
     }
     Ok(rows)
 }

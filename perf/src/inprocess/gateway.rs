@@ -13,13 +13,16 @@ use std::time::Duration;
 use dataplane::lcore::rings;
 use dataplane::lcore::worker::Worker;
 use dataplane::pipeline::Pipeline;
+use dataplane::pipeline::counters::Counter;
+use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::place::Layout;
-use sluicegate::clock::Clock;
+use dataplane::time::Now;
 use sluicegate::config::Config;
 use sluicegate::gateway::{ControlCore, WorkerParts, load_rules};
 
 use super::clock::pin;
 use super::packets::OPEN_PORT;
+use super::watch::Watch;
 use super::wires::{PORTS, Source, Wires};
 use crate::process::{CONTROL_CPU, Failure, WORKER_CPU};
 use crate::sluicegate::colons;
@@ -30,6 +33,9 @@ pub(crate) const ROUND: Duration = Duration::from_millis(1);
 /// Conns of one outside address: CSIT's 1024 inside hosts.
 const CONNS_PER_ADDRESS: u32 = 64_512;
 
+/// Timeouts of a table that is to keep what it has, however long a busy machine takes to fill it.
+pub(crate) const PATIENT: &str = "udp_timeout = 86400\nudp_timeout_stream = 86400\n\
+     tcp_timeout_syn_sent = 86400\ntcp_timeout_time_wait = 86400\n";
 /// For `map_err`: what the gateway itself says.
 pub(crate) fn broken(what: &str) -> impl Fn(&dyn fmt::Display) -> Failure {
     move |error| Failure::Answer { what: what.to_owned(), text: error.to_string() }
@@ -144,8 +150,11 @@ fn configuration(plan: &Plan) -> String {
     text + &format!("[conntrack]\n{}\n[rules]\nipv4 = \"rules.v4\"\n{v6}", plan.table)
 }
 
-/// The control core for a plan.
-pub(crate) fn control_core(plan: &Plan, clock: Clock) -> Result<ControlCore, Failure> {
+/// The control core for a plan, by the time that `now` says.
+pub(crate) fn control_core(
+    plan: &Plan,
+    now: impl Fn() -> Now + 'static,
+) -> Result<ControlCore, Failure> {
     // Several tests may make one at the same time.
     static MADE: AtomicU64 = AtomicU64::new(0);
     let name = format!("sluicegate-perf-{}-{}", std::process::id(), MADE.fetch_add(1, Relaxed));
@@ -171,7 +180,7 @@ pub(crate) fn control_core(plan: &Plan, clock: Clock) -> Result<ControlCore, Fai
     let wires = (vec![LAN_MAC, WAN_MAC], Layout::even(plan.workers, PORTS, queues));
     let seed =
         std::array::from_fn(|i| (plan.seed + i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    ControlCore::new(config, wires, rulesets, seed, Box::new(move || clock.now()))
+    ControlCore::new(config, wires, rulesets, seed, Box::new(now))
         .map_err(|e| broken("gateway")(&e))
 }
 
@@ -179,21 +188,23 @@ pub(crate) fn control_core(plan: &Plan, clock: Clock) -> Result<ControlCore, Fai
 pub(crate) struct Rig<S: Source> {
     pub(crate) core: ControlCore,
     pub(crate) worker: Worker<Wires<S>>,
-    clock: Clock,
+    /// What both go by.
+    pub(crate) watch: Watch,
 }
 
 impl<S: Source> Rig<S> {
     /// Makes it, from here on on the control core's CPU.
     pub(crate) fn new(plan: &Plan, source: S) -> Result<Rig<S>, Failure> {
         pin(CONTROL_CPU)?;
-        let clock = Clock::start();
-        let mut core = control_core(plan, clock)?;
+        let watch = Watch::start();
+        let its_own = watch.clone();
+        let mut core = control_core(plan, move || its_own.control_now())?;
         let parts = core.worker_parts(0).ok_or_else(|| broken("gateway")(&"no worker"))?;
         let rings = rings::mesh(1).pop().ok_or_else(|| broken("gateway")(&"no worker"))?;
         let WorkerParts { place, store, snapshot, links, mailbox, seed } = parts;
         let pipeline = Pipeline::new(place, store, snapshot, links, seed);
         let worker = Worker::new(Wires::new(source), pipeline, mailbox, rings, super::BURST);
-        Ok(Rig { core, worker, clock })
+        Ok(Rig { core, worker, watch })
     }
 
     /// What happens at the ports.
@@ -204,14 +215,14 @@ impl<S: Source> Rig<S> {
     /// Runs `job` on the worker's CPU, while the control core has its rounds on this one.
     pub(crate) fn run<T: Send>(
         &mut self,
-        job: impl FnOnce(&mut Worker<Wires<S>>, Clock) -> T + Send,
+        job: impl FnOnce(&mut Worker<Wires<S>>, &Watch) -> T + Send,
     ) -> Result<T, Failure> {
-        let Rig { core, worker, clock } = self;
-        let clock = *clock;
+        let Rig { core, worker, watch } = self;
+        let watch = &*watch;
         thread::scope(|threads| {
             let at_work = threads.spawn(move || {
                 pin(WORKER_CPU)?;
-                Ok(job(worker, clock))
+                Ok(job(worker, watch))
             });
             while !at_work.is_finished() {
                 core.round();
@@ -223,14 +234,14 @@ impl<S: Source> Rig<S> {
 
     /// Lets the control core do something that it needs its worker for.
     pub(crate) fn ask<T>(&mut self, ask: impl FnOnce(&mut ControlCore) -> T) -> Result<T, Failure> {
-        let Rig { core, worker, clock } = self;
-        let (clock, over) = (*clock, AtomicBool::new(false));
+        let Rig { core, worker, watch } = self;
+        let over = AtomicBool::new(false);
         thread::scope(|threads| {
-            let over = &over;
+            let (over, watch) = (&over, &*watch);
             let at_work = threads.spawn(move || {
                 let pinned = pin(WORKER_CPU);
                 while !over.load(Relaxed) {
-                    worker.poll(clock.now());
+                    worker.poll(watch.now());
                 }
                 pinned
             });
@@ -243,7 +254,7 @@ impl<S: Source> Rig<S> {
 
     /// Polls until nothing more arrives, on the worker's CPU.
     pub(crate) fn until_quiet(&mut self) -> Result<(), Failure> {
-        self.run(|worker, clock| while worker.poll(clock.now()) > 0 {})
+        self.run(|worker, watch| while worker.poll(watch.now()) > 0 {})
     }
 
     /// Conns in the table.
@@ -259,16 +270,22 @@ impl<S: Source> Rig<S> {
         if arrived == left && balanced {
             return Ok(());
         }
-        let drops = self.core.counters().map(|counters| counters.dropped()).sum::<u64>();
-        let reason = format!("{what}: {arrived} frames arrived, {left} left, {drops} dropped");
+        let mut reason = format!("{what}: {arrived} frames arrived, {left} left");
+        for (at, drop) in DropReason::ALL.iter().enumerate() {
+            let drops = self.core.counters().filter_map(|counters| counters.drops.get(at));
+            let drops: u64 = drops.map(Counter::get).sum();
+            if drops > 0 {
+                let _ = write!(reason, ", {drops} dropped as {}", drop.name());
+            }
+        }
         Err(work(&reason))
     }
 }
 
 /// So many rounds of a worker.
-pub(crate) fn polls<S: Source>(worker: &mut Worker<Wires<S>>, clock: Clock, rounds: u32) {
+pub(crate) fn polls<S: Source>(worker: &mut Worker<Wires<S>>, watch: &Watch, rounds: u32) {
     for _ in 0..rounds {
-        worker.poll(clock.now());
+        worker.poll(watch.now());
     }
 }
 

@@ -15,7 +15,7 @@
 //! | `established` | packets of a million and of ten million conns |
 //!
 //! The others are what these share: `gateway` (the rig), `wires` and `frame` (ports in memory),
-//! `packets`, `picks` and `trial` (what is offered), `clock`. Frames are made by the measured
+//! `packets`, `picks` and `trial` (what is offered), `clock` and `watch`. Frames are made by the measured
 //! thread: what that costs is measured by itself, with the same frames sent away unseen, and shown.
 
 mod chains;
@@ -34,6 +34,7 @@ pub(crate) mod table;
 pub(crate) mod teardown;
 mod transactions;
 mod trial;
+mod watch;
 mod wires;
 
 use std::time::Duration;
@@ -105,8 +106,11 @@ fn print(rows: &[Row]) {
             print!("; {} {} {}{from}: {ratio}×", peer.name, show(peer.figure), row.unit);
         }
         if let Some(goal) = row.goal {
-            let passed = if row.passes() == Some(true) { "pass" } else { "FAIL" };
-            print!("; goal {goal}: {passed}");
+            print!("; goal {goal}");
+        }
+        if let Some(outcome) = row.outcome() {
+            let close = if row.is_close() { ", closely" } else { "" };
+            print!(": {outcome}{close}");
         }
         println!("{}{}", if row.remark.is_empty() { "" } else { "; " }, row.remark);
     }

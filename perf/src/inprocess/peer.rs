@@ -5,7 +5,7 @@
 //! fastest, no locks, EAL's hugepages for it and 2 MiB pages for the records, and the records are
 //! prefetched for a whole batch before the first is written.
 
-use std::{fs, process};
+use std::fs;
 
 use dataplane::arch::sync::Ordering::Relaxed;
 use dataplane::arch::{HugeSlice, Line, prefetch_write};
@@ -16,6 +16,7 @@ use super::gateway::broken;
 use super::picks::Picks;
 use super::table;
 use crate::process::{Failure, WORKER_CPU};
+use crate::program::file_prefix;
 
 /// Keys of one bulk lookup.
 pub(crate) const BULK: usize = 32;
@@ -24,7 +25,7 @@ const TOUCHED: usize = 4;
 
 /// EAL on the calling thread, in memory of its own and without devices; once in a process.
 pub(crate) fn start() -> Result<Eal, Failure> {
-    let prefix = format!("sluicegate-perf-{}", process::id());
+    let prefix = file_prefix("table");
     let args = format!(
         "--in-memory --no-pci --no-telemetry --log-level=lib.*:error -l {WORKER_CPU} \
          --file-prefix={prefix}"

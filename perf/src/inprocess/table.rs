@@ -24,9 +24,10 @@ use super::gateway::{broken, work};
 use super::peer::{self, Peer};
 use super::picks::{Picks, Spread};
 use super::{Options, count_name, print};
+use crate::goals::Topic;
 use crate::machine::Hugepages;
 use crate::process::{Failure, WORKER_CPU};
-use crate::row::{self, Goal, Row};
+use crate::row::{self, Reach, Row};
 
 const SIZES: [u32; 6] = [16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 10_000_000];
 const QUICK_SIZES: usize = 4;
@@ -224,14 +225,14 @@ impl Contest<'_> {
             let peer = row::Peer { name: name_of_peer, figure, ratio, measured: true };
             let goal = match self.conns {
                 _ if batch != 32 => None,
-                size if size == 256 << 10 => Some(Goal::RatioAtLeast(1.7)),
-                size if size <= 1 << 20 => Some(Goal::RatioAtLeast(2.0)),
+                size if size == 256 << 10 => Some(Reach::RatioAtLeast(1.7).of(Topic::Table)),
+                size if size <= 1 << 20 => Some(Reach::RatioAtLeast(2.0).of(Topic::Table)),
                 _ => None,
             };
             remarks.push("the ratio says how many times as fast".to_owned());
             remarks.retain(|remark| !remark.is_empty());
             let remark = remarks.join("; ");
-            rows.push(Row { name, unit: "ns", ours, peer: Some(peer), goal, remark });
+            rows.push(Row::new(name, "ns", ours).beside(peer).judged(goal).noting(remark));
         }
         Ok(rows)
     }
@@ -258,8 +259,7 @@ fn memory_limit(options: &Options) -> Result<(Vec<Row>, f64), Failure> {
     for (chains, ns) in figures {
         let Some(ours) = row::Spread::of(ns.into_iter()) else { continue };
         let name = format!("memory: random lines of {mib} MiB, {chains} chains");
-        let remark = "the machine's limit, none of ours".to_owned();
-        rows.push(Row { name, unit: "ns", ours, peer: None, goal: None, remark });
+        rows.push(Row::new(name, "ns", ours).noting("the machine's limit, none of ours"));
     }
     let least = rows.iter().map(|row: &Row| row.ours.median).fold(f64::INFINITY, f64::min);
     Ok((rows, least))
@@ -323,9 +323,9 @@ fn churn(options: &Options) -> Result<Vec<Row>, Failure> {
     {
         let peer = row::Peer { name: "rte_hash".to_owned(), figure, ratio, measured: true };
         let name = format!("table: a deletion and an insertion, {} conns there", count_name(half));
-        let remark = ["one at a time; ours checks both tuples", &clean_windows(&windows)];
-        let remark = remark.into_iter().filter(|r| !r.is_empty()).collect::<Vec<_>>().join("; ");
-        rows.push(Row { name, unit: "ns", ours, peer: Some(peer), goal: None, remark });
+        let row = Row::new(name, "ns", ours).beside(peer);
+        let row = row.noting("one at a time; ours checks both tuples");
+        rows.push(row.noting(clean_windows(&windows)));
     }
     let contest = Contest { ours: &ours, peer: &peer, options, conns: half, from };
     let what = format!("lookup and touch after that, {} conns", count_name(half));

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use sluicegate::tools::Gateway;
 
-use super::gateway::{Rig, Work, broken, work};
+use super::gateway::{PATIENT, Rig, Work, broken, work};
 use super::trial::Trial;
 use super::{Options, print};
 use crate::process::Failure;
@@ -19,7 +19,7 @@ const QUICK_CONNS: u32 = 200_000;
 /// All rows.
 pub(crate) fn rows(options: &Options) -> Result<Vec<Row>, Failure> {
     let conns = if options.quick { QUICK_CONNS } else { CONNS };
-    let mut rig = Rig::new(&Work::Snat.plan(conns, "", options.seed), Trial::new())?;
+    let mut rig = Rig::new(&Work::Snat.plan(conns, PATIENT, options.seed), Trial::new())?;
     let mut rates = Vec::new();
     for _ in 0..options.pairs() {
         rig.wires().source.forget();
@@ -35,8 +35,8 @@ pub(crate) fn rows(options: &Options) -> Result<Vec<Row>, Failure> {
     }
     let ours = Spread::of(rates.into_iter()).ok_or_else(|| work("nothing was flushed"))?;
     let name = format!("flush of {conns} translated conns");
-    let remark = "wall clock, control core and one worker".to_owned();
-    Ok(vec![Row { name, unit: "M conns/s", ours, peer: None, goal: None, remark }])
+    let row = Row::new(name, "M conns/s", ours);
+    Ok(vec![row.noting("wall clock, control core and one worker")])
 }
 
 /// Measures and prints.

@@ -151,6 +151,17 @@ impl Rig<Trial> {
         self.lost_nothing("while conns were opened")
     }
 
+    /// Opens conns `from` to `until`, which nobody is to answer.
+    pub(crate) fn open_unanswered(&mut self, from: u32, until: u32) -> Result<(), Failure> {
+        let trial = &mut self.wires().source;
+        let learns = std::mem::replace(&mut trial.learns, false);
+        trial.phase = Phase::Open { next: from, until };
+        let done = self.until_quiet();
+        self.wires().source.learns = learns;
+        done?;
+        self.lost_nothing("while conns were opened")
+    }
+
     /// The second phase: all of them are answered.
     pub(crate) fn answer(&mut self, conns: u32) -> Result<(), Failure> {
         self.wires().source.phase = Phase::Answer { next: 0, until: conns };
@@ -167,11 +178,7 @@ impl Rig<Trial> {
     /// Clients send once more on each conn, which is established now: what comes from here on has
     /// a path of its own.
     pub(crate) fn send_again(&mut self, conns: u32) -> Result<(), Failure> {
-        let trial = &mut self.wires().source;
-        let learns = std::mem::replace(&mut trial.learns, false);
-        let done = self.open(conns);
-        self.wires().source.learns = learns;
-        done
+        self.open_unanswered(0, conns)
     }
 }
 
@@ -193,7 +200,7 @@ mod tests {
             rig.answer(3000).unwrap();
             rig.send_again(3000).unwrap();
             rig.wires().source.phase = Phase::Talk(Picks::uniform(3000, 1));
-            rig.run(|worker, clock| polls(worker, clock, 100)).unwrap();
+            rig.run(|worker, watch| polls(worker, watch, 100)).unwrap();
             rig.lost_nothing("talking").unwrap();
             let walked = |c: &LcoreCounters| 9000 + 3200 - c.fast.get();
             assert!(rig.core.counters().map(walked).sum::<u64>() <= 9000, "no path was taken");
