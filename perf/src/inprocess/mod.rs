@@ -15,8 +15,9 @@
 //! | `established` | packets of a million and of ten million conns |
 //!
 //! The others are what these share: `gateway` (the rig), `wires` and `frame` (ports in memory),
-//! `packets`, `picks` and `trial` (what is offered), `clock` and `watch`. Frames are made by the measured
-//! thread: what that costs is measured by itself, with the same frames sent away unseen, and shown.
+//! `packets`, `picks` and `trial` (what is offered), `clock` and `watch`. Frames are made by the
+//! measured thread: what that costs is measured by itself, with the same frames sent away unseen,
+//! and shown.
 
 mod chains;
 mod clock;
