@@ -21,6 +21,7 @@ use accepted::{Accepted, Verdict};
 use count::{Cost, Rig};
 
 use crate::compare::out_directory;
+use crate::frame::Kind;
 use crate::goals::Topic;
 use crate::process::{Failure, catch_signals};
 use crate::program::{BURST, Workload};
@@ -42,6 +43,9 @@ pub(crate) struct Options {
     /// The work.
     #[arg(long, value_delimiter = ',', default_values_t = ROWS)]
     rows: Vec<Workload>,
+    /// The frames; what is accepted is kept for 60 bytes of UDP over IPv4 alone.
+    #[arg(long, value_enum, default_value_t, conflicts_with_all = ["check", "accept"])]
+    kind: Kind,
     /// Number of conns.
     #[arg(long, default_value_t = 1024)]
     conns: usize,
@@ -73,6 +77,7 @@ impl Options {
     pub(crate) fn of(seed: u64, sluicegate: &Path, quick: bool) -> Self {
         Self {
             rows: if quick { vec![Workload::Snat] } else { ROWS.to_vec() },
+            kind: Kind::default(),
             conns: 1024,
             packets: 100_000,
             runs: if quick { 1 } else { 3 },
@@ -92,10 +97,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         return gate(options);
     }
     let mut report = format!(
-        "# Instructions per packet\n\n- {} conns, at least {} packets, 60-byte UDP frames, burst \
-         {BURST}, one worker, no hugepages\n\n| work | program | all | the gateway's own | goal |\n\
+        "# Instructions per packet\n\n- {} conns, at least {} packets, {} frames, burst {BURST}, \
+         one worker, no hugepages\n\n| work | program | all | the gateway's own | goal |\n\
          |---|---|--:|--:|---|\n",
-        options.conns, options.packets
+        options.conns, options.packets, options.kind
     );
     let mut dearest = String::new();
     for counted in count_all(options)? {

@@ -710,6 +710,20 @@ impl<'a> Conn<'a> {
         }
     }
 
+    /// The tracker's words 3 and 4, or 5 and 6: what TCP knows of the side that sends in a
+    /// direction.
+    #[inline(always)]
+    pub fn tracker_side(self, direction: Direction) -> [u64; 2] {
+        let at = 3 + 2 * direction.index();
+        [at, at + 1].map(|i| self.lines[1].0[i & 7].load(Relaxed))
+    }
+
+    /// Replaces the first or second one of them.
+    #[inline(always)]
+    pub fn set_tracker_side(self, direction: Direction, i: usize, value: u64) {
+        self.lines[1].0[(3 + 2 * direction.index() + (i & 1)) & 7].store(value, Relaxed);
+    }
+
     /// The port whose address MASQUERADE lent to the conn (`masq_index`).
     #[inline]
     pub fn masqueraded_by(self) -> Option<u8> {

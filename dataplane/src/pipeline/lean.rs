@@ -26,7 +26,7 @@ use crate::wire::headers::Headers;
 use crate::wire::tcp::flags;
 
 const L3: u16 = 14;
-const L4: u16 = 34;
+pub(crate) const L4: u16 = 34;
 
 /// TCP flags that the shortest ways know nothing of.
 const WALKS: u8 = flags::SYN | flags::FIN | flags::RST;

@@ -8,13 +8,14 @@
 
 use crate::conntrack::record::{Conn, Glance, LeavingV4, Wanted};
 use crate::conntrack::state::{CtState, Direction, Status};
+use crate::conntrack::tcp::{Patience, Segment, TcpTrack};
 use crate::conntrack::timeouts::Timeout;
 use crate::conntrack::tuple::proto;
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite;
 use crate::pipeline::burst::{Long, Prejudged};
 use crate::pipeline::frame::{Frame, FramePool};
-use crate::pipeline::lean::{Lean, overtakes};
+use crate::pipeline::lean::{L4, Lean, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
 use crate::pipeline::track::{Judged, ct_state};
@@ -29,6 +30,7 @@ pub(crate) struct Quick {
     wanted: Wanted,
     /// The deadlines of UDP conns: unanswered, and as streams.
     udp: [Tick; 2],
+    tcp: Patience,
     known: Known,
 }
 
@@ -84,6 +86,9 @@ pub(crate) struct Described<'a> {
     pub untracked: &'a [(u16, u16)],
 }
 
+/// The status of conns that trackers have no more to say about.
+const BOTH: u16 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
+
 /// Why a run ends before a packet.
 enum Stop {
     /// It takes another way, and nothing has been done.
@@ -108,7 +113,8 @@ impl<P: FramePool> Pipeline<P> {
         let (now, timeouts) = (at.now.tick, &at.policy.knobs.timeouts);
         let wanted = Wanted::new(zones.original, self.generation, self.place.lcore(), now);
         let udp = [Timeout::Udp, Timeout::UdpStream].map(|t| now.plus_secs(timeouts.get(t)));
-        Some(Quick { zones, port: arrival.port, wanted, udp, known: Known::NOTHING })
+        let tcp = Patience::new(&at.policy.knobs, now);
+        Some(Quick { zones, port: arrival.port, wanted, udp, tcp, known: Known::NOTHING })
     }
 
     /// Makes the first packets of a burst ready to leave by [`Quick::out`], and says how many; of
@@ -190,7 +196,9 @@ impl<P: FramePool> Pipeline<P> {
             if !deadline.is_some_and(|deadline| put_off(conn, &seen, deadline)) {
                 return Err(Stop::Otherwise);
             }
-        } else if let Some(prejudged) = self.judge_quickly(frame, lean, conn, direction, at) {
+        } else if !self.refresh_tcp(frame, lean, conn, &seen, &quick.tcp, at)
+            && let Some(prejudged) = self.judge_quickly(frame, lean, conn, direction, at)
+        {
             return Err(Stop::Judged(prejudged));
         }
         quick.known.bytes += size as u64;
@@ -280,7 +288,34 @@ impl<P: FramePool> Pipeline<P> {
         self.took_path += packets;
     }
 
-    /// Lets the tracker judge a TCP packet; what it said if that is the reason to walk.
+    /// What the tracker of TCP does about a packet that only moves windows and deadline; false, and
+    /// nothing is done, for any other.
+    #[inline(always)]
+    fn refresh_tcp(
+        &mut self,
+        frame: &P::Frame,
+        lean: &Lean,
+        conn: Conn<'_>,
+        seen: &Glance,
+        patience: &Patience,
+        at: At<'_>,
+    ) -> bool {
+        let (direction, answered) = (seen.direction, seen.status.0 & BOTH);
+        if answered != BOTH && (answered != 0 || direction == Direction::Reply) {
+            return false;
+        }
+        let segment = frame.head().get(L4 as usize..lean.end()).and_then(Segment::plain);
+        let Some(segment) = segment else { return false };
+        let replied = answered == BOTH;
+        let until = TcpTrack::established(conn, &segment, direction, replied, patience);
+        let Some(until) = until else { return false };
+        if until != seen.deadline() {
+            self.refresh(conn, until, at);
+        }
+        true
+    }
+
+    /// Lets the whole tracker judge a TCP packet; what it said if that is the reason to walk.
     #[inline(never)]
     fn judge_quickly(
         &mut self,
@@ -304,7 +339,6 @@ impl<P: FramePool> Pipeline<P> {
 /// When a UDP conn of that status ends that has a packet in that direction now, if that is all the
 /// packet changes: not its first answer, nor one that may make a stream of it.
 fn udp_deadline(status: Status, direction: Direction, deadlines: &[Tick; 2]) -> Option<Tick> {
-    const BOTH: u16 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
     match (status.0 & BOTH, direction) {
         (0, Direction::Original) => Some(deadlines[0]),
         (BOTH, _) => Some(deadlines[1]),

@@ -279,7 +279,7 @@ impl<P: FramePool> Pipeline<P> {
                 Outcome::Ignored(_) => return self.let_pass(conn, direction, accepted, at),
                 Outcome::Invalid { shorten_to_secs, .. } => {
                     if let Some(secs) = shorten_to_secs {
-                        self.refresh(conn, secs, at);
+                        self.refresh(conn, at.now.tick.plus_secs(secs), at);
                     }
                     return Judged::Invalid(self.sayings.last());
                 }
@@ -294,7 +294,7 @@ impl<P: FramePool> Pipeline<P> {
         // What does not move the deadline is not counted either (`nf_ct_refresh_acct`).
         if let Some(secs) = timeout_secs {
             if !status.has(Status::FIXED_TIMEOUT) {
-                self.refresh(conn, secs, at);
+                self.refresh(conn, at.now.tick.plus_secs(secs), at);
             }
             self.account(conn, direction, extent, at);
         }
@@ -364,13 +364,14 @@ impl<P: FramePool> Pipeline<P> {
 
     /// Moves a deadline; one that comes closer is told to the sweep if it comes close.
     #[inline(always)]
-    fn refresh(&mut self, conn: Conn<'_>, secs: u32, at: At<'_>) {
-        let (old, new) = (conn.deadline(), at.now.tick.plus_secs(secs));
+    pub(crate) fn refresh(&mut self, conn: Conn<'_>, new: Tick, at: At<'_>) {
+        let (old, now) = (conn.deadline(), at.now.tick);
         if old == new {
             return;
         }
         conn.set_deadline(new);
-        if secs < SOON_SECS && old.0.wrapping_sub(new.0) as i32 > TICKS_PER_SEC as i32 {
+        let soon = (new.0.wrapping_sub(now.0) as i32) < (SOON_SECS * TICKS_PER_SEC) as i32;
+        if soon && old.0.wrapping_sub(new.0) as i32 > TICKS_PER_SEC as i32 {
             self.store.arm(conn.number(), at.now.tick);
         }
     }
@@ -493,7 +494,7 @@ impl<P: FramePool> Pipeline<P> {
             && status.has(Status::CONFIRMED)
             && !status.has(Status::FIXED_TIMEOUT)
         {
-            self.refresh(conn, secs, at);
+            self.refresh(conn, at.now.tick.plus_secs(secs), at);
             self.report(events::PROTOINFO, number, at);
         }
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::Options;
 use super::callgrind::{self, Costs};
 use crate::compare::out_directory;
-use crate::frame::Kind;
 use crate::machine;
 use crate::ovs::Tuning;
 use crate::process::{CONTROL_CPU, Failure, pause, wait_until};
@@ -68,7 +67,7 @@ impl<'a> Rig<'a> {
         let rig = Self { options, scratch: out_directory()?.join("callgrind") };
         let _ = fs::remove_dir_all(&rig.scratch);
         fs::create_dir_all(&rig.scratch).map_err(Failure::io(rig.scratch.display()))?;
-        let traffic = Traffic::new(options.conns, options.seed);
+        let traffic = Traffic::of(options.kind, options.conns, options.seed);
         let file = rig.originals();
         traffic.write_originals(&file).map_err(Failure::io(file.display()))?;
         for &workload in options.rows.iter().filter(|workload| workload.both_ways()) {
@@ -102,7 +101,7 @@ impl<'a> Rig<'a> {
         let counts = folder.join("counts");
         let plan = Plan {
             workload,
-            kind: Kind::Udp,
+            kind: self.options.kind,
             conns: self.options.conns,
             originals: &originals,
             replies: &replies,

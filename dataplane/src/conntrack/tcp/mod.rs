@@ -10,8 +10,10 @@
 //! judge       the steps that need a second look     ignored SYN, challenge ACK, RST, reopening
 //! window      the numbers fit both ends' windows
 //! track       new state, timeout, ASSURED           what the owner does to the record
+//! established all of it for nearly every segment    words → words
 //! ```
 
+mod established;
 mod judge;
 mod options;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod table;
 mod track;
 mod window;
 
+pub use established::Patience;
 pub use segment::{Class, Segment, flags, sanity};
 pub use state::TcpState;
 pub use table::{Step, step};

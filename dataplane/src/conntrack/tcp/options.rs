@@ -13,7 +13,7 @@ const SACK: u8 = 5;
 const SCALE_MAX: u8 = 14;
 
 /// NOP, NOP, timestamp of ten bytes: what nearly every segment carries, and no SACK.
-const TIMESTAMP_ONLY: [u8; 4] = [1, 1, 8, 10];
+pub(super) const TIMESTAMP_ONLY: [u8; 4] = [1, 1, 8, 10];
 
 /// Walks options as (kind, contents) until the end, or the first that does not fit.
 struct Options<'a>(&'a [u8]);

@@ -1,5 +1,6 @@
 //! One TCP segment as the tracker sees it, and the checks a header must pass on its own.
 
+use super::options::TIMESTAMP_ONLY;
 use crate::conntrack::invalid::InvalidReason;
 
 /// The bits of the flags byte (RFC 9293 section 3.1).
@@ -95,6 +96,27 @@ pub struct Segment<'a> {
 }
 
 impl Segment<'_> {
+    /// Reads a segment that asks for no second look: ACK without SYN, FIN and RST, and no options
+    /// but a timestamp. No other flags and no options are said to be there, as none would matter.
+    /// `l4` is all from the header to the end of the IP packet.
+    #[inline(always)]
+    pub fn plain(l4: &[u8]) -> Option<Segment<'static>> {
+        let header = l4.first_chunk::<20>()?;
+        let header_len = match (header[12] >> 4, header[13] & 0x17) {
+            (5, flags::ACK) => 20,
+            (8, flags::ACK) if l4.len() >= 32 && l4[20..24] == TIMESTAMP_ONLY => 32,
+            _ => return None,
+        };
+        Some(Segment {
+            flags: flags::ACK,
+            seq: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+            ack: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
+            window: u16::from_be_bytes([header[14], header[15]]),
+            data_len: l4.len() as u32 - header_len,
+            options: &[],
+        })
+    }
+
     /// True if any of `bits` is set.
     #[inline]
     pub(super) const fn has(&self, bits: u8) -> bool {

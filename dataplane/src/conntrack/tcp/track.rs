@@ -223,14 +223,15 @@ impl TcpTrack {
         let last = self.last_class as u8 | (self.last_dir as u8) << 3 | self.last_scale << 4;
         let control = [self.state as u8, self.retrans, last, self.last_flags];
         let sides = [original.scale, original.flags, reply.scale, reply.flags];
+        let ([w3, w4], [w5, w6]) = (original.to_words(), reply.to_words());
         [
             pair(u32::from_le_bytes(control), self.last_window as u32),
             pair(self.last_seq, self.last_ack),
             pair(self.last_end, u32::from_le_bytes(sides)),
-            pair(original.end, original.maxend),
-            pair(original.maxwin, original.maxack),
-            pair(reply.end, reply.maxend),
-            pair(reply.maxwin, reply.maxack),
+            w3,
+            w4,
+            w5,
+            w6,
         ]
     }
 
@@ -240,14 +241,8 @@ impl TcpTrack {
         let [w0, w1, w2, w3, w4, w5, w6] = words;
         let [state, retrans, last, last_flags] = (w0 as u32).to_le_bytes();
         let [scale0, flags0, scale1, flags1] = high(w2).to_le_bytes();
-        let side = |a: u64, b: u64, scale: u8, flags| Side {
-            end: a as u32,
-            maxend: high(a),
-            maxwin: b as u32,
-            maxack: high(b),
-            scale: scale & 0xf,
-            flags,
-        };
+        let original = Side::from_words([w3, w4], scale0, flags0);
+        let reply = Side::from_words([w5, w6], scale1, flags1);
         TcpTrack {
             state: TcpState::from_number(state).unwrap_or_default(),
             retrans,
@@ -259,7 +254,7 @@ impl TcpTrack {
             last_seq: w1 as u32,
             last_ack: high(w1),
             last_end: w2 as u32,
-            sides: [side(w3, w4, scale0, flags0), side(w5, w6, scale1, flags1)],
+            sides: [original, reply],
         }
     }
 
@@ -361,11 +356,11 @@ impl TcpTrack {
 }
 
 #[inline]
-const fn pair(low: u32, high: u32) -> u64 {
+pub(super) const fn pair(low: u32, high: u32) -> u64 {
     low as u64 | (high as u64) << 32
 }
 
 #[inline]
-const fn high(word: u64) -> u32 {
+pub(super) const fn high(word: u64) -> u32 {
     (word >> 32) as u32
 }

@@ -17,7 +17,7 @@
 use super::options::{highest_sack, offer};
 use super::segment::{Class, Segment, flags};
 use super::state::TcpState;
-use super::track::TcpTrack;
+use super::track::{TcpTrack, high, pair};
 use crate::conntrack::invalid::InvalidReason;
 use crate::conntrack::state::Direction;
 
@@ -158,16 +158,16 @@ impl WindowNumbers {
 
 /// The segment's numbers after the exceptions for missing acks and resets.
 #[derive(Clone, Copy)]
-struct Numbers {
-    seq: u32,
-    end: u32,
-    ack: u32,
+pub(super) struct Numbers {
+    pub(super) seq: u32,
+    pub(super) end: u32,
+    pub(super) ack: u32,
     sack: u32,
 }
 
 impl Numbers {
     #[inline(always)]
-    fn of(
+    pub(super) fn of(
         seg: &Segment<'_>,
         sender: &Side,
         receiver: &Side,
@@ -197,6 +197,19 @@ fn sack_of(seg: &Segment<'_>, receiver: &Side) -> u32 {
 }
 
 impl Side {
+    /// Unpacks; scale and flags stand apart.
+    #[inline]
+    pub(super) const fn from_words([a, b]: [u64; 2], scale: u8, flags: u8) -> Side {
+        let (end, maxend, maxwin, maxack) = (a as u32, high(a), b as u32, high(b));
+        Side { end, maxend, maxwin, maxack, scale: scale & 0xf, flags }
+    }
+
+    /// Packs all but scale and flags.
+    #[inline]
+    pub(super) const fn to_words(self) -> [u64; 2] {
+        [pair(self.end, self.maxend), pair(self.maxwin, self.maxack)]
+    }
+
     #[inline]
     pub(super) const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -256,7 +269,7 @@ impl Side {
 
     /// True if bounds I to IV hold.
     #[inline]
-    fn is_inside(&self, receiver: &Side, n: Numbers) -> bool {
+    pub(super) fn is_inside(&self, receiver: &Side, n: Numbers) -> bool {
         let recent = receiver.maxwin == 0 || !before(n.end, self.oldest_end(receiver));
         !before(self.maxend, n.seq)
             & !before(receiver.end, n.sack)
@@ -292,8 +305,8 @@ impl Side {
     }
 
     /// Learns from a segment inside the windows.
-    #[inline]
-    fn update(&mut self, receiver: &mut Side, seg: &Segment<'_>, n: Numbers) {
+    #[inline(always)]
+    pub(super) fn update(&mut self, receiver: &mut Side, seg: &Segment<'_>, n: Numbers) {
         // A SYN's window is never scaled.
         let scale = if seg.has(flags::SYN) { 0 } else { self.scale };
         let window = (seg.window as u32) << scale;
