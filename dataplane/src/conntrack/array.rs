@@ -119,6 +119,7 @@ impl Bucket {
     }
 
     /// Claims an empty slot.
+    #[inline]
     fn claim(&self, value: u64) -> bool {
         self.slots.iter().any(|slot| {
             slot.load(Relaxed) == 0 && slot.compare_exchange(0, value, Release, Relaxed).is_ok()
@@ -215,11 +216,15 @@ impl Array {
 
     /// Claims a slot for an entry of this hash. The overflow count rises before the entry is
     /// there, so that whoever may count on the entry finds it.
+    #[inline]
     pub(super) fn place(&self, hash: u64, value: u64) -> bool {
         let Some(bucket) = self.bucket(self.home(hash)) else { return false };
-        if bucket.claim(value) {
-            return true;
-        }
+        bucket.claim(value) || self.place_away(bucket, hash, value)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn place_away(&self, bucket: &Bucket, hash: u64, value: u64) -> bool {
         bucket.overflow.fetch_add(1, Release);
         let placed = (1..PROBES).any(|i| self.probe(hash, i).is_some_and(|b| b.claim(value)));
         if !placed {

@@ -308,6 +308,7 @@ impl Index {
         done
     }
 
+    #[inline]
     fn insert_pair(
         &self,
         orig: u64,
@@ -316,10 +317,8 @@ impl Index {
         due: Due,
         taken: &mut impl FnMut(Direction, ConnRef) -> bool,
     ) -> Result<(), Refused> {
-        for (hash, side) in [(orig, Direction::Original), (reply, Direction::Reply)] {
-            if let Some(with) = self.holder(hash, &mut |other| taken(side, other)) {
-                return Err(Refused::Clash { with, side });
-            }
+        if !(self.is_vacant(orig) && self.is_vacant(reply)) {
+            self.search_clash(orig, reply, taken)?;
         }
         let array = self.target();
         if !array.place(orig, slot(orig, due, conn, Direction::Original)) {
@@ -328,6 +327,21 @@ impl Index {
         if reply != orig && !array.place(reply, slot(reply, due, conn, Direction::Reply)) {
             self.remove(orig, conn, Direction::Original);
             return Err(Refused::NoRoom);
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn search_clash(
+        &self,
+        orig: u64,
+        reply: u64,
+        taken: &mut impl FnMut(Direction, ConnRef) -> bool,
+    ) -> Result<(), Refused> {
+        for (hash, side) in [(orig, Direction::Original), (reply, Direction::Reply)] {
+            if let Some(with) = self.holder(hash, &mut |other| taken(side, other)) {
+                return Err(Refused::Clash { with, side });
+            }
         }
         Ok(())
     }

@@ -144,7 +144,9 @@ impl<P: FramePool> Pipeline<P> {
         let done = match self.store.confirm_over(a.conn, a.instead_of, deadline, at.now.tick) {
             Ok(()) => {
                 t.attached = Attached::Conn(Attachment { fresh: false, ..a });
-                self.report(events_of_birth(conn, at), a.conn, at);
+                if self.listened() {
+                    self.report(events_of_birth(conn, at), a.conn, at);
+                }
                 true
             }
             Err(Refused::Clash { with, side }) => self.resolve_clash(t, &a, (with, side), at),

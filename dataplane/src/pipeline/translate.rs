@@ -98,14 +98,14 @@ impl<P: FramePool> Pipeline<P> {
         }
         let undecided = !conn.status().has(bits(manip).1);
         if a.fresh && undecided {
-            self.decide(t, &a, hook, manip, at)?;
+            self.decide(t, &a, conn, (hook, manip), at)?;
         } else if undecided && !a.lent && matches!(a.state, CtState::New | CtState::Related) {
             self.ask_in_vain(t, hook, at)?;
         } else if hook == Hook::Postrouting && leaves_elsewhere(t, &a, at) {
             t.attached = Attached::Conn(Attachment { delete: true, ..a });
             return Err(DropReason::NatDrop);
         }
-        if self.edit(t, &a, manip, at) { Ok(()) } else { Err(DropReason::NatDrop) }
+        if self.edit(t, conn, a.direction, manip) { Ok(()) } else { Err(DropReason::NatDrop) }
     }
 
     /// Asks the nat table and writes its answer into the conn.
@@ -113,12 +113,11 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         t: &mut Transit<P::Frame>,
         a: &Attachment,
-        hook: Hook,
-        manip: Manip,
+        conn: Conn<'_>,
+        (hook, manip): (Hook, Manip),
         at: At<'_>,
     ) -> Result<(), DropReason> {
         let walked = self.walk(t, Table::Nat, hook, at);
-        let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         if walked.verdict == Verdict::Accept && at.table.is_reply_free(conn) {
             // Nobody is in the way of a conn that stays as it is.
             conn.add_status(bits(manip).1);
@@ -314,9 +313,14 @@ impl<P: FramePool> Pipeline<P> {
 
     /// `nf_nat_packet`: edits one end, if the conn translates it in this direction. False for a
     /// packet that cannot be edited.
-    fn edit(&self, t: &mut Transit<P::Frame>, a: &Attachment, manip: Manip, at: At<'_>) -> bool {
-        let conn = at.table.records.get(a.conn);
-        if let Some(other) = conn.and_then(|conn| translated_by(conn, a.direction, manip))
+    fn edit(
+        &self,
+        t: &mut Transit<P::Frame>,
+        conn: Conn<'_>,
+        direction: Direction,
+        manip: Manip,
+    ) -> bool {
+        if let Some(other) = translated_by(conn, direction, manip)
             && let Some(target) = other.inverted()
         {
             if let Some(datagram) = &mut t.datagram
