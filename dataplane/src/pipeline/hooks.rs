@@ -5,6 +5,7 @@ use core::cell::Cell;
 use arrayvec::{ArrayString, ArrayVec};
 
 use crate::conntrack::events;
+use crate::conntrack::extension::Extension;
 use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::Tuple;
@@ -16,17 +17,18 @@ use crate::pipeline::snapshot::RuleCounters;
 use crate::pipeline::transit::{Attached, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::compiled::CounterId;
-use crate::rules::facts::{self, CtFacts, Facts};
+use crate::rules::facts::{self, CtFacts, Facts, PortId};
 use crate::rules::hook::{Hook, Table};
 use crate::rules::targets::Log;
 use crate::rules::template::Said;
 use crate::rules::walk::{Sink, Verdict, Walked};
-use crate::wire::headers::Fragment;
+use crate::wire::headers::{Fragment, Headers};
 
 /// LOG rules that one walk can print for; those behind them only count.
 const LOGS_MAX: usize = 2;
 
 /// What a LOG rule asks for.
+#[derive(Clone, Copy)]
 struct LogRequest {
     prefix: ArrayString<30>,
     level: u8,
@@ -37,19 +39,19 @@ struct LogRequest {
 struct Witness<'a> {
     counters: &'a RuleCounters,
     bytes: u64,
-    hits: Hits,
-    cacheable: bool,
+    hits: &'a mut Hits,
+    cacheable: &'a mut bool,
     logs: ArrayVec<LogRequest, LOGS_MAX>,
 }
 
 impl Sink for Witness<'_> {
     fn hit(&mut self, counter: CounterId) {
         self.counters.add(counter, 1, self.bytes);
-        self.cacheable &= self.hits.try_push(counter).is_ok();
+        *self.cacheable &= self.hits.try_push(counter).is_ok();
     }
 
     fn per_packet(&mut self) {
-        self.cacheable = false;
+        *self.cacheable = false;
     }
 
     fn log(&mut self, log: &Log, _facts: &Facts<'_>) {
@@ -58,9 +60,9 @@ impl Sink for Witness<'_> {
     }
 }
 
-/// A record as rules look at it.
+/// A record as rules look at it. It is looked up for those that ask.
 struct ConnAt<'a> {
-    conn: Conn<'a>,
+    attached: &'a Attached,
     at: At<'a>,
     /// The lcore that looks.
     lcore: u8,
@@ -68,30 +70,41 @@ struct ConnAt<'a> {
     labelled: Cell<bool>,
 }
 
+impl<'a> ConnAt<'a> {
+    fn conn(&self) -> Option<Conn<'a>> {
+        let Attached::Conn(a) = self.attached else { return None };
+        self.at.table.records.get(a.conn)
+    }
+
+    fn extension(&self) -> Option<Extension<'a>> {
+        self.at.table.extension(self.conn()?)
+    }
+}
+
 impl facts::Conn for ConnAt<'_> {
     fn status(&self) -> Status {
-        self.conn.status()
+        self.conn().map(|conn| conn.status()).unwrap_or_default()
     }
 
     fn original(&self) -> Tuple {
-        self.conn.orig()
+        self.conn().map(|conn| conn.orig()).unwrap_or_default()
     }
 
     fn reply(&self) -> Tuple {
-        self.conn.reply()
+        self.conn().map(|conn| conn.reply()).unwrap_or_default()
     }
 
     fn expires_secs(&self) -> u32 {
-        self.conn.deadline().remaining_secs(self.at.now.tick)
+        self.conn().map_or(0, |conn| conn.deadline().remaining_secs(self.at.now.tick))
     }
 
     fn labels(&self) -> Option<u128> {
-        self.at.table.extension(self.conn)?.labels()
+        self.extension()?.labels()
     }
 
     fn set_label(&self, label: u8) -> bool {
-        let extension = self.at.table.extension(self.conn);
-        let (Some(extension), Some(owner)) = (extension, self.conn.owner()) else { return false };
+        let owner = self.conn().and_then(|conn| conn.owner());
+        let (Some(extension), Some(owner)) = (self.extension(), owner) else { return false };
         if owner != self.lcore {
             return false;
         }
@@ -102,8 +115,25 @@ impl facts::Conn for ConnAt<'_> {
 }
 
 impl<P: FramePool> Pipeline<P> {
-    /// Walks a chain of raw, mangle or filter.
+    /// Walks a chain of raw, mangle or filter. Most tables are empty for most hooks: then there is
+    /// nothing to know or to count.
+    #[inline(always)]
     pub(crate) fn filter(
+        &mut self,
+        pool: &mut P,
+        t: &mut Transit<P::Frame>,
+        table: Table,
+        hook: Hook,
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        if !at.policy.family(t.is_v6()).rules.has(table, hook) {
+            return Ok(());
+        }
+        self.filter_by_chain(pool, t, table, hook, at)
+    }
+
+    #[inline(never)]
+    fn filter_by_chain(
         &mut self,
         pool: &mut P,
         t: &mut Transit<P::Frame>,
@@ -136,7 +166,9 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// Walks one chain and leaves counts, path and log lines behind.
+    /// Walks one chain and leaves counts, path and log lines behind. Where there is no rule, and
+    /// every packet accepted, that is a count at most.
+    #[inline(always)]
     pub(crate) fn walk(
         &mut self,
         t: &mut Transit<P::Frame>,
@@ -145,29 +177,44 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Walked {
         let family = at.policy.family(t.is_v6());
-        if !family.rules.has(table, hook) {
-            // Most tables are empty for most hooks: then there is nothing to know or to count.
-            return Walked { verdict: Verdict::Accept, said: None, mark: t.mark };
+        if !family.rules.is_empty(table, hook) {
+            return self.walk_rules(t, table, hook, at);
         }
-        let conn = t.attachment().and_then(|a| at.table.records.get(a.conn));
+        if let Some(policy) = family.rules.policy_counter(table, hook)
+            && let Some(counters) = family.counters.get(self.place.lcore() as usize)
+        {
+            counters.add(policy, 1, t.headers.ip_len() as u64);
+            t.cacheable &= t.hits.try_push(policy).is_ok();
+        }
+        Walked { verdict: Verdict::Accept, said: None, mark: t.mark }
+    }
+
+    #[inline(never)]
+    fn walk_rules(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        table: Table,
+        hook: Hook,
+        at: At<'_>,
+    ) -> Walked {
+        let family = at.policy.family(t.is_v6());
         let lcore = self.place.lcore();
-        let conn = conn.map(|conn| ConnAt { conn, at, lcore, labelled: Cell::new(false) });
-        let hits = core::mem::take(&mut t.hits);
-        let facts = facts_of(t, conn.as_ref().map(|c| c as &dyn facts::Conn));
-        let mut witness = Witness {
-            counters: &family.counters[lcore as usize],
-            bytes: t.headers.ip_len() as u64,
-            hits,
-            cacheable: t.cacheable,
-            logs: ArrayVec::new(),
+        let Some(counters) = family.counters.get(lcore as usize) else {
+            return Walked { verdict: Verdict::Accept, said: None, mark: t.mark };
         };
-        let walked = family.rules.walk(table, hook, &facts, &mut witness);
-        let labelled = conn.is_some_and(|conn| conn.labelled.get());
-        let Witness { hits, cacheable, logs, .. } = witness;
-        t.hits = hits;
-        t.cacheable = cacheable;
-        for request in logs {
-            self.log(t, request, walked.mark);
+        let Transit { frame, headers, attached, in_port, out_port, mark, hits, cacheable, .. } = t;
+        let conn = ConnAt { attached, at, lcore, labelled: Cell::new(false) };
+        let facts = || {
+            let ports = (*in_port, *out_port);
+            facts_of(frame, headers, ports, *mark, ct_facts(attached, &conn))
+        };
+        let bytes = headers.ip_len() as u64;
+        let mut witness = Witness { counters, bytes, hits, cacheable, logs: ArrayVec::new() };
+        let walked = family.rules.walk(table, hook, facts, &mut witness);
+        let labelled = conn.labelled.get();
+        let logs = witness.logs;
+        if !logs.is_empty() {
+            self.log(t, &logs, walked.mark);
         }
         if labelled {
             self.note_label(t, at);
@@ -189,9 +236,12 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    fn log(&mut self, t: &Transit<P::Frame>, request: LogRequest, mark: u32) {
-        let LogRequest { prefix, level, flags } = request;
-        self.tell(FromLcore::Log(LogLine { prefix, level, flags, mark, ..log_line(t) }));
+    #[cold]
+    #[inline(never)]
+    fn log(&mut self, t: &Transit<P::Frame>, requests: &[LogRequest], mark: u32) {
+        for &LogRequest { prefix, level, flags } in requests {
+            self.tell(FromLcore::Log(LogLine { prefix, level, flags, mark, ..log_line(t) }));
+        }
     }
 }
 
@@ -212,17 +262,27 @@ pub(crate) fn log_line<F: Frame>(t: &Transit<F>) -> LogLine {
     }
 }
 
-/// What rules may know of a packet at this point of its way.
-fn facts_of<'a, F: Frame>(t: &'a Transit<F>, conn: Option<&'a dyn facts::Conn>) -> Facts<'a> {
-    let h = &t.headers;
-    let (state, direction) = match t.attached {
-        Attached::Conn(a) => (a.state, a.direction),
-        Attached::Untracked => (CtState::Untracked, Direction::Original),
-        Attached::Nothing => (CtState::Invalid, Direction::Original),
+/// What tracking has said of a packet at this point of its way.
+fn ct_facts<'a>(attached: &Attached, conn: &'a dyn facts::Conn) -> CtFacts<'a> {
+    let (state, direction, conn) = match attached {
+        Attached::Conn(a) => (a.state, a.direction, Some(conn)),
+        Attached::Untracked => (CtState::Untracked, Direction::Original, None),
+        Attached::Nothing => (CtState::Invalid, Direction::Original, None),
     };
+    CtFacts { state, direction, conn }
+}
+
+/// What rules may know of it.
+fn facts_of<'a, F: Frame>(
+    frame: &'a F,
+    h: &Headers,
+    (in_port, out_port): (Option<PortId>, Option<PortId>),
+    mark: u32,
+    ct: CtFacts<'a>,
+) -> Facts<'a> {
     Facts {
-        in_port: t.in_port,
-        out_port: t.out_port,
+        in_port,
+        out_port,
         src: h.src,
         dst: h.dst,
         proto: h.proto,
@@ -237,8 +297,8 @@ fn facts_of<'a, F: Frame>(t: &'a Transit<F>, conn: Option<&'a dyn facts::Conn>) 
         icmp_code: h.icmp_code,
         l4_valid: !h.l4_truncated,
         length: h.ip_len(),
-        mark: t.mark,
-        l4: t.frame.head().get(h.l4 as usize..).unwrap_or_default(),
-        ct: CtFacts { state, direction, conn },
+        mark,
+        l4: frame.head().get(h.l4 as usize..).unwrap_or_default(),
+        ct,
     }
 }

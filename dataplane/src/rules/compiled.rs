@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use super::check::{self, CheckError};
 use super::entrance::Entrances;
+use super::gate::Gate;
 use super::hook::{Hook, Table};
 use super::matches::{Basics, IcmpKind, Match, Maybe};
 use super::model::{Policy, Rule, Ruleset, TableRules};
@@ -50,7 +51,11 @@ pub(super) struct BaseChain {
 /// A rule: its tests and what follows if all hold.
 #[derive(Clone, Debug)]
 pub(super) struct CompiledRule {
+    /// Whole packets that it does not admit are none of this rule's.
+    pub(super) gate: Gate,
     pub(super) first_test: u32,
+    /// The first one that the gate has not answered.
+    pub(super) first_open: u32,
     pub(super) end_test: u32,
     pub(super) counter: CounterId,
     pub(super) action: Action,
@@ -181,8 +186,10 @@ impl Compiled {
             add_match(asked, &mut self.tests);
         }
         let end_test = self.tests.len() as u32;
+        let (gate, answered) = Gate::of(self.tests.get(first_test as usize..).unwrap_or(&[]));
+        let first_open = first_test + answered as u32;
         let counter = self.next_counter();
-        self.rules.push(CompiledRule { first_test, end_test, counter, action });
+        self.rules.push(CompiledRule { gate, first_test, first_open, end_test, counter, action });
     }
 
     fn action(

@@ -53,6 +53,14 @@ pub struct Facts<'a> {
     pub ct: CtFacts<'a>,
 }
 
+impl Facts<'_> {
+    /// True for a packet that has its transport header, as far as its protocol has one.
+    #[inline]
+    pub const fn is_whole(&self) -> bool {
+        self.fragment_offset == 0 && self.l4_valid
+    }
+}
+
 /// What connection tracking said about the packet.
 #[derive(Clone, Copy)]
 pub struct CtFacts<'a> {

@@ -218,6 +218,15 @@ pub struct Conntrack {
     pub direction: Option<crate::conntrack::state::Direction>,
 }
 
+impl Conntrack {
+    /// The states, if nothing else is asked and the packet alone tells them.
+    pub(super) fn only_state(&self) -> Option<Maybe<StateMask>> {
+        let nat = StateMask::SNAT.with(StateMask::DNAT);
+        let states = self.state.filter(|states| !states.value.meets(nat))?;
+        (*self == Conntrack { state: self.state, ..Conntrack::default() }).then_some(states)
+    }
+}
+
 /// Which ports `-m multiport` looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {

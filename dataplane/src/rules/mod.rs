@@ -10,6 +10,7 @@ pub mod check;
 pub mod compiled;
 pub(crate) mod entrance;
 pub mod facts;
+mod gate;
 pub mod hook;
 pub mod matches;
 pub mod model;

@@ -40,6 +40,16 @@ impl PortSet {
         set
     }
 
+    /// The port, or none, that is all the set holds.
+    pub(super) fn only(&self) -> Option<Option<PortId>> {
+        let mut ports = (0..=u8::MAX).map(PortId).filter(|&port| self.holds(Some(port)));
+        match (ports.next(), ports.next(), self.none) {
+            (None, None, true) => Some(None),
+            (Some(port), None, false) => Some(Some(port)),
+            _ => None,
+        }
+    }
+
     /// True if the set holds `port`.
     #[inline]
     pub fn holds(&self, port: Option<PortId>) -> bool {
@@ -90,6 +100,16 @@ pub(super) enum Test {
 }
 
 impl Test {
+    /// True if asking it of a whole packet leaves nothing behind: neither with the sink nor with
+    /// the conn, and it does not drop.
+    pub(super) fn only_compares(&self) -> bool {
+        match self {
+            Test::TcpFlags(_) | Test::TcpOption(_) | Test::Connlabel(_) => false,
+            Test::Conntrack(asked) => asked.only_state().is_some(),
+            _ => true,
+        }
+    }
+
     /// The packet's answer, with `mark` as earlier rules left it.
     #[inline]
     pub(super) fn ask(&self, facts: &Facts<'_>, mark: u32, out: &mut impl Sink) -> Answer {
@@ -165,7 +185,7 @@ fn icmp(asked: &IcmpKind, facts: &Facts<'_>) -> bool {
 }
 
 #[inline]
-fn state_of(state: CtState) -> StateMask {
+pub(super) fn state_of(state: CtState) -> StateMask {
     match state {
         CtState::New => StateMask::NEW,
         CtState::Established => StateMask::ESTABLISHED,

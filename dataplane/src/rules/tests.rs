@@ -98,7 +98,7 @@ fn filter(rules: Vec<Rule>, chains: Vec<(&str, Vec<Rule>)>) -> Ruleset {
 fn walk(ruleset: &Ruleset, facts: &Facts<'_>) -> (Walked, Seen) {
     let compiled = Compiled::new(ruleset, &PORTS, 0).unwrap();
     let mut seen = Seen::default();
-    (compiled.walk(Table::Filter, Hook::Forward, facts, &mut seen), seen)
+    (compiled.walk(Table::Filter, Hook::Forward, || *facts, &mut seen), seen)
 }
 
 /// True if a rule with these tests matches, and whether it looked at the packet alone.
@@ -145,7 +145,7 @@ fn without_a_match_the_policy_decides_and_counts() {
 fn a_table_never_named_accepts_and_counts_nothing() {
     let compiled = Compiled::new(&Ruleset::new(Family::V6), &PORTS, 0).unwrap();
     let mut seen = Seen::default();
-    let walked = compiled.walk(Table::Nat, Hook::Prerouting, &facts(), &mut seen);
+    let walked = compiled.walk(Table::Nat, Hook::Prerouting, facts, &mut seen);
     assert_eq!(walked, Walked { verdict: Verdict::Accept, said: None, mark: 0 });
     assert!(seen.hits.is_empty());
 }
@@ -457,10 +457,10 @@ fn notrack_goes_on_and_nat_ends_the_walk() {
     post.rules = vec![rule(vec![], Target::Masquerade(options)), rule(vec![], Target::Accept)];
     let compiled = Compiled::new(&ruleset, &PORTS, 0).unwrap();
     let mut seen = Seen::default();
-    let walked = compiled.walk(Table::Raw, Hook::Prerouting, &facts(), &mut seen);
+    let walked = compiled.walk(Table::Raw, Hook::Prerouting, facts, &mut seen);
     assert_eq!((walked.verdict, walked.said), (Verdict::Accept, Some(Said::Notrack)));
     assert_eq!(seen.hits, [1, 2, 0]);
-    let walked = compiled.walk(Table::Nat, Hook::Postrouting, &facts(), &mut seen);
+    let walked = compiled.walk(Table::Nat, Hook::Postrouting, facts, &mut seen);
     let Verdict::Nat(NatTarget::Masquerade(range)) = walked.verdict else { panic!("{walked:?}") };
     assert_eq!((range.ports, range.random, range.addresses), (Some((1, 9)), true, None));
 }

@@ -10,11 +10,14 @@
 //! are ICMP types, which are part of a conn's tuples; for ICMP errors, which are RELATED to a conn
 //! without having its tuples, the pipeline remembers nothing.
 
+use core::{ops, slice};
+
 use arrayvec::ArrayVec;
 
 use super::check::MAX_DEPTH;
-use super::compiled::{Action, Compiled, CompiledRule, CounterId};
+use super::compiled::{Action, BaseChain, Compiled, CompiledRule, CounterId};
 use super::facts::Facts;
+use super::gate::Bits;
 use super::hook::{Hook, Table};
 use super::model::Policy;
 use super::targets::{Log, RejectWith};
@@ -73,68 +76,88 @@ pub struct Walked {
 }
 
 impl Compiled {
-    /// Walks the base chain of `table` at `hook`; a table that was never named accepts.
-    pub fn walk(&self, table: Table, hook: Hook, facts: &Facts<'_>, out: &mut impl Sink) -> Walked {
-        let mut walked = Walked { verdict: Verdict::Accept, said: None, mark: facts.mark };
-        let Some(base) = self.base(table, hook) else { return walked };
-        if facts.fragment_offset != 0 || !facts.l4_valid {
+    /// Walks the base chain of `table` at `hook`; a table that was never named accepts. `facts` are
+    /// put together for a rule that asks more than its gate can answer.
+    pub fn walk<'f>(
+        &self,
+        table: Table,
+        hook: Hook,
+        facts: impl Fn() -> Facts<'f>,
+        out: &mut impl Sink,
+    ) -> Walked {
+        let mut mark = facts().mark;
+        let Some(base) = self.base(table, hook) else {
+            return Walked { verdict: Verdict::Accept, said: None, mark };
+        };
+        let bits = bits_of(&facts);
+        if bits.is_none() {
             out.per_packet();
         }
+        let (mut said, mut known) = (None, None);
         let mut rules = self.chain(base.chain);
-        let mut callers: ArrayVec<core::slice::Iter<'_, CompiledRule>, MAX_DEPTH> = ArrayVec::new();
-        loop {
-            let Some(rule) = rules.next() else {
-                let Some(caller) = callers.pop() else { break };
+        let mut callers: ArrayVec<slice::Iter<'_, CompiledRule>, MAX_DEPTH> = ArrayVec::new();
+        let verdict = loop {
+            let admits = |rule: &&CompiledRule| bits.is_none_or(|bits| rule.gate.admits(&bits));
+            let Some(rule) = rules.find(admits) else {
+                let Some(caller) = callers.pop() else { break self.policy(base, out) };
                 rules = caller;
                 continue;
             };
-            match self.ask(rule, facts, walked.mark, out) {
-                Answer::Fails => continue,
-                Answer::Holds => out.hit(rule.counter),
-                Answer::Drop => return Walked { verdict: Verdict::Drop, ..walked },
+            let first_test = if bits.is_some() { rule.first_open } else { rule.first_test };
+            if first_test < rule.end_test {
+                let facts = known.get_or_insert_with(&facts);
+                match self.ask(first_test..rule.end_test, facts, mark, out) {
+                    Answer::Holds => {}
+                    Answer::Fails => continue,
+                    Answer::Drop => break Verdict::Drop,
+                }
             }
+            out.hit(rule.counter);
             match rule.action {
                 Action::Continue => {}
                 Action::Jump(chain) => {
                     // Nesting was bounded when the ruleset was compiled; the stack has the room.
                     if callers.try_push(core::mem::replace(&mut rules, self.chain(chain))).is_err()
                     {
-                        return Walked { verdict: Verdict::Drop, ..walked };
+                        break Verdict::Drop;
                     }
                 }
                 Action::Goto(chain) => rules = self.chain(chain),
                 Action::Return => rules = callers.pop().unwrap_or_default(),
-                Action::Log(number) => self.log(number, facts, walked.mark, out),
-                Action::Say(number) => {
-                    walked.said = walked.said.or(self.said.get(number as usize).copied());
+                Action::Log(number) => {
+                    self.log(number, known.get_or_insert_with(&facts), mark, out);
                 }
-                Action::Mark(set) => walked.mark = set.apply(walked.mark),
-                Action::Accept => return walked,
-                Action::Drop => return Walked { verdict: Verdict::Drop, ..walked },
-                Action::Reject(with) => {
-                    return Walked { verdict: Verdict::Reject(with), ..walked };
-                }
-                Action::Nat(number) => {
-                    return Walked { verdict: self.nat_verdict(number), ..walked };
-                }
+                Action::Say(number) => said = said.or(Some(number)),
+                Action::Mark(set) => mark = set.apply(mark),
+                Action::Accept => break Verdict::Accept,
+                Action::Drop => break Verdict::Drop,
+                Action::Reject(with) => break Verdict::Reject(with),
+                Action::Nat(number) => break self.nat_verdict(number),
             }
-        }
-        out.hit(base.counter);
-        if base.policy == Policy::Drop {
-            walked.verdict = Verdict::Drop;
-        }
-        walked
+        };
+        let said = said.and_then(|number| self.said.get(number as usize).copied());
+        Walked { verdict, said, mark }
     }
 
-    #[inline]
+    fn policy(&self, base: &BaseChain, out: &mut impl Sink) -> Verdict {
+        out.hit(base.counter);
+        match base.policy {
+            Policy::Accept => Verdict::Accept,
+            Policy::Drop => Verdict::Drop,
+        }
+    }
+
+    /// Not inlined: in the walk's loop it would have the whole of the facts taken apart before the
+    /// first rule.
+    #[inline(never)]
     fn ask(
         &self,
-        rule: &CompiledRule,
+        tests: ops::Range<u32>,
         facts: &Facts<'_>,
         mark: u32,
         out: &mut impl Sink,
     ) -> Answer {
-        let span = rule.first_test as usize..rule.end_test as usize;
+        let span = tests.start as usize..tests.end as usize;
         for test in self.tests.get(span).unwrap_or(&[]) {
             match test.ask(facts, mark, out) {
                 Answer::Holds => {}
@@ -154,4 +177,12 @@ impl Compiled {
     fn nat_verdict(&self, number: u32) -> Verdict {
         self.nats.get(number as usize).map_or(Verdict::Accept, |target| Verdict::Nat(*target))
     }
+}
+
+/// What gates look at; `None` for a packet that they are not asked for. Not inlined: in the walk's
+/// loop it would be put together anew for each rule.
+#[inline(never)]
+fn bits_of<'f>(facts: &impl Fn() -> Facts<'f>) -> Option<Bits> {
+    let facts = facts();
+    facts.is_whole().then(|| Bits::of(&facts))
 }
