@@ -131,7 +131,8 @@ impl<P: FramePool> Pipeline<P> {
         // What waited for a neighbour that was heard of goes before what comes now.
         self.settle(pool, now);
         let Some(world) = self.world.take() else { return };
-        let at = world.at(now, arrival.hops);
+        let moment = world.moment(now, arrival.hops);
+        let at = moment.at();
         match at.policy.port(arrival.port).kind {
             PortKind::HostTap { of } => self.host_frames(pool, arrival, of, frames, at),
             _ => self.stages(pool, arrival, frames, at),
@@ -248,7 +249,7 @@ impl<P: FramePool> Pipeline<P> {
         }
         let Some(world) = self.world.take() else { return false };
         for (arrival, l) in core::mem::take(&mut *self.later) {
-            self.walk_in_turn(pool, arrival, l, world.at(now, arrival.hops));
+            self.walk_in_turn(pool, arrival, l, world.moment(now, arrival.hops).at());
         }
         self.world = Some(world);
         true

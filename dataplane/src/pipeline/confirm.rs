@@ -271,12 +271,12 @@ mod tests {
     use crate::conntrack::store::{Shared, Sizes, Store};
     use crate::conntrack::tuple::HashSeed;
     use crate::lcore::memory::{MemoryFrame, MemoryIo};
-    use crate::pipeline::Links;
     use crate::pipeline::counters::LcoreCounters;
     use crate::pipeline::neighbour::NeighbourTable;
     use crate::pipeline::place::Layout;
     use crate::pipeline::route::Routes;
     use crate::pipeline::snapshot::{FamilyRules, Snapshot};
+    use crate::pipeline::{Links, Moment};
     use crate::rules::compiled::Compiled;
     use crate::rules::facts::PortId;
     use crate::rules::hook::Family;
@@ -352,7 +352,8 @@ mod tests {
             let mut t = Transit::new(frame, headers, Some(PortId(0)));
             let shared = self.shared.clone();
             let policy = core::mem::replace(&mut self.policy, snapshot());
-            let at = At { now: NOW, policy: &policy, table: &shared, hops: 0 };
+            let moment = Moment { now: NOW, policy: &policy, table: &shared, hops: 0 };
+            let at = moment.at();
             self.ours.track(&mut t, at).unwrap();
             let number = t.attachment().expect("a conn").conn;
             let conn = shared.records.get(number).unwrap();

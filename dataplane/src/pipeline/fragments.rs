@@ -225,7 +225,8 @@ impl<P: FramePool> Pipeline<P> {
         now: Now,
     ) {
         let Some(world) = self.world.take() else { return };
-        let at = world.at(now, arrival.hops);
+        let moment = world.moment(now, arrival.hops);
+        let at = moment.at();
         match headers::parse(frame.head(), frame.total_len()) {
             Ok(headers) => {
                 let joined = Joined { frame, headers, datagram: Some(datagram) };
@@ -283,7 +284,8 @@ impl<P: FramePool> Pipeline<P> {
             return false;
         }
         let Some(world) = self.world.take() else { return false };
-        let at = world.at(now, 0);
+        let moment = world.moment(now, 0);
+        let at = moment.at();
         let mut any = false;
         for _ in 0..EXPIRED_PER_ROUND {
             let Some(stale) = self.fragments.expired(now.tick, |key| hash_of(key, at)) else {

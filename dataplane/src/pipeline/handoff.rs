@@ -114,7 +114,7 @@ impl<P: FramePool> Pipeline<P> {
     /// keep one tuple.
     pub fn evict(&mut self, id: ConnId, now: Now) {
         let Some(world) = self.world.take() else { return };
-        self.delete_if_same(id, world.at(now, 0));
+        self.delete_if_same(id, world.moment(now, 0).at());
         self.world = Some(world);
     }
 

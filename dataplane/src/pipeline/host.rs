@@ -143,7 +143,8 @@ impl<P: FramePool> Pipeline<P> {
     /// Takes a packet of our own from another lcore: its conn is owned here.
     pub(crate) fn take_own(&mut self, pool: &mut P, arrival: Arrival, frame: P::Frame, now: Now) {
         let Some(world) = self.world.take() else { return };
-        let at = world.at(now, arrival.hops);
+        let moment = world.moment(now, arrival.hops);
+        let at = moment.at();
         match headers::parse(frame.head(), frame.total_len()) {
             Ok(headers) => {
                 let mut t = Transit::new(frame, headers, None);

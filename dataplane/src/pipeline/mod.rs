@@ -67,6 +67,7 @@ pub(crate) mod translate;
 pub(crate) mod untracked;
 pub(crate) mod vlan;
 
+use core::ops::Deref;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -106,9 +107,23 @@ pub struct Links {
     pub errors: Arc<ErrorBudget>,
 }
 
-/// When, and by which policy, a packet is judged.
+/// When, and by which policy, a packet is judged: a [`Moment`], which every stage is told of, so it
+/// goes from one to the next in a register.
 #[derive(Clone, Copy)]
-pub(crate) struct At<'a> {
+pub(crate) struct At<'a>(&'a Moment<'a>);
+
+impl<'a> Deref for At<'a> {
+    type Target = Moment<'a>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Moment<'a> {
+        self.0
+    }
+}
+
+/// What [`At`] stands for.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment<'a> {
     pub now: Now,
     pub policy: &'a Snapshot,
     /// The table, read past the borrow of the pipeline that writes to it.
@@ -117,7 +132,12 @@ pub(crate) struct At<'a> {
     pub hops: u8,
 }
 
-impl<'a> At<'a> {
+impl<'a> Moment<'a> {
+    #[inline(always)]
+    pub(crate) fn at(&'a self) -> At<'a> {
+        At(self)
+    }
+
     /// The knobs that count for a conn: the sysctls', or with the timeouts of its policy.
     #[inline(always)]
     pub(crate) fn knobs_of(&self, conn: Conn<'_>) -> &'a Knobs {
@@ -175,8 +195,8 @@ struct World {
 }
 
 impl World {
-    fn at(&self, now: Now, hops: u8) -> At<'_> {
-        At { now, policy: &self.snapshot, table: &self.table, hops }
+    fn moment(&self, now: Now, hops: u8) -> Moment<'_> {
+        Moment { now, policy: &self.snapshot, table: &self.table, hops }
     }
 }
 

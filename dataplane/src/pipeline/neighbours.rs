@@ -183,7 +183,7 @@ impl<P: FramePool> Pipeline<P> {
         }
         self.heard = news;
         let Some(world) = self.world.take() else { return false };
-        self.settle_held(pool, world.at(now, 0));
+        self.settle_held(pool, world.moment(now, 0).at());
         self.world = Some(world);
         true
     }

@@ -39,7 +39,7 @@ impl<P: FramePool> Pipeline<P> {
             message => message,
         };
         let Some(world) = self.world.take() else { return };
-        self.obey(pool, message, world.at(now, 0));
+        self.obey(pool, message, world.moment(now, 0).at());
         self.world = Some(world);
     }
 
