@@ -262,10 +262,22 @@ impl Shared {
     /// the original direction's zone, then in the reply's if that is another.
     #[inline]
     pub fn find_in(&self, tuple: &Tuple, zones: Zones, now: Tick) -> Option<Found<'_>> {
+        self.find_hashed(self.hash(tuple, zones.original), tuple, zones, now)
+    }
+
+    /// The same where the hash for the original direction's zone is known.
+    #[inline]
+    pub fn find_hashed(
+        &self,
+        hash: u64,
+        tuple: &Tuple,
+        zones: Zones,
+        now: Tick,
+    ) -> Option<Found<'_>> {
         if zones.is_split() {
             return self.find_in_two(tuple, zones, now);
         }
-        self.find(self.hash(tuple, zones.original), tuple, zones.original, now)
+        self.find(hash, tuple, zones.original, now)
     }
 
     #[inline(never)]

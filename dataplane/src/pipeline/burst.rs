@@ -86,6 +86,10 @@ pub(crate) struct Long<F> {
     pub headers: Headers,
     pub prejudged: Option<Prejudged>,
     pub addressed: bool,
+    /// What `sound` would check has been found right.
+    pub sound: bool,
+    /// The hash of its tuple, and the zone that it is for.
+    pub hash: Option<(u16, u64)>,
     pub datagram: Option<Datagram>,
 }
 
@@ -160,7 +164,10 @@ impl<P: FramePool> Pipeline<P> {
         let mut done = 0;
         while !frames.is_empty() {
             let mut prejudged = None;
-            if let Some(quick) = &mut quick {
+            // The first packets of conns begin no run.
+            let rest = candidates.get(done..count).unwrap_or_default();
+            let strangers = rest.iter().take_while(|found| found.is_none() && !untracked).count();
+            if let Some(quick) = quick.as_mut().filter(|_| strangers == 0) {
                 let described = Described {
                     lean: scratch.lean.get(done..).unwrap_or_default(),
                     candidates: candidates.get(done..).unwrap_or_default(),
@@ -178,10 +185,12 @@ impl<P: FramePool> Pipeline<P> {
                     continue;
                 }
             }
-            let Some(frame) = frames.pop_at(0) else { break };
-            let frame = (frame, done, candidates.get(done).copied().flatten(), prejudged);
-            self.short_way(pool, arrival, zones, &our_mac, frame, &scratch, &mut long, at);
-            done += 1;
+            for frame in frames.drain(..strangers.max(1).min(frames.len())) {
+                let candidate = candidates.get(done).copied().flatten();
+                let frame = (frame, done, candidate, prejudged.take());
+                self.short_way(pool, arrival, zones, &our_mac, frame, &scratch, &mut long, at);
+                done += 1;
+            }
         }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         if long.len() > 1 {
@@ -234,7 +243,7 @@ impl<P: FramePool> Pipeline<P> {
         }
         let mut t = Transit::new(l.frame, l.headers, Some(arrival.port));
         t.prejudged = l.prejudged;
-        t.addressed = l.addressed;
+        (t.addressed, t.sound, t.hash) = (l.addressed, l.sound, l.hash);
         t.datagram = l.datagram;
         (t.past_raw, t.mark) = (arrival.past_raw, arrival.mark);
         t.template = arrival.template;
@@ -314,9 +323,9 @@ impl<P: FramePool> Pipeline<P> {
             Short::Walk(prejudged) => prejudged,
         };
         let mut headers = match kind {
-            Kind::Lean => match headers::parse(frame.head(), frame.total_len()) {
-                Ok(headers) => headers,
-                Err(malformed) => return self.refuse(pool, port, frame, malformed, at),
+            Kind::Lean => match headers::parse_known(frame.head()) {
+                Some(headers) => headers,
+                None => return self.drop_frame(frame, DropReason::ShortFrame),
             },
             _ => scratch.headers[i],
         };
@@ -342,7 +351,11 @@ impl<P: FramePool> Pipeline<P> {
                 None => self.pass_on(lcore, port, frame, at),
             };
         }
-        long.push(Long { frame, headers, prejudged, addressed, datagram });
+        // Where some are not tracked, checksums have not been looked at.
+        let lean = matches!(kind, Kind::Lean);
+        let sound = lean && !self.untracked.is_used(self.generation);
+        let hash = zones.filter(|_| lean).map(|zones| (zones.original, scratch.lean[i].hash));
+        long.push(Long { frame, headers, prejudged, addressed, sound, hash, datagram });
     }
 
     /// Hands a received frame to the lcore it belongs to.

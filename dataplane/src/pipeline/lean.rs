@@ -332,6 +332,7 @@ mod tests {
                 prop_assert!(false, "{lean:?} of a frame that is not good: {bytes:02x?}");
                 return Ok(());
             };
+            prop_assert_eq!(headers::parse_known(&bytes), Some(h));
             prop_assert_eq!(Some(lean.key), key_of(&h));
             prop_assert_eq!(lean.hash, tuple_of(&h).hash(7, &SEED));
             prop_assert_eq!((lean.end() as u32, lean.ip_len as u32), (h.end, h.ip_len()));

@@ -308,21 +308,23 @@ impl Routes {
         if from >> 24 == LOOPBACK {
             return Err(Martian::SourceLoopback);
         }
-        self.validate(src, self.classify(dst, Some(in_port)), in_port)
+        let to = self.classify(dst, Some(in_port));
+        self.validate(src, &to, in_port)?;
+        Ok(to)
     }
 
     /// `fib_validate_source` without `rp_filter`, which comes after the destination was found.
-    #[inline]
-    fn validate(&self, src: Address, to: Destination, in_port: u8) -> Result<Destination, Martian> {
+    #[inline(always)]
+    fn validate(&self, src: Address, to: &Destination, in_port: u8) -> Result<(), Martian> {
         match to {
-            Destination::Unreachable(_) => Ok(to),
+            Destination::Unreachable(_) => Ok(()),
             _ if self.is_own_v4(src) => Err(Martian::SourceLocal),
             Destination::Forward(route)
                 if route.port == in_port && self.classify(src, None) == Destination::Broadcast =>
             {
                 Err(Martian::SourceBroadcast)
             }
-            _ => Ok(to),
+            _ => Ok(()),
         }
     }
 

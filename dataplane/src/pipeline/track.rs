@@ -136,6 +136,9 @@ impl<P: FramePool> Pipeline<P> {
                 return Ok(());
             }
         }
+        if t.sound {
+            return self.track_tuple(t, at);
+        }
         if t.headers.fragment.is_later() {
             // It has no ids (`get_l4proto`).
             self.invalid(t, InvalidReason::Fragment, at);
@@ -167,11 +170,15 @@ impl<P: FramePool> Pipeline<P> {
 
     fn track_tuple(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) -> Result<(), Exit> {
         let (tuple, zones) = (tuple_of(&t.headers), t.zones());
+        let hash = match t.hash {
+            Some((zone, hash)) if zone == zones.original => hash,
+            _ => at.table.hash(&tuple, zones.original),
+        };
         // A finished conn that is opened anew goes round once more, as a new one.
         for _ in 0..2 {
             let Some(found) = at
                 .table
-                .find_in(&tuple, zones, at.now.tick)
+                .find_hashed(hash, &tuple, zones, at.now.tick)
                 .map(|f| (f.conn, f.direction, f.expired))
             else {
                 break;
@@ -194,23 +201,16 @@ impl<P: FramePool> Pipeline<P> {
             }
             self.delete_conn(number, at);
         }
-        self.keep_here(t, &tuple, zones, at)?;
+        self.keep_here(t, hash)?;
         self.start(t, &tuple, zones, at)
     }
 
     /// Where the table raw had to tell the zone, nobody could tell before it whose a new conn is.
-    fn keep_here(
-        &self,
-        t: &Transit<P::Frame>,
-        tuple: &Tuple,
-        zones: Zones,
-        at: At<'_>,
-    ) -> Result<(), Exit> {
+    fn keep_here(&self, t: &Transit<P::Frame>, hash: u64) -> Result<(), Exit> {
         let Some(port) = t.in_port.or(t.host.map(|h| h.tap)) else { return Ok(()) };
         if self.place.is_alone() || t.past_raw || !t.addressed {
             return Ok(());
         }
-        let hash = at.table.hash(tuple, zones.original);
         self.place.elsewhere(port, hash).map_or(Ok(()), |lcore| Err(Exit::Elsewhere(lcore)))
     }
 

@@ -111,6 +111,10 @@ pub(crate) struct Transit<F> {
     pub out_port: Option<PortId>,
     /// The frame was sent to our MAC address, not broadcast or multicast.
     pub addressed: bool,
+    /// What every tracker checks first has been found right.
+    pub sound: bool,
+    /// The hash of its tuple as it came, and the zone that it is for.
+    pub hash: Option<(u16, u64)>,
     pub attached: Attached,
     /// The tracker has spoken already, on the short way.
     pub prejudged: Option<Prejudged>,
@@ -136,6 +140,8 @@ impl<F> Transit<F> {
             host: None,
             out_port: None,
             addressed: true,
+            sound: false,
+            hash: None,
             attached: Attached::Nothing,
             prejudged: None,
             mark: 0,

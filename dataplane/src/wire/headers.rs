@@ -152,6 +152,8 @@ pub struct Headers {
     pub l3: u16,
     /// Offset of the L4 header; for a later fragment, of its payload.
     pub l4: u16,
+    /// IPv4, as the addresses say too.
+    pub v4: bool,
     /// VLAN id if the frame is tagged (0 for a priority tag).
     pub vlan: Option<u16>,
     /// L4 protocol, after the extension headers.
@@ -186,7 +188,7 @@ impl Headers {
     /// True for IPv6.
     #[inline]
     pub const fn is_v6(&self) -> bool {
-        !self.src.is_v4()
+        !self.v4
     }
 
     /// Bytes from the IP header to the end of the packet: what `length` matches and MTUs limit.
@@ -245,6 +247,34 @@ pub fn parse_into(frame: &[u8], total_len: usize, place: &mut Headers) -> Result
         ether_type::IPV6 => parse_v6(frame, total_len, link.l3, link.vlan(), place),
         other => Err(Malformed::NotIp(other)),
     }
+}
+
+/// The same for a frame that is known to be TCP or UDP over IPv4, right in all that [`parse`] looks
+/// at, without tag, options or fragments, and whole in its first segment; `None` if it is too short
+/// for that.
+#[inline]
+pub fn parse_known(frame: &[u8]) -> Option<Headers> {
+    const L3: u16 = 14;
+    const L4: u16 = L3 + 20;
+    let (ip, l4) = frame.get(L3 as usize..)?.split_first_chunk::<20>()?;
+    let (view, ports) = (ipv4::View(ip), l4.first_chunk::<4>()?);
+    let tcp = view.proto() == protocol::TCP;
+    Some(Headers {
+        src: view.src(),
+        dst: view.dst(),
+        end: L3 as u32 + view.total_len() as u32,
+        l3: L3,
+        l4: L4,
+        v4: true,
+        proto: view.proto(),
+        ttl: view.ttl(),
+        tos: view.tos(),
+        src_port: u16::from_be_bytes([ports[0], ports[1]]),
+        dst_port: u16::from_be_bytes([ports[2], ports[3]]),
+        tcp_flags: if tcp { *l4.get(13)? } else { 0 },
+        dont_fragment: view.dont_fragment(),
+        ..Headers::default()
+    })
 }
 
 /// The same for a packet without link header, as a `host_tap` in tun mode or a capture has it.
@@ -314,6 +344,7 @@ fn parse_v4(
         end: (at + ip_len) as u32,
         l3,
         l4: l4 as u16,
+        v4: true,
         vlan,
         proto: view.proto(),
         ttl: view.ttl(),
@@ -370,6 +401,7 @@ fn parse_v6(
         end: end as u32,
         l3,
         l4: l3 + 40,
+        v4: false,
         vlan,
         proto: view.next_header(),
         ttl: view.hop_limit(),
