@@ -26,6 +26,7 @@
 //! ones have ended first. It is in no order, where the kernel looks at the newest first.
 
 use core::fmt;
+use core::ops::Range;
 use std::sync::Arc;
 
 use super::capacity::Capacity;
@@ -735,11 +736,13 @@ impl Store {
     ) -> usize {
         for i in 0..EARLY_DROP_BUCKETS {
             let mut dropped = 0;
-            let numbers = self.shared.index.neighbours(hash, i);
-            numbers.iter().for_each(|number| {
-                self.shared.records.prefetch(*number, false, false);
-            });
-            for number in numbers {
+            match i {
+                0 => self.prefetch_neighbours(hash, 0..1),
+                // Mostly the first bucket will do; who looks further may have to look at them all.
+                1 => self.prefetch_neighbours(hash, 1..EARLY_DROP_BUCKETS),
+                _ => {}
+            }
+            for number in self.shared.index.neighbours(hash, i) {
                 // The second entry of a conn just deleted finds it no longer confirmed.
                 let Some(conn) = self.owned(number, true) else { continue };
                 let why = if conn.is_expired(now) { Gone::Expired } else { Gone::Early };
@@ -754,6 +757,13 @@ impl Store {
             }
         }
         0
+    }
+
+    /// Brings in the records named in some of the buckets behind the home of `hash`.
+    fn prefetch_neighbours(&self, hash: u64, buckets: Range<u32>) {
+        for number in buckets.flat_map(|i| self.shared.index.neighbours(hash, i)) {
+            self.shared.records.prefetch(number, false, false);
+        }
     }
 
     /// The owner of a conn that an early drop for this index hash would take if it were ours

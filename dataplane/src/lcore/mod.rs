@@ -9,4 +9,5 @@ pub mod mailbox;
 pub mod memory;
 pub mod rings;
 pub mod simulator;
+mod turns;
 pub mod worker;

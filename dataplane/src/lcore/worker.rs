@@ -12,6 +12,7 @@ use crate::arch::sync::{AtomicBool, Ordering::Relaxed, spin_loop};
 use crate::lcore::io::BurstIo;
 use crate::lcore::mailbox::LcoreEnd;
 use crate::lcore::rings::{EVICTIONS_MAX, Rings};
+use crate::lcore::turns::Turns;
 use crate::pipeline::Pipeline;
 use crate::pipeline::frame::{BURST_MAX, Burst};
 use crate::time::Now;
@@ -43,6 +44,7 @@ pub struct Worker<Io: BurstIo> {
     mailbox: LcoreEnd,
     rings: Rings<Io::Frame>,
     burst_max: usize,
+    turns: Turns,
 }
 
 impl<Io: BurstIo> Worker<Io> {
@@ -54,7 +56,8 @@ impl<Io: BurstIo> Worker<Io> {
         rings: Rings<Io::Frame>,
         burst_max: usize,
     ) -> Worker<Io> {
-        Worker { io, pipeline, mailbox, rings, burst_max: burst_max.clamp(1, BURST_MAX) }
+        let (burst_max, turns) = (burst_max.clamp(1, BURST_MAX), Turns::default());
+        Worker { io, pipeline, mailbox, rings, burst_max, turns }
     }
 
     /// The ports, for tests and replay.
@@ -78,14 +81,7 @@ impl<Io: BurstIo> Worker<Io> {
             }
         }
         for queue in 0..self.io.queues() {
-            let mut burst = Burst::new();
-            let port = self.io.receive(queue, &mut burst, self.burst_max);
-            if burst.is_empty() {
-                continue;
-            }
-            done += burst.len();
-            self.pipeline.burst(&mut self.io, port, &mut burst, now);
-            self.flush(now);
+            done += self.take_turn(queue, now);
         }
         for sender in 0..self.rings.senders() {
             let mut handed = ArrayVec::new();
@@ -114,6 +110,25 @@ impl<Io: BurstIo> Worker<Io> {
         self.pipeline.deliver(|message| mailbox.send(message));
         self.pipeline.count_poll(done > 0);
         done
+    }
+
+    /// Takes a burst from a queue through the pipeline; gives how many frames that were.
+    #[inline]
+    fn take_turn(&mut self, queue: usize, now: Now) -> usize {
+        let mut burst = Burst::new();
+        let most = self.turns.most(queue, self.burst_max);
+        let port = self.io.receive(queue, &mut burst, most);
+        let received = burst.len();
+        if received == 0 {
+            self.turns.note(queue, 0, most, 0);
+            return 0;
+        }
+        let before = self.pipeline.did_not_walk();
+        self.pipeline.burst(&mut self.io, port, &mut burst, now);
+        let quick = self.pipeline.did_not_walk().saturating_sub(before) as usize;
+        self.turns.note(queue, received, most, received.saturating_sub(quick));
+        self.flush(now);
+        received
     }
 
     /// Sends and hands over what the pipeline has left, and what it goes on with then.

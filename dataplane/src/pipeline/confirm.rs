@@ -40,6 +40,7 @@ impl<P: FramePool> Pipeline<P> {
             self.links.counters.conntrack.begun.add(1);
         }
         if result == Err(AllocError::Full)
+            && !self.place.is_alone()
             && !at.table.capacity.refuses()
             && at.hops < HOPS_MAX
             && let Some(lcore) =

@@ -356,6 +356,12 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
+    /// Frames so far that took a cached path or were handed over: none of them has walked here.
+    pub fn did_not_walk(&self) -> u64 {
+        let counters = &self.links.counters;
+        counters.fast.get() + counters.handed_over.get()
+    }
+
     /// Counts a round of the poll loop.
     pub fn count_poll(&self, busy: bool) {
         let counters = &self.links.counters;

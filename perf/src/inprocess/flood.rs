@@ -2,22 +2,27 @@
 //!
 //! 32 K TCP conns from inside are established and clients send on them at half the rate that the
 //! gateway can do; strangers send SYNs to a port that is open, each from another address, a million
-//! a second. The table is at its limit, so every SYN has to make room for itself. Each port has a
-//! queue of 1024 descriptors, as a device has: what comes while it is full is lost. Goodput is what
-//! leaves of the established conns, with the flood and without it, in turn.
+//! a second. Each queue holds 1024 frames, as a device's does: what comes while it is full is lost.
+//! Goodput is what leaves of the established conns, with the flood and without it, in turn.
+//!
+//! The table is at its limit in one of two ways. Either it is full of the flood's own conns, half
+//! open: then every SYN is let in, and throws some of those out (early drop, as in Linux). Or it is
+//! full of established conns: then every SYN is searched room for, and dropped. Clients come by
+//! another queue than the flood, as inside hosts do. Answers of servers outside share its queue:
+//! what they lose there depends on nothing but what a SYN costs, and is shown, not judged.
 //!
 //! A packet of a conn that was thrown out would be dropped (`tcp_loose` is off), so goodput also
 //! tells that the conns are still there.
 
 use std::time::{Duration, Instant};
 
-use dataplane::pipeline::frame::Burst;
+use dataplane::pipeline::frame::{Burst, Frame};
 use dataplane::wire::tcp::flags::{ACK, SYN};
 
 use super::clock::{Moment, Passed, clean_windows};
 use super::frame::{Slot, Spare};
-use super::gateway::{Rig, Work, polls, work};
-use super::packets::{Ends, Segment, Template, Way};
+use super::gateway::{PATIENT, Rig, Work, polls, work};
+use super::packets::{Ends, OPEN_PORT, Segment, Template, Way, ends_of};
 use super::picks::Picks;
 use super::transactions::{SEQ_AFTER_HANDSHAKE, Transactions};
 use super::wires::Source;
@@ -26,10 +31,13 @@ use crate::goals::Topic;
 use crate::process::Failure;
 use crate::row::{Reach, Row, Spread};
 
-const ESTABLISHED: u32 = 32 << 10;
+/// Conns that talk.
+const TALKING: u32 = 32 << 10;
 const MAX: u32 = 1 << 18;
 /// SYNs a second.
 const FLOOD_PPS: f64 = 1e6;
+/// SYNs a second that fill the table.
+const FILL_PPS: f64 = 1e8;
 /// Share of the gateway's own rate that is offered on established conns.
 const LOAD: f64 = 0.5;
 /// What a queue of a device holds.
@@ -82,23 +90,30 @@ struct Storm {
     handshakes: Option<Transactions>,
     clients: Queue,
     strangers: Queue,
+    /// Of a thousand frames of the strangers' queue, those that are servers' answers.
+    answers: u32,
     picks: Picks,
     data: Template,
+    answer: Template,
     syn: Template,
     /// The stranger that is next.
     next: u32,
-    /// Clients' frames that got through.
+    /// Frames of established conns that got through.
     through: u64,
 }
 
 impl Storm {
-    fn new(seed: u64) -> Storm {
+    /// That many conns are established, of which the first ones talk.
+    fn new(established: u32, seed: u64) -> Storm {
         let (seq, ack) = SEQ_AFTER_HANDSHAKE;
+        let answer = Segment { seq: ack, ack: seq, flags: ACK };
         Storm {
-            handshakes: Some(Transactions::handshakes(ESTABLISHED)),
+            handshakes: Some(Transactions::handshakes(established)),
             clients: Queue::new(Some(0.0)),
             strangers: Queue::new(Some(0.0)),
-            picks: Picks::uniform(ESTABLISHED, seed),
+            answers: 0,
+            answer: Template::tcp(Way::In, answer),
+            picks: Picks::uniform(TALKING, seed),
             data: Template::tcp(Way::Out, Segment { seq, ack, flags: ACK }),
             syn: Template::tcp(Way::In, Segment { seq: 7, ack: 0, flags: SYN }),
             next: 0,
@@ -119,8 +134,13 @@ impl Source for Storm {
             return;
         }
         for _ in 0..self.strangers.take(room) {
-            burst.push(self.syn.frame(&Ends::of_stranger(self.next), spare));
             self.next = self.next.wrapping_add(1);
+            // A factor without a divisor in common with the thousand spreads them evenly.
+            let answers = u64::from(self.next) * 617 % 1000 < u64::from(self.answers);
+            burst.push(match answers {
+                true => self.answer.frame(&Ends::of(self.picks.next()).reversed(), spare),
+                false => self.syn.frame(&Ends::of_stranger(self.next), spare),
+            });
         }
     }
 
@@ -128,32 +148,48 @@ impl Source for Storm {
         if let Some(handshakes) = &mut self.handshakes {
             return handshakes.left(port, frames);
         }
-        if port == Way::In.port() {
-            self.through += frames.len() as u64;
-        }
+        // A SYN leaves inside too.
+        self.through += match port == Way::In.port() {
+            true => frames.len() as u64,
+            false => frames.iter().filter(|slot| is_answer(slot)).count() as u64,
+        };
     }
+}
+
+/// Of the two kinds of frames from outside, whether it is a server's.
+fn is_answer(slot: &Slot) -> bool {
+    ends_of(slot.head()).is_some_and(|ends| ends.dst_port != OPEN_PORT)
+}
+
+/// What is offered in a window, in packets a second.
+#[derive(Clone, Copy, Debug)]
+struct Offer {
+    /// On established conns; `None` is as many as are taken.
+    established: Option<f64>,
+    flood: f64,
+    /// Whether the established ones come by the flooded queue.
+    mixed: bool,
 }
 
 /// What came of a window.
 #[derive(Clone, Copy, Debug)]
 struct Window {
     passed: Passed,
-    /// Clients' frames through, in million a second of wall clock.
+    /// Frames of established conns that got through, in million a second of wall clock.
     goodput: f64,
-    /// SYNs that were taken from their queue, likewise.
+    /// Frames that were taken from the strangers' queue, likewise.
     flood: f64,
 }
 
 impl Rig<Storm> {
-    fn window(
-        &mut self,
-        clients: Option<f64>,
-        strangers: Option<f64>,
-        length: Duration,
-    ) -> Result<Window, Failure> {
+    fn window(&mut self, offer: Offer, length: Duration) -> Result<Window, Failure> {
+        let Offer { established, flood, mixed } = offer;
         self.run(|worker, watch| {
             let storm = &mut worker.io().source;
-            (storm.clients, storm.strangers) = (Queue::new(clients), Queue::new(strangers));
+            let answers = established.filter(|_| mixed).unwrap_or(0.0);
+            storm.answers = (1000.0 * answers / (answers + flood).max(1.0)) as u32;
+            storm.strangers = Queue::new(Some(flood + answers));
+            storm.clients = Queue::new(if mixed { Some(0.0) } else { established });
             let (before, start) = (storm.through, Moment::now());
             while start.passed().wall < length {
                 polls(worker, watch, 100);
@@ -166,62 +202,93 @@ impl Rig<Storm> {
     }
 }
 
-/// Windows without a flood, with it, and with one that knows no bound.
-fn windows(options: &Options) -> Result<(f64, Vec<[Window; 3]>), Failure> {
-    let plan = Work::Firewall.plan(MAX, "tcp_loose = 0\n", options.seed);
-    let mut rig = Rig::new(&plan, Storm::new(options.seed))?;
+/// What the table is full of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    OfHalfOpen,
+    OfEstablished,
+}
+
+/// Windows in turn: without a flood, with it, and with what is established in its queue.
+struct Windows {
+    /// What the gateway can do without a flood, in million packets a second.
+    most: f64,
+    rounds: Vec<[Window; 4]>,
+}
+
+fn windows(options: &Options, full: Full) -> Result<Windows, Failure> {
+    let established = if full == Full::OfHalfOpen { TALKING } else { MAX };
+    let plan = Work::Firewall.plan(MAX, &format!("tcp_loose = 0\n{PATIENT}"), options.seed);
+    let mut rig = Rig::new(&plan, Storm::new(established, options.seed))?;
     rig.until_quiet()?;
     rig.lost_nothing("in handshakes")?;
     rig.wires().source.handshakes = None;
     let length = options.length();
-    // Until nearly each of them has sent, and its path is known.
-    while rig.wires().source.through < u64::from(ESTABLISHED) * 8 {
-        rig.window(None, Some(0.0), length)?;
+    let offer = |established, flood| Offer { established, flood, mixed: false };
+    // Until nearly each of them has sent and was answered, and its paths are known.
+    while rig.wires().source.through < u64::from(TALKING) * 8 {
+        rig.window(offer(None, 0.0), length)?;
     }
-    let most = rig.window(None, Some(0.0), length)?.goodput;
-    let offered = Some(most * 1e6 * LOAD);
+    let until = u64::from(TALKING) * 16;
+    while rig.wires().source.through < until {
+        let established = Some(FLOOD_PPS);
+        rig.window(Offer { established, flood: 0.0, mixed: true }, length)?;
+    }
+    let most = rig.window(offer(None, 0.0), length)?.goodput;
     // Until the table is full.
     for _ in 0..100 {
         if rig.conns() >= MAX - 1 {
             break;
         }
-        rig.window(Some(0.0), None, length)?;
+        rig.window(offer(Some(0.0), FILL_PPS), length)?;
     }
     if rig.conns() < MAX - MAX / 20 {
         return Err(work(&format!("{} conns where {MAX} should be", rig.conns())));
     }
-    let mut all = Vec::new();
+    let calm = offer(Some(most * 1e6 * LOAD), 0.0);
+    let flooded = Offer { flood: FLOOD_PPS, ..calm };
+    let mixed = |offer| Offer { mixed: true, ..offer };
+    let mut rounds = Vec::new();
     for _ in 0..options.pairs() {
-        all.push([
-            rig.window(offered, Some(0.0), length)?,
-            rig.window(offered, Some(FLOOD_PPS), length)?,
-            rig.window(offered, None, length)?,
+        rounds.push([
+            rig.window(calm, length)?,
+            rig.window(flooded, length)?,
+            rig.window(mixed(calm), length)?,
+            rig.window(mixed(flooded), length)?,
         ]);
     }
-    Ok((most, all))
+    Ok(Windows { most, rounds })
+}
+
+impl Windows {
+    /// The share of goodput in the windows `at` that those right before them have without flood.
+    fn row(&self, at: usize, name: String) -> Option<Row> {
+        let rounds = || self.rounds.iter().filter_map(|windows| windows.get(at - 1..=at));
+        let share = rounds().map(|pair| 100.0 * pair[1].goodput / pair[0].goodput);
+        let passed: Vec<Passed> = rounds().flatten().map(|window| window.passed).collect();
+        let taken = Spread::of(rounds().map(|pair| pair[1].flood));
+        let mixed = if at == 1 { "SYNs" } else { "frames" };
+        let remark = format!(
+            "established packets at {:.1} of {:.1} Mpps, {} M {mixed}/s taken from the flooded \
+             queue, a table of {MAX}",
+            self.most * LOAD,
+            self.most,
+            Spread::show(taken, 2)
+        );
+        let row = Row::new(name, "%", Spread::of(share)?);
+        Some(row.noting(remark).noting(clean_windows(&passed)))
+    }
 }
 
 /// All rows.
 pub(crate) fn rows(options: &Options) -> Result<Vec<Row>, Failure> {
-    let (most, all) = windows(options)?;
     let mut rows = Vec::new();
-    for (at, what, goal) in [
-        (1, "a flood of 1 M SYNs a second", Some(Reach::ShareAtLeast(GOODPUT).of(Topic::Flood))),
-        (2, "a flood without bound", None),
-    ] {
-        let share = all.iter().map(|windows| 100.0 * windows[at].goodput / windows[0].goodput);
-        let Some(ours) = Spread::of(share) else { continue };
-        let passed: Vec<Passed> =
-            all.iter().flat_map(|windows| [windows[0].passed, windows[at].passed]).collect();
-        let flood = Spread::of(all.iter().map(|windows| windows[at].flood));
-        let remark = format!(
-            "established packets at {:.1} of {most:.1} Mpps, {} M SYNs/s taken, a table of {MAX}",
-            most * LOAD,
-            Spread::show(flood, 2)
-        );
-        let name = format!("goodput of established conns under {what}");
-        let row = Row::new(name, "%", ours).judged(goal);
-        rows.push(row.noting(remark).noting(clean_windows(&passed)));
+    for (full, what) in [(Full::OfHalfOpen, "half-open"), (Full::OfEstablished, "established")] {
+        let windows = windows(options, full)?;
+        let name = format!("goodput under 1 M SYNs/s, the table full of {what} conns");
+        let goal = Reach::ShareAtLeast(GOODPUT).of(Topic::Flood);
+        rows.extend(windows.row(1, name.clone()).map(|row| row.judged(goal)));
+        rows.extend(windows.row(3, format!("{name}, of answers in the flooded queue")));
     }
     Ok(rows)
 }
