@@ -60,6 +60,14 @@ pub(super) fn key_of(number: u32) -> KeyV4 {
     }
 }
 
+/// What one packet of a batch looks up.
+#[derive(Clone, Copy, Default)]
+struct Sought {
+    key: KeyV4,
+    hash: u64,
+    home: u32,
+}
+
 /// Our side.
 struct Ours {
     shared: Arc<Shared>,
@@ -97,22 +105,21 @@ impl Ours {
         // No path was ever found for these conns, which are the first lcore's.
         let wanted = Wanted::new(0, 0, 0, NOW);
         for batch in 0..batches {
-            let mut keys = [KeyV4::default(); N];
-            let (mut hashes, mut homes) = ([0; N], [0; N]);
-            for (key, (hash, home)) in keys.iter_mut().zip(hashes.iter_mut().zip(&mut homes)) {
-                *key = key_of(from.wrapping_add(picks.next()));
-                *hash = key.hash(&secrets);
-                *home = index.prefetch(*hash);
+            let mut all = [Sought::default(); N];
+            for sought in &mut all {
+                sought.key = key_of(from.wrapping_add(picks.next()));
+                sought.hash = sought.key.hash(&secrets);
+                sought.home = index.prefetch(sought.hash);
             }
             let mut candidates: [Option<Conn<'_>>; N] = [None; N];
-            for (candidate, (hash, home)) in candidates.iter_mut().zip(hashes.iter().zip(&homes)) {
+            for (candidate, Sought { hash, home, .. }) in candidates.iter_mut().zip(&all) {
                 let number = index.candidate(*home, *hash);
                 *candidate = number.and_then(|number| records.prefetch(number, false, false));
             }
-            for ((candidate, key), hash) in candidates.into_iter().zip(&keys).zip(&hashes) {
+            let deadline = Tick(tick.wrapping_add(batch));
+            for (&candidate, Sought { key, hash, .. }) in candidates.iter().zip(&all) {
                 let (matches, search) =
                     (|conn: Conn<'_>| conn.matches_v4(key, 0), || (*hash, key.tuple()));
-                let deadline = Tick(tick.wrapping_add(batch));
                 let seen = candidate.map(|conn| (conn, conn.glance(key, &wanted)));
                 if let Some((conn, seen)) = seen.filter(|(_, seen)| seen.fits) {
                     conn.put_off(&seen, deadline);
