@@ -222,7 +222,13 @@ fn measure_chapter(
         }
         Chapter::Instructions => {
             let few = instructions::Options::of(options.seed, &options.sluicegate, effort.quick);
-            book.add(Part::of("Instructions", instructions::rows(&few))?, start);
+            let (rows, profiles) = match instructions::rows(&few) {
+                Ok((rows, profiles)) => (Ok(rows), profiles),
+                Err(failure) => (Err(failure), Vec::new()),
+            };
+            let mut part = Part::of("Instructions", rows)?;
+            part.remarks.extend(profiles);
+            book.add(part, start);
         }
         Chapter::Latency => {
             let secs = effort.length.window.as_secs_f64();

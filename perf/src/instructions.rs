@@ -105,13 +105,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let mut dearest = String::new();
     for counted in count_all(options)? {
         report += &counted.lines(options.conns);
-        for (binary, cost) in &counted.costs {
-            let (name, row) = (binary.display(), counted.workload);
-            let _ = writeln!(dearest, "\nDearest functions of {name}, {row}:\n");
-            for (function, cost) in cost.functions.iter().take(LISTED) {
-                let _ = writeln!(dearest, "- {cost:.1} {function}");
-            }
-        }
+        let _ = writeln!(dearest, "\n{}", counted.profile());
     }
     report += &dearest;
     println!("{report}");
@@ -119,10 +113,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     fs::write(&file, report).map_err(Failure::io(file.display()))
 }
 
-/// The rows of the report.
-pub(crate) fn rows(options: &Options) -> Result<Vec<Row>, Failure> {
+/// The rows of the report, and the dearest functions of each.
+pub(crate) fn rows(options: &Options) -> Result<(Vec<Row>, Vec<String>), Failure> {
     let counted = count_all(options)?;
-    Ok(counted.iter().filter_map(|counted| counted.row(options.conns)).collect())
+    let rows = counted.iter().filter_map(|counted| counted.row(options.conns)).collect();
+    Ok((rows, counted.iter().map(Counted::profile).collect()))
 }
 
 /// What was counted for a row.
@@ -134,6 +129,19 @@ struct Counted<'a> {
 }
 
 impl Counted<'_> {
+    /// Instructions per packet in the dearest functions of each binary.
+    fn profile(&self) -> String {
+        let mut text = String::new();
+        for (binary, cost) in &self.costs {
+            let (name, row) = (binary.display(), self.workload);
+            let _ = writeln!(text, "Dearest functions of {name}, {row}:\n");
+            for (function, cost) in cost.functions.iter().take(LISTED) {
+                let _ = writeln!(text, "- {cost:.1} {function}");
+            }
+        }
+        text
+    }
+
     /// The first binary's row.
     fn row(&self, conns: usize) -> Option<Row> {
         let (_, cost) = self.costs.first()?;

@@ -410,7 +410,8 @@ fn judge(options: &Options, timed: &[Timed]) -> Vec<Row> {
                 Row::new(name, "µs", p99)
                     .beside(beside(timed, load, peer))
                     .judged(judged.then_some(Reach::RatioAtMost(GOAL).of(Topic::Latency)))
-                    .noting(remark(timed, load, peer)),
+                    .noting(remark(timed, load, peer))
+                    .doubted(doubt(timed, load, peer)),
             );
         }
     }
@@ -431,6 +432,13 @@ fn beside(timed: &[Timed], load: Load, peer: Program) -> Option<Peer> {
     })
 }
 
+/// Why nothing can be said: a peer whose thread was preempted is slower than it is. That ours was
+/// makes a goal harder to reach, and is said in the remark.
+fn doubt(timed: &[Timed], load: Load, peer: Program) -> String {
+    let dirty = used(timed, peer, load).any(|t| !t.clean);
+    if dirty { format!("no clean window of {peer}") } else { String::new() }
+}
+
 fn remark(timed: &[Timed], load: Load, peer: Program) -> String {
     let ours = |figure| spread(timed, Program::Sluicegate, load, figure).map_or(0.0, |s| s.median);
     let mut text = format!(
@@ -440,10 +448,10 @@ fn remark(timed: &[Timed], load: Load, peer: Program) -> String {
         ours(|t| t.p999),
         ours(|t| t.max)
     );
+    if used(timed, Program::Sluicegate, load).any(|t| !t.clean) {
+        text += "; no clean window of Sluicegate";
+    }
     for program in [Program::Sluicegate, peer] {
-        if used(timed, program, load).any(|t| !t.clean) {
-            let _ = write!(text, "; no clean window of {program}");
-        }
         let lost = spread(timed, program, load, |t| t.lost).map_or(0.0, |s| s.median);
         if lost > LOSS_MAX {
             let _ = write!(text, "; {program} lost {:.1} %", lost * 100.0);

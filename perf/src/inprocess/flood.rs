@@ -275,8 +275,11 @@ impl Windows {
             self.most,
             Spread::show(taken, 2)
         );
+        // What comes does not wait for a worker that has lost its CPU.
+        let lost_it = !passed.iter().any(|passed| passed.clean());
         let row = Row::new(name, "%", Spread::of(share)?);
-        Some(row.noting(remark).noting(clean_windows(&passed)))
+        let row = row.noting(remark).noting(clean_windows(&passed));
+        Some(row.doubted(if lost_it { "no window had its CPU to itself" } else { "" }))
     }
 }
 
