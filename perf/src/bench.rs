@@ -75,7 +75,12 @@ struct Effort {
     length: Length,
     /// Whether a peer's settings are tried first.
     tune: bool,
+    /// After this time no other round of the forwarding part begins.
+    patience: Option<Duration>,
 }
+
+/// Of `make bench`, whose other parts take about ten minutes: half an hour in all.
+const PATIENCE: Duration = Duration::from_secs(12 * 60);
 
 impl Options {
     fn effort(&self) -> Effort {
@@ -89,7 +94,8 @@ impl Options {
             (_, true) => (9, length(3.0, 1.0, 2)),
             _ => (3, length(1.2, 0.6, 1)),
         };
-        Effort { quick: self.quick, pairs, length, tune: !self.quick }
+        let patience = (!self.full).then_some(PATIENCE);
+        Effort { quick: self.quick, pairs, length, tune: !self.quick, patience }
     }
 
     fn command(&self) -> &'static str {

@@ -5,6 +5,7 @@
 //! program that cannot do its work loses its row, with the reason, and not the whole report.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::{Effort, Part};
 use crate::frame::Kind;
@@ -110,6 +111,8 @@ pub(super) struct Measured {
     /// What the report says of the peer's settings.
     tunings: BTreeMap<Place, String>,
     proven: usize,
+    /// Rounds for which there was no time.
+    rounds_left: usize,
 }
 
 /// Proves, tunes and measures all rows whose names have `only` in them.
@@ -134,6 +137,7 @@ pub(super) fn measure(effort: &Effort, only: &str, stand: &mut Stand) -> Result<
         broken: BTreeMap::new(),
         tunings: BTreeMap::new(),
         proven: 0,
+        rounds_left: 0,
     };
     for &place in &places {
         if measured.attempt(place, || stand.prove(place))?.is_some() {
@@ -145,7 +149,12 @@ pub(super) fn measure(effort: &Effort, only: &str, stand: &mut Stand) -> Result<
             measured.tunings.insert(place, tuning.to_string());
         }
     }
+    let start = Instant::now();
     for round in 0..effort.pairs {
+        if round > 0 && effort.patience.is_some_and(|patience| start.elapsed() > patience) {
+            measured.rounds_left = effort.pairs - round;
+            break;
+        }
         eprintln!("round {} of {}", round + 1, effort.pairs);
         if round > 0 {
             places.reverse();
@@ -187,6 +196,11 @@ impl Measured {
              window nothing was dropped and the table was as expected.",
             self.proven
         ));
+        if self.rounds_left > 0 {
+            let said = "rounds were left out: the windows before took too long, dirty ones being \
+                        tried again.";
+            part.remarks.push(format!("{} {said}", self.rounds_left));
+        }
         for (place, reason) in &self.broken {
             if place.program != Program::Sluicegate {
                 part.remarks.push(format!("Not measured: {}: {reason}", place.program));
@@ -373,6 +387,7 @@ mod tests {
             broken: BTreeMap::new(),
             tunings: BTreeMap::new(),
             proven: 0,
+            rounds_left: 0,
         };
         let place = measured.specs[0].place;
         let lost = || Failure::Missing { what: "it".to_owned(), cure: "none".to_owned() };
