@@ -226,9 +226,8 @@ impl Index {
     /// one look at its home. False says nothing.
     #[inline(always)]
     pub fn is_vacant(&self, hash: u64) -> bool {
-        let vacant =
-            |home: &Bucket| home.first(tag(hash)).is_none() && home.overflow.load(Acquire) == 0;
-        self.beside.is_none() && self.array.bucket(self.array.home(hash)).is_some_and(vacant)
+        let Some(home) = self.array.bucket(self.array.home(hash)) else { return false };
+        home.first(tag(hash)).is_none() && home.overflow.load(Acquire) == 0 && self.beside.is_none()
     }
 
     /// As [`Index::lookup`], but at home only; and whether there may be more elsewhere.

@@ -366,6 +366,7 @@ impl<'a> Conn<'a> {
     }
 
     /// Replaces a direction's tuple; its family and protocol must be the record's own.
+    #[inline]
     pub fn set_tuple(self, direction: Direction, tuple: &Tuple) {
         let (at, shift) = match direction {
             Direction::Original => (0, 32),
@@ -389,6 +390,7 @@ impl<'a> Conn<'a> {
 
     /// Sets the reply tuple, which is how NAT is recorded (`nf_conntrack_alter_reply`). Only
     /// before the conn is confirmed: afterwards the index refers to it.
+    #[inline]
     pub fn set_reply(self, tuple: &Tuple) {
         debug_assert!(!self.status().has(Status::CONFIRMED), "the index refers to this tuple");
         self.set_tuple(Direction::Reply, tuple);

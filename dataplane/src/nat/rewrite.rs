@@ -33,6 +33,7 @@ pub struct Deltas {
 
 impl Deltas {
     /// Of what a conn makes of packets of its original direction; `None` if it leaves them alone.
+    #[inline]
     pub fn of(conn: Conn<'_>) -> Option<Deltas> {
         const TRANSLATED: u16 = Status::SRC_NAT.0 | Status::DST_NAT.0;
         if conn.status().0 & TRANSLATED == 0 {
@@ -45,6 +46,7 @@ impl Deltas {
     }
 
     /// Equal to [`Deltas::between`] of the same tuples.
+    #[inline(always)]
     fn of_words(from: &KeyV4, to: &KeyV4) -> Deltas {
         let addresses = checksum::add_wide(!from.addresses, to.addresses);
         let both = checksum::add_wide(addresses, !from.ids as u64 + to.ids as u64);
@@ -369,7 +371,7 @@ fn read(field: &[u8]) -> u16 {
 }
 
 /// Writes a word and gives its delta.
-#[inline]
+#[inline(always)]
 fn replace(field: &mut [u8], new: u16) -> u16 {
     let old = read(field);
     write(field, new);

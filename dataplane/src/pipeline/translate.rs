@@ -123,15 +123,20 @@ impl<P: FramePool> Pipeline<P> {
             conn.add_status(bits(manip).1);
             return Ok(());
         }
-        let Some(current) = conn.reply().inverted() else { return Ok(()) };
-        let range = match walked.verdict {
-            Verdict::Accept => select::null_binding(&current, manip),
-            Verdict::Nat(target) => {
-                self.range_of(t, &target, hook, &current, at).ok_or(DropReason::NatDrop)?
-            }
+        let lent;
+        let range = match &walked.verdict {
+            Verdict::Nat(NatTarget::Snat(range) | NatTarget::Dnat(range)) => range,
             Verdict::Drop | Verdict::Reject(_) => return Err(DropReason::NatDrop),
+            verdict => {
+                let Some(current) = conn.reply().inverted() else { return Ok(()) };
+                lent = match verdict {
+                    Verdict::Nat(target) => self.range_of(t, target, hook, &current, at),
+                    _ => Some(select::null_binding(&current, manip)),
+                };
+                lent.as_ref().ok_or(DropReason::NatDrop)?
+            }
         };
-        self.bind(t, a, manip, &range, at)?;
+        self.bind(t, a, manip, range, at)?;
         if let (Verdict::Nat(NatTarget::Masquerade(_)), Some(port)) = (walked.verdict, t.out_port) {
             conn.set_masqueraded_by(port.0);
         }
@@ -380,7 +385,7 @@ fn translated_by(conn: Conn<'_>, direction: Direction, manip: Manip) -> Option<T
 /// How a new conn leaves whose source is translated, in the common case: ports over IPv4, a range
 /// of addresses alone, and nobody has been here before. Where that is not known at two glances it
 /// is for the search to find out.
-#[inline]
+#[inline(always)]
 fn unopposed(conn: Conn<'_>, range: &Range, table: &Shared) -> Option<KeyV4> {
     let (current, zones) = (conn.key(Direction::Reply)?.inverted(), conn.zones());
     let source = current.source_hash(zones.original, &table.seed);
