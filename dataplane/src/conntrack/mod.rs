@@ -13,6 +13,7 @@ pub mod expect;
 pub mod extension;
 pub mod fragments;
 pub mod generic;
+pub mod glance;
 pub mod gre;
 mod hashes;
 pub mod helper;

@@ -38,6 +38,7 @@
 
 use super::chunks::Chunks;
 use super::events::{self, Reported};
+pub use super::glance::{Glance, LeavingV4, LeavingV6, Wanted};
 use super::state::{Direction, Status};
 use super::tuple::{KeyV4, Tuple, proto};
 use super::zones::Zones;
@@ -219,8 +220,8 @@ impl Records {
 /// A conn's record. Getters may be called by anybody, setters by the owner alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Conn<'a> {
-    lines: &'a [Line; 2],
-    addresses: Option<&'a Line>,
+    pub(super) lines: &'a [Line; 2],
+    pub(super) addresses: Option<&'a Line>,
     number: ConnRef,
 }
 
@@ -233,85 +234,21 @@ fn put(word: &AtomicU64, shift: u32, width: u32, value: u64) {
 
 /// Where a direction's 16 bits lie in a word whose upper half is original, reply.
 #[inline(always)]
-const fn lane(direction: Direction) -> u32 {
+pub(super) const fn lane(direction: Direction) -> u32 {
     match direction {
         Direction::Original => 48,
         Direction::Reply => 32,
     }
 }
 
-#[inline(always)]
-const fn pair(a: u32, b: u32) -> u64 {
-    (a as u64) << 32 | b as u64
-}
-
-/// What all packets of a burst ask of a conn before they take the path that its record names; see
-/// [`Conn::glance`].
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// Confirmed, and both zones; the protocol is the packet's.
-    word3: u64,
-    generation: u64,
-    owner: u64,
-    now: Tick,
-}
-
-impl Wanted {
-    /// A conn of `owner` in one zone, whose paths are of a policy generation.
-    pub fn new(zone: u16, generation: u32, owner: u8, now: Tick) -> Wanted {
-        let word3 = (Status::CONFIRMED.0 as u64) << 48 | (zone as u64) << 16 | zone as u64;
-        let owner = (owner as u64) << 8 | Conn::IN_USE;
-        Wanted { word3, generation: generation as u64, owner, now }
-    }
-}
-
-/// How a translated packet of TCP or UDP leaves ([`Conn::leaving_v4`]); all as in packets, the
-/// first byte lowest.
-#[derive(Clone, Copy, Debug)]
-pub struct LeavingV4 {
-    /// As [`KeyV4::addresses`].
-    pub addresses: u64,
-    /// As [`KeyV4::ids`].
-    pub ids: u32,
-    /// What is added to the IP header's checksum.
-    pub l3: u16,
-    /// What is added to the transport header's.
-    pub l4: u16,
-}
-
-/// What [`Conn::glance`] tells.
-#[derive(Clone, Copy, Debug)]
-pub struct Glance {
-    /// Whether the rest may be believed.
-    pub fits: bool,
-    /// Which of the conn's tuples the packet has.
-    pub direction: Direction,
-    /// The conn's status bits.
-    pub status: Status,
-    /// The cached path of the direction; 0 for none.
-    pub path: u16,
-    /// Its next hop.
-    pub next_hop: u16,
-    /// When the conn ends (upper half), and its mark.
-    lasts: u64,
-}
-
-impl Glance {
-    /// When the conn ends.
-    #[inline(always)]
-    pub fn deadline(&self) -> Tick {
-        Tick((self.lasts >> 32) as u32)
-    }
-}
-
 impl<'a> Conn<'a> {
     /// In the store's byte: allocated and not yet freed.
-    const IN_USE: u64 = 1 << 0;
+    pub(super) const IN_USE: u64 = 1 << 0;
     /// In the store's byte: has an entry in the by-source index.
     const LISTED: u64 = 1 << 1;
 
     #[inline(always)]
-    fn word(self, i: usize) -> u64 {
+    pub(super) fn word(self, i: usize) -> u64 {
         self.lines[0].0[i & 7].load(Relaxed)
     }
 
@@ -442,58 +379,6 @@ impl<'a> Conn<'a> {
             Some(Direction::Reply)
         } else {
             None
-        }
-    }
-
-    /// All at once that nearly every packet of a known conn on IPv4 has to know: `None` unless the
-    /// conn is the packet's, confirmed and alive, of the owner, zone and generation that are
-    /// `wanted`, has no extension and no news that wait, and its timeout is nobody's but its
-    /// tracker's. For TCP and UDP.
-    #[inline(always)]
-    pub fn glance(self, key: &KeyV4, wanted: &Wanted) -> Glance {
-        const STATUS: u16 =
-            Status::CONFIRMED.0 | Status::NAT_CLASH.0 | Status::FIXED_TIMEOUT.0 | Status::DYING.0;
-        // Zones, news and protocol, and these bits of the status.
-        const WORD3: u64 = (STATUS as u64) << 48 | 0xffff_ffff_ffff;
-        // Extension, owner and whether there is one.
-        const WORD7: u64 = 0xffff_ffff_0000_ff00 | Conn::IN_USE;
-        let (w1, w3, w5) = (self.word(1), self.word(3), self.word(5));
-        let ids = key.ids as u64;
-        let original = self.word(0) ^ key.addresses | w1 >> 32 ^ ids;
-        let reply = self.word(2) ^ key.addresses | w1 & 0xffff_ffff ^ ids;
-        let word3 = (key.proto as u64) << 40 | wanted.word3;
-        let differs = (w3 ^ word3) & WORD3
-            | (w5 ^ wanted.generation) & 0xffff_ffff
-            | (self.word(7) ^ wanted.owner) & WORD7
-            | if original == 0 { 0 } else { reply };
-        let lasts = self.word(4);
-        let ended = Tick((lasts >> 32) as u32).has_passed(wanted.now);
-        let fits = differs == 0 && !ended && self.addresses.is_none();
-        let direction = if original == 0 { Direction::Original } else { Direction::Reply };
-        let lane = lane(direction);
-        let (path, next_hop) = ((w5 >> lane) as u16, (self.word(6) >> lane) as u16);
-        Glance { fits, direction, status: Status((w3 >> 48) as u16), path, next_hop, lasts }
-    }
-
-    /// Moves the deadline of a conn that has just been seen. Owner only.
-    #[inline(always)]
-    pub fn put_off(self, seen: &Glance, deadline: Tick) {
-        self.lines[0].0[4].store(pair(deadline.0, seen.lasts as u32), Relaxed);
-    }
-
-    /// What a packet of `direction` looks like when it leaves: the other direction's tuple turned
-    /// round, and what that adds to its checksums. For IPv4 conns of TCP and UDP.
-    #[inline(always)]
-    pub fn leaving_v4(self, direction: Direction) -> LeavingV4 {
-        let (addresses, ids, deltas) = match direction {
-            Direction::Original => (self.word(2), self.word(1) as u32, self.word(6)),
-            Direction::Reply => (self.word(0), (self.word(1) >> 32) as u32, !self.word(6)),
-        };
-        LeavingV4 {
-            addresses: addresses.rotate_left(32),
-            ids: ids.rotate_left(16),
-            l3: (deltas >> 16) as u16,
-            l4: deltas as u16,
         }
     }
 
@@ -795,6 +680,7 @@ mod tests {
 
     use super::*;
     use crate::conntrack::chunks::FreeList;
+    use crate::conntrack::tuple::KeyV6;
 
     fn address(v6: bool, bits: u128) -> Address {
         if v6 { Address::v6(bits | 1 << 127) } else { Address::v4(bits as u32) }
@@ -908,6 +794,64 @@ mod tests {
             conn.set_status(Status::default());
             conn.set_reply(&orig);
             prop_assert_eq!((conn.orig(), conn.reply()), (orig, orig));
+        }
+
+        /// And how its packets leave is the other tuple turned round.
+        #[test]
+        fn a_glance_at_an_ipv6_conn_tells_what_a_look_does(
+            (orig, reply) in (tuple(true), tuple(true)),
+            zone: u16,
+            which in 0..3usize,
+            (flip, bit) in (prop::option::of(0..4usize), 0..16u32),
+            deltas: (u16, u16),
+        ) {
+            let records = records();
+            let reply = Tuple { proto: orig.proto, ..reply };
+            // Some differ in nothing but one end.
+            let reply = if which == 2 { Tuple { dst_id: reply.dst_id, ..orig } } else { reply };
+            let conn = record(&records, &orig);
+            conn.start(&orig, &reply, [zone; 2], 3);
+            conn.add_status(Status::CONFIRMED);
+            conn.set_generation(9);
+            conn.set_path(Direction::Original, 5);
+            conn.set_path(Direction::Reply, 6);
+            conn.set_deadline(Tick(1000));
+            conn.set_deltas(deltas.0, deltas.1);
+            let mut near = if which == 0 { orig } else { reply };
+            match flip {
+                Some(0) => near.src = address(true, near.src.bits() ^ 1 << (7 * bit)),
+                Some(1) => near.dst = address(true, near.dst.bits() ^ 1 << (7 * bit)),
+                Some(2) => near.src_id ^= 1 << bit,
+                Some(_) => near.dst_id ^= 1 << bit,
+                None => {}
+            }
+            let (src, dst) = (near.src.bits(), near.dst.bits());
+            let addresses = [src >> 64, src, dst >> 64, dst].map(|word| word as u64);
+            let key = KeyV6 { addresses, ids: KeyV4::ids_of(&near), proto: near.proto };
+            let found = conn.matches(&near, zone);
+            let seen = conn.glance_v6(&key, &Wanted::new(zone, 9, 3, Tick(999)));
+            prop_assert_eq!(seen.fits.then_some(seen.direction), found);
+            if let Some(direction) = found {
+                prop_assert_eq!(seen.path, 5 + direction.index() as u16);
+                let leaving = conn.leaving_v6(direction);
+                let to = conn.tuple(direction.opposite());
+                let (src, dst) = (to.dst.bits(), to.src.bits());
+                let addresses = [src >> 64, src, dst >> 64, dst].map(|word| word as u64);
+                prop_assert_eq!(leaving.addresses, addresses);
+                let turned = Tuple { src_id: to.dst_id, dst_id: to.src_id, ..to };
+                prop_assert_eq!(leaving.ids, KeyV4::ids_of(&turned));
+                prop_assert_eq!(leaving.l4.swap_bytes(), conn.deltas(direction).1);
+            }
+            for wanted in [
+                Wanted::new(zone ^ 1, 9, 3, Tick(999)),
+                Wanted::new(zone, 8, 3, Tick(999)),
+                Wanted::new(zone, 9, 4, Tick(999)),
+                Wanted::new(zone, 9, 3, Tick(1000)),
+                Wanted::NONE,
+            ] {
+                prop_assert!(!conn.glance_v6(&key, &wanted).fits);
+            }
+            prop_assert!(!conn.glance(&KeyV4::default(), &Wanted::new(zone, 9, 3, Tick(9))).fits);
         }
 
         #[test]

@@ -197,16 +197,62 @@ impl KeyV4 {
     pub fn hash(&self, keys: &HashKeys) -> u64 {
         let a = ((self.ids & 0xffff) as u64) << 32 | self.addresses & 0xffff_ffff;
         let b = ((self.ids >> 16) as u64) << 32 | self.addresses >> 32;
-        fold(fold(a ^ keys.ends, b ^ keys.ends) ^ keys.rest, keys.last)
+        keys.join(a, b)
+    }
+}
+
+/// An IPv6 tuple of TCP or UDP in the words that records keep it in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyV6 {
+    /// Source and destination address, the upper half first, in host order.
+    pub addresses: [u64; 4],
+    /// As [`KeyV4::ids`].
+    pub ids: u32,
+    /// IP protocol number.
+    pub proto: u8,
+}
+
+impl KeyV6 {
+    /// Of a frame without tag and extension headers.
+    #[inline(always)]
+    pub fn read(frame: &[u8; 62], proto: u8) -> KeyV6 {
+        let word = |at: usize| {
+            let word = frame[at..].first_chunk().copied().unwrap_or_default();
+            u64::from_be_bytes(word)
+        };
+        let addresses = [word(22), word(30), word(38), word(46)];
+        let ids = u32::from_le_bytes([frame[54], frame[55], frame[56], frame[57]]);
+        KeyV6 { addresses, ids, proto }
+    }
+
+    /// Equal to [`Tuple::hash`] of the same tuple in the zone, where `keys` are those of its
+    /// protocol.
+    #[inline(always)]
+    pub fn hash(&self, keys: &HashKeys) -> u64 {
+        let [a, b, c, d] = self.addresses;
+        let end = |upper: u64, lower: u64, id: u32| {
+            let address = fold(lower ^ keys.address[0], upper ^ keys.address[1]);
+            address ^ (id as u16).swap_bytes() as u64
+        };
+        keys.join(end(a, b, self.ids), end(c, d, self.ids >> 16))
     }
 }
 
 /// What the tuples of one protocol in one zone are hashed with: the same for a whole burst.
 #[derive(Clone, Copy, Debug)]
 pub struct HashKeys {
+    /// For an IPv6 address by itself.
+    address: [u64; 2],
     ends: u64,
     rest: u64,
     last: u64,
+}
+
+impl HashKeys {
+    #[inline(always)]
+    fn join(&self, a: u64, b: u64) -> u64 {
+        fold(fold(a ^ self.ends, b ^ self.ends) ^ self.rest, self.last)
+    }
 }
 
 impl HashSeed {
@@ -214,7 +260,8 @@ impl HashSeed {
     #[inline]
     pub fn keys(&self, proto: u8, zone: u16) -> HashKeys {
         let rest = (proto as u64) << 48 | (zone as u64) << 32;
-        HashKeys { ends: self.0[2], rest: rest ^ self.0[3], last: self.0[4] | 1 }
+        let address = [self.0[0], self.0[1]];
+        HashKeys { address, ends: self.0[2], rest: rest ^ self.0[3], last: self.0[4] | 1 }
     }
 
     #[inline(always)]
@@ -279,6 +326,25 @@ mod tests {
                 prop_assert_eq!(i.inverted(), Some(t));
                 prop_assert_eq!(i.hash(zone, &SEED), t.hash(zone, &SEED));
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_ipv6_key_is_read_from_a_frame_and_hashes_like_its_tuple(
+            frame: [[u8; 31]; 2],
+            zone: u16,
+        ) {
+            let bytes: Vec<u8> = frame.concat();
+            let key = KeyV6::read(bytes.first_chunk().unwrap(), proto::TCP);
+            let address = |at: usize| {
+                Address::v6(u128::from_be_bytes(*bytes[at..].first_chunk().unwrap()))
+            };
+            let id = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+            let (src, dst) = (address(22), address(38));
+            let t = Tuple { src, dst, src_id: id(54), dst_id: id(56), proto: proto::TCP };
+            prop_assert_eq!(key.ids, KeyV4::ids_of(&t));
+            prop_assert_eq!(key.hash(&SEED.keys(proto::TCP, zone)), t.hash(zone, &SEED));
         }
     }
 

@@ -14,7 +14,7 @@
 //! CRC is linear, so the CRC of the changed ports, moved to their distance from the end, is enough.
 
 use super::range::Manip;
-use crate::conntrack::record::{Conn, LeavingV4};
+use crate::conntrack::record::{Conn, LeavingV4, LeavingV6};
 use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::tuple::{KeyV4, Tuple, proto};
 use crate::wire::address::Address;
@@ -229,6 +229,25 @@ pub fn forward_lean(
     // As it is the same sum in either order, so are its two zeros.
     let check = checksum::adjust_udp(u16::from_le_bytes([bytes[40], bytes[41]]), l4);
     [bytes[40], bytes[41]] = check.to_le_bytes();
+}
+
+/// The same over IPv6 without extension headers.
+#[inline(never)]
+pub fn forward_lean_v6(frame: &mut [u8], macs: &[u8; 12], udp: bool, to: Option<LeavingV6>) {
+    let Some(bytes) = frame.first_chunk_mut::<62>() else { return };
+    bytes[..12].copy_from_slice(macs);
+    bytes[21] = bytes[21].wrapping_sub(1);
+    let Some(LeavingV6 { addresses, ids, l4 }) = to else { return };
+    for (place, word) in bytes[22..54].as_chunks_mut::<8>().0.iter_mut().zip(addresses) {
+        *place = word.to_be_bytes();
+    }
+    bytes[54..58].copy_from_slice(&ids.to_le_bytes());
+    if !udp {
+        let Some(bytes) = frame.first_chunk_mut::<74>() else { return };
+        return add_to(bytes, 70, l4);
+    }
+    let check = checksum::adjust_udp(u16::from_le_bytes([bytes[60], bytes[61]]), l4);
+    [bytes[60], bytes[61]] = check.to_le_bytes();
 }
 
 /// Adds a delta to a check; both with their first byte lowest, which is the same sum.
@@ -745,6 +764,23 @@ mod tests {
             prop_assert!(apply_cached(&mut cached, &arrived, &to, there));
             prop_assert_eq!(&cached, &after);
 
+            if from.is_v6() && matches!(from.proto, proto::TCP | proto::UDP) && !long {
+                let (src, dst) = (to.src.bits(), to.dst.bits());
+                let addresses = [src >> 64, src, dst >> 64, dst].map(|word| word as u64);
+                let (ids, l4) = (KeyV4::ids_of(&to), there.l4.swap_bytes());
+                let (udp, macs) = (from.proto == proto::UDP, [7; 12]);
+                let mut lean = before.clone();
+                let leaving = LeavingV6 { addresses, ids, l4 };
+                forward_lean_v6(&mut lean, &macs, udp, Some(leaving));
+                let mut forwarded = after.clone();
+                forwarded[..12].copy_from_slice(&macs);
+                forwarded[21] -= 1;
+                prop_assert_eq!(&lean, &forwarded);
+                let mut lean = before.clone();
+                forward_lean_v6(&mut lean, &macs, udp, None);
+                prop_assert_eq!(&lean[22..], &before[22..]);
+                prop_assert_eq!((&lean[..12], lean[21]), (&macs[..], before[21] - 1));
+            }
             prop_assert!(apply_cached(&mut cached, &headers, &from, Deltas::between(&to, &from)));
             prop_assert_eq!(&cached, &before);
             prop_assert!(apply(&mut frame, &mut headers, Manip::Src, &from));

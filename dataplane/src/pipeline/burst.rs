@@ -37,7 +37,7 @@ use crate::wire::tcp::flags;
 /// What parsing made of one frame.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// TCP or UDP over IPv4 that may have a cached path.
+    /// TCP or UDP without anything more that may have a cached path.
     Lean,
     /// Another IP packet that may have one.
     Plain,
@@ -160,7 +160,7 @@ impl<P: FramePool> Pipeline<P> {
             scratch.find_candidates(count, &mut candidates, at);
         }
         let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
-        let mut quick = self.quick(arrival, zones[0], at);
+        let mut quick = self.quick(arrival, zones, at);
         let mut done = 0;
         while !frames.is_empty() {
             let mut prejudged = None;
@@ -278,13 +278,19 @@ impl<P: FramePool> Pipeline<P> {
         long: &mut ArrayVec<Long<P::Frame>, BURST_MAX>,
         at: At<'_>,
     ) {
-        let (port, kind) = (arrival.port, scratch.kinds[i]);
+        let (port, mut kind) = (arrival.port, scratch.kinds[i]);
+        let (anew, mut read) = (general_v6(&frame, &scratch.lean[i]), &scratch.headers[i]);
+        match &anew {
+            None => {}
+            Some(Ok(headers)) => (kind, read) = (Kind::Plain, headers),
+            Some(Err(malformed)) => kind = Kind::Refused(*malformed),
+        }
         let addressed = frame.head().first_chunk::<6>() == Some(our_mac);
         // Whether it is known that no other lcore is to have the frame.
         let mut placed = true;
         let zones = match kind {
             Kind::Lean => zones[0],
-            _ => zones[scratch.headers[i].is_v6() as usize],
+            _ => zones[read.is_v6() as usize],
         };
         let short = match (kind, zones) {
             _ if judged.is_some() => Short::Walk(judged),
@@ -308,7 +314,7 @@ impl<P: FramePool> Pipeline<P> {
                 self.by_lean_path(port, &mut frame, lean, candidate, long, at)
             }
             (Kind::Plain, Some(zones)) if addressed => {
-                let h = (&scratch.headers[i], scratch.lean[i].hash, zones);
+                let h = (read, scratch.lean[i].hash, zones);
                 self.by_path(port, &mut frame, h, candidate, long, at)
             }
             (_, Some(_)) => {
@@ -327,7 +333,7 @@ impl<P: FramePool> Pipeline<P> {
                 Some(headers) => headers,
                 None => return self.drop_frame(frame, DropReason::ShortFrame),
             },
-            _ => scratch.headers[i],
+            _ => *read,
         };
         if let Some(reason) = reason_to_refuse(&frame, &headers, addressed) {
             return self.drop_frame(frame, reason);
@@ -352,7 +358,7 @@ impl<P: FramePool> Pipeline<P> {
             };
         }
         // Where some are not tracked, checksums have not been looked at.
-        let lean = matches!(kind, Kind::Lean);
+        let lean = matches!(kind, Kind::Lean) || scratch.lean[i].v6;
         let sound = lean && !self.untracked.is_used(self.generation);
         let hash = zones.filter(|_| lean).map(|zones| (zones.original, scratch.lean[i].hash));
         long.push(Long { frame, headers, prejudged, addressed, sound, hash, datagram });
@@ -552,12 +558,12 @@ impl Scratch {
         at: At<'_>,
     ) {
         let zones = zones.map(|zones| zones.unwrap_or_default().original);
-        let reading = Reading::new(our_mac, zones[0], &at.table.seed, check);
+        let reading = Reading::new(our_mac, zones, &at.table.seed, check);
         let index = &at.table.index;
         let Scratch { kinds, lean, headers, .. } = self;
         let places = kinds.iter_mut().zip(lean).zip(headers);
         for (frame, ((kind, lean), place)) in frames.iter().zip(places) {
-            if lean.read(frame, &reading) {
+            if lean.read(frame, &reading) || lean.read_v6(frame, &reading) {
                 match untracked {
                     None => lean.home = index.prefetch(lean.hash),
                     Some(table) => table.prefetch(lean.hash),
@@ -608,6 +614,12 @@ fn general<F: Frame>(
             Kind::Plain
         }
     }
+}
+
+/// A lean packet of IPv6 that is not quick goes the general way.
+#[inline(always)]
+fn general_v6<F: Frame>(frame: &F, lean: &Lean) -> Option<Result<Headers, Malformed>> {
+    lean.v6.then(|| headers::parse(frame.head(), frame.total_len()))
 }
 
 /// True for packets that can belong to a conn without a second look.

@@ -1,11 +1,14 @@
 //! Lean packets: TCP and UDP over IPv4 without tag, options or fragments, whole in the first
 //! segment, their checksums right. That is what nearly all packets are, so they get a reading
-//! ([`Lean::read`], stage 2) and an edit of their own that touch headers at fixed places.
+//! ([`Lean::read`], stage 2) and an edit of their own that touch headers at fixed places. Those of
+//! IPv6 are read in `pipeline/lean6.rs`.
 //!
 //! Nearly all of them go the quick way then (`pipeline/quick.rs`). `by_lean_path` is for those that
 //! cannot: a conn with an extension, its first answer, one of another lcore, one that the index has
 //! away from home. Everything else, and whatever looks odd here, takes the general way, which gives
 //! the same result.
+
+use core::ops::Range;
 
 use arrayvec::ArrayVec;
 
@@ -16,6 +19,7 @@ use crate::conntrack::zones::Zones;
 use crate::nat::rewrite;
 use crate::pipeline::burst::{Long, Prejudged, Short, Way};
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
+use crate::pipeline::lean6;
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::track::{Judged, ct_state, tuple_of};
 use crate::pipeline::transit::Extent;
@@ -25,15 +29,16 @@ use crate::wire::checksum;
 use crate::wire::headers::Headers;
 use crate::wire::tcp::flags;
 
-const L3: u16 = 14;
-pub(crate) const L4: u16 = 34;
+pub(crate) const L3: u16 = 14;
+const L4: u16 = 34;
 
 /// TCP flags that the shortest ways know nothing of.
-const WALKS: u8 = flags::SYN | flags::FIN | flags::RST;
+pub(crate) const WALKS: u8 = flags::SYN | flags::FIN | flags::RST;
 
 /// What is read of a lean packet, and of any other what stage 3 needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lean {
+    /// Without addresses if it is of IPv6.
     pub key: KeyV4,
     pub hash: u64,
     /// Where in the index it is sought first.
@@ -44,22 +49,27 @@ pub(crate) struct Lean {
     pub life: u8,
     /// Whether there may be a conn to look for.
     pub sought: bool,
+    /// Whether it is lean and of IPv6.
+    pub v6: bool,
 }
 
 /// What the frames of a burst are read by.
 pub(crate) struct Reading {
     /// Our MAC address in the lower 48 bits, its first byte lowest.
-    mac: u64,
-    udp: HashKeys,
-    tcp: HashKeys,
+    pub mac: u64,
+    /// By family, as is the next.
+    pub udp: [HashKeys; 2],
+    pub tcp: [HashKeys; 2],
     /// Whether transport checksums count.
-    check: bool,
+    pub check: bool,
 }
 
 impl Reading {
-    pub(crate) fn new(mac: &[u8; 6], zone: u16, seed: &HashSeed, check: bool) -> Reading {
+    /// In the zones of the families.
+    pub(crate) fn new(mac: &[u8; 6], zones: [u16; 2], seed: &HashSeed, check: bool) -> Reading {
         let mac = mac.iter().rev().fold(0, |bits, byte| bits << 8 | *byte as u64);
-        let [udp, tcp] = [proto::UDP, proto::TCP].map(|proto| seed.keys(proto, zone));
+        let keys = |proto| zones.map(|zone| seed.keys(proto, zone));
+        let [udp, tcp] = [proto::UDP, proto::TCP].map(keys);
         Reading { mac, udp, tcp, check }
     }
 }
@@ -106,39 +116,45 @@ impl Lean {
                     return false;
                 }
                 // 0 says that there is no checksum.
-                if by.check && ports >> 48 != 0 && !is_sound(frame, head, end, pseudo + length) {
+                if by.check
+                    && ports >> 48 != 0
+                    && !is_sound(frame, head, L4 as usize..end, pseudo + length)
+                {
                     return false;
                 }
-                &by.udp
+                &by.udp[0]
             }
             proto::TCP => {
                 let Some(bytes) = head.first_chunk::<54>() else { return false };
                 let pseudo = pseudo + l4_len.swap_bytes() as u64;
-                if ip_len < 40 || by.check && !is_sound(frame, head, end, pseudo) {
+                if ip_len < 40 || by.check && !is_sound(frame, head, L4 as usize..end, pseudo) {
                     return false;
                 }
                 if bytes[47] & WALKS != 0 {
                     self.life = 0;
                 }
-                &by.tcp
+                &by.tcp[0]
             }
             _ => return false,
         };
         self.key = KeyV4 { addresses: le64(26), ids: ports as u32, proto: proto_number };
         self.hash = self.key.hash(keys);
         self.ip_len = ip_len;
-        self.sought = true;
+        (self.v6, self.sought) = (false, true);
         true
     }
 
     #[inline(always)]
     pub(crate) fn extent(&self) -> Extent {
-        Extent { proto: self.key.proto, l3: L3, l4: L4, end: self.end() as u32 }
+        Extent { proto: self.key.proto, l3: L3, l4: self.l4(), end: self.end() as u32 }
     }
 
     /// True if the transport checksum is right, or UDP's is absent; for a frame that was read
     /// without looking.
     pub(crate) fn is_sound<F: Frame>(&self, frame: &F) -> bool {
+        if self.v6 {
+            return self.is_sound_v6(frame);
+        }
         let Some(bytes) = frame.head().first_chunk::<42>() else { return false };
         if self.key.proto == proto::UDP && bytes[40] | bytes[41] == 0 {
             return true;
@@ -146,7 +162,13 @@ impl Lean {
         let l4_len = self.ip_len.wrapping_sub(L4 - L3).swap_bytes() as u64;
         let addresses = (self.key.addresses >> 32) + (self.key.addresses & 0xffff_ffff);
         let pseudo = addresses + ((self.key.proto as u64) << 8) + l4_len;
-        is_sound(frame, frame.head(), self.end(), pseudo)
+        is_sound(frame, frame.head(), L4 as usize..self.end(), pseudo)
+    }
+
+    /// Offset of the transport header.
+    #[inline(always)]
+    pub(crate) fn l4(&self) -> u16 {
+        if self.v6 { lean6::L4 } else { L4 }
     }
 
     /// Offset of the packet's end in the frame.
@@ -156,14 +178,20 @@ impl Lean {
     }
 }
 
-/// True if the transport checksum is right, by the device or by the sum of what it covers.
+/// True if the transport checksum is right, by the device or by the sum of what it covers: these
+/// bytes, and of the pseudo header what is not among them.
 #[inline(always)]
-fn is_sound<F: Frame>(frame: &F, head: &[u8], end: usize, pseudo: u64) -> bool {
+pub(crate) fn is_sound<F: Frame>(
+    frame: &F,
+    head: &[u8],
+    covered: Range<usize>,
+    pseudo: u64,
+) -> bool {
     if frame.is_verified() {
         return true;
     }
-    let Some(l4) = head.get(L4 as usize..end) else { return false };
-    checksum::is_right(checksum::add_wide(checksum::wide(l4), pseudo))
+    let Some(covered) = head.get(covered) else { return false };
+    checksum::is_right(checksum::add_wide(checksum::wide(covered), pseudo))
 }
 
 /// The key of a packet that a [`Lean`] describes, from its headers.
@@ -290,7 +318,7 @@ mod tests {
 
     fn read(bytes: &[u8], check: bool) -> Option<Lean> {
         let mut lean = Lean::default();
-        let by = Reading::new(&MAC, 7, &SEED, check);
+        let by = Reading::new(&MAC, [7, 8], &SEED, check);
         lean.read(&MemoryFrame::new(bytes), &by).then_some(lean)
     }
 

@@ -48,6 +48,7 @@ pub(crate) mod host;
 pub(crate) mod host_tap;
 pub mod invalid;
 pub(crate) mod lean;
+pub(crate) mod lean6;
 pub mod messages;
 pub mod neighbour;
 pub mod neighbours;

@@ -1,5 +1,5 @@
-//! The quick way: stage 4 for packets of TCP and UDP over plain IPv4 whose conn is as nearly all
-//! are.
+//! The quick way: stage 4 for packets of TCP and UDP over plain IPv4 or IPv6 whose conn is as
+//! nearly all are.
 //!
 //! One look at the record tells whether it is ([`Conn::glance`]). What its path asks for is looked
 //! up once and kept for the packets that follow on the same path, as nearly all of a burst do; they
@@ -15,7 +15,7 @@ use crate::conntrack::zones::Zones;
 use crate::nat::rewrite;
 use crate::pipeline::burst::{Long, Prejudged};
 use crate::pipeline::frame::{Frame, FramePool};
-use crate::pipeline::lean::{L4, Lean, overtakes};
+use crate::pipeline::lean::{Lean, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
 use crate::pipeline::track::{Judged, ct_state};
@@ -25,9 +25,10 @@ use crate::time::Tick;
 
 /// What the quick packets of a burst have in common, and what the last of them made known.
 pub(crate) struct Quick {
-    zones: Zones,
+    /// By family, as is the next.
+    zones: [Zones; 2],
+    wanted: [Wanted; 2],
     port: PortId,
-    wanted: Wanted,
     /// The deadlines of UDP conns: unanswered, and as streams.
     udp: [Tick; 2],
     tcp: Patience,
@@ -103,15 +104,21 @@ impl<P: FramePool> Pipeline<P> {
     pub(crate) fn quick(
         &self,
         arrival: Arrival,
-        zones: Option<Zones>,
+        zones: [Option<Zones>; 2],
         at: At<'_>,
     ) -> Option<Quick> {
-        let zones = zones.filter(|zones| !zones.is_split())?;
-        if arrival.past_raw || self.crowded {
+        let zones = zones.map(|zones| zones.filter(|zones| !zones.is_split()));
+        if arrival.past_raw || self.crowded || zones == [None, None] {
             return None;
         }
         let (now, timeouts) = (at.now.tick, &at.policy.knobs.timeouts);
-        let wanted = Wanted::new(zones.original, self.generation, self.place.lcore(), now);
+        let wanted = zones.map(|zones| match zones {
+            Some(Zones { original, .. }) => {
+                Wanted::new(original, self.generation, self.place.lcore(), now)
+            }
+            None => Wanted::NONE,
+        });
+        let zones = zones.map(Option::unwrap_or_default);
         let udp = [Timeout::Udp, Timeout::UdpStream].map(|t| now.plus_secs(timeouts.get(t)));
         let tcp = Patience::new(&at.policy.knobs, now);
         Some(Quick { zones, port: arrival.port, wanted, udp, tcp, known: Known::NOTHING })
@@ -143,7 +150,7 @@ impl<P: FramePool> Pipeline<P> {
             let Some(conn) = *candidate else { break };
             // Where some are untracked, checksums have not been looked at yet.
             if UNTRACKED && at.policy.knobs.checksum && !lean.is_sound(frame)
-                || !long.is_empty() && overtakes(long, quick.zones, conn)
+                || !long.is_empty() && overtakes(long, quick.zones[lean.v6 as usize], conn)
             {
                 break;
             }
@@ -174,7 +181,10 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<(), Stop> {
         const PATHS: u16 = Status::SEEN_REPLY.0 | Status::EXPECTED.0 | Status::ASSURED.0;
-        let seen = conn.glance(&lean.key, &quick.wanted);
+        let seen = match lean.v6 {
+            false => conn.glance(&lean.key, &quick.wanted[0]),
+            true => conn.glance_v6(&lean.key_v6(frame), &quick.wanted[1]),
+        };
         if !seen.fits {
             return Err(Stop::Otherwise);
         }
@@ -206,8 +216,14 @@ impl<P: FramePool> Pipeline<P> {
             frame.truncate(lean.end());
         }
         let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
-        let to = translated.then_some(|| conn.leaving_v4(direction));
-        rewrite::forward_lean(frame.head_mut(), &quick.known.macs, udp, to);
+        let (head, macs) = (frame.head_mut(), &quick.known.macs);
+        if lean.v6 {
+            let to = translated.then(|| conn.leaving_v6(direction));
+            rewrite::forward_lean_v6(head, macs, udp, to);
+        } else {
+            let to = translated.then_some(|| conn.leaving_v4(direction));
+            rewrite::forward_lean(head, macs, udp, to);
+        }
         Ok(())
     }
 
@@ -304,7 +320,7 @@ impl<P: FramePool> Pipeline<P> {
         if answered != BOTH && (answered != 0 || direction == Direction::Reply) {
             return false;
         }
-        let segment = frame.head().get(L4 as usize..lean.end()).and_then(Segment::plain);
+        let segment = frame.head().get(lean.l4() as usize..lean.end()).and_then(Segment::plain);
         let Some(segment) = segment else { return false };
         let replied = answered == BOTH;
         let until = TcpTrack::established(conn, &segment, direction, replied, patience);
