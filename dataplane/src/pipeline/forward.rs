@@ -33,7 +33,15 @@ impl<P: FramePool> Pipeline<P> {
             Some(exit) => exit,
             None => self.received(pool, &mut t, at).unwrap_or_else(|end| end),
         };
-        self.finish(pool, t, exit, at);
+        match exit {
+            // As nearly all do. What is known of them is not copied once more for that.
+            Exit::Transmit { port, towards } if !leaves_in_pieces(&t, at.policy.port(port).mtu) => {
+                self.settle_conn(&t, at);
+                let resolved = self.depart(&mut t, port, towards, at);
+                self.transmit(pool, t.frame, port, towards, resolved, at);
+            }
+            exit => self.finish(pool, t, exit, at),
+        }
     }
 
     fn received(
@@ -46,7 +54,23 @@ impl<P: FramePool> Pipeline<P> {
         self.track(t, at)?;
         self.filter(pool, t, Table::Mangle, Hook::Prerouting, at)?;
         self.translate(t, Hook::Prerouting, Manip::Dst, at)?;
-        Ok(match self.route_in(pool, t, at)? {
+        let Some(in_port) = t.in_port else { return Err(DropReason::NoRoute.into()) };
+        match at.policy.routes.judge(t.headers.src, t.headers.dst, in_port.0) {
+            Ok(Destination::Forward(route)) => Ok(self.forward(pool, t, route, at)?),
+            judged => self.not_forwarded(pool, t, judged, at),
+        }
+    }
+
+    /// What arrives and is not for another host.
+    #[inline(never)]
+    fn not_forwarded(
+        &mut self,
+        pool: &mut P,
+        t: &mut Transit<P::Frame>,
+        judged: Result<Destination, Martian>,
+        at: At<'_>,
+    ) -> Result<Exit, Exit> {
+        Ok(match self.route_in(pool, t, judged, at)? {
             Destination::Local(_) => self.input(pool, t, at)?,
             Destination::Broadcast | Destination::Multicast { .. } => {
                 self.input_group(pool, t, at)?
@@ -77,11 +101,11 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         pool: &mut P,
         t: &Transit<P::Frame>,
+        judged: Result<Destination, Martian>,
         at: At<'_>,
     ) -> Result<Destination, DropReason> {
         let Some(in_port) = t.in_port else { return Err(DropReason::NoRoute) };
-        let h = &t.headers;
-        match at.policy.routes.judge(h.src, h.dst, in_port.0) {
+        match judged {
             Ok(Destination::Multicast { joined: false }) => group_for_host(t, in_port, at),
             Ok(Destination::Unreachable(way)) => {
                 self.answer_no_way(pool, t, way, at);
@@ -161,6 +185,22 @@ impl<P: FramePool> Pipeline<P> {
         Ok(Exit::Transmit { port, towards })
     }
 
+    /// Finds the next hop of a packet that is ready to leave, and remembers its path.
+    fn depart(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        port: PortId,
+        towards: Address,
+        at: At<'_>,
+    ) -> Resolved {
+        t.frame.truncate(t.headers.end as usize);
+        let resolved = self.resolve(port, towards, at);
+        if let Resolved::Known(next_hop, _) = resolved {
+            self.remember_path(t, PathEnd::Forward(port), Some(next_hop), at);
+        }
+        resolved
+    }
+
     /// Settles what the packet leaves behind, then sends, delivers or frees it.
     pub(crate) fn finish(
         &mut self,
@@ -169,27 +209,10 @@ impl<P: FramePool> Pipeline<P> {
         exit: Exit,
         at: At<'_>,
     ) {
-        if let Attached::Conn(a) = t.attached {
-            if a.lent {
-                // Its owner settles it.
-            } else if a.fresh {
-                self.release(a.conn, at);
-            } else if a.delete {
-                self.delete_conn(a.conn, at);
-            } else if a.events != 0
-                && let Some(conn) = at.table.records.get(a.conn)
-            {
-                // It was not confirmed.
-                self.settle_events(a.events, conn, false, at);
-            }
-        }
+        self.settle_conn(&t, at);
         match exit {
             Exit::Transmit { port, towards } => {
-                t.frame.truncate(t.headers.end as usize);
-                let resolved = self.resolve(port, towards, at);
-                if let Resolved::Known(next_hop, _) = resolved {
-                    self.remember_path(&t, PathEnd::Forward(port), Some(next_hop), at);
-                }
+                let resolved = self.depart(&mut t, port, towards, at);
                 if leaves_in_pieces(&t, at.policy.port(port).mtu) {
                     let towards = Towards::NextHop(towards, resolved);
                     return self.send_pieces(pool, t, port, towards, at);
@@ -227,6 +250,23 @@ impl<P: FramePool> Pipeline<P> {
                 let handed = Handed { frame, port, stage, hops, mark, template, datagram };
                 self.hand_over(lcore, handed);
             }
+        }
+    }
+
+    /// What becomes of a conn that its packet has not confirmed, or has ended.
+    fn settle_conn(&mut self, t: &Transit<P::Frame>, at: At<'_>) {
+        let Attached::Conn(a) = &t.attached else { return };
+        if a.lent {
+            // Its owner settles it.
+        } else if a.fresh {
+            self.release(a.conn, at);
+        } else if a.delete {
+            self.delete_conn(a.conn, at);
+        } else if a.events != 0
+            && let Some(conn) = at.table.records.get(a.conn)
+        {
+            // It was not confirmed.
+            self.settle_events(a.events, conn, false, at);
         }
     }
 

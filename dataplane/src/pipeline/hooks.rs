@@ -45,6 +45,7 @@ struct Witness<'a> {
 }
 
 impl Sink for Witness<'_> {
+    #[inline(always)]
     fn hit(&mut self, counter: CounterId) {
         self.counters.add(counter, 1, self.bytes);
         *self.cacheable &= self.hits.try_push(counter).is_ok();

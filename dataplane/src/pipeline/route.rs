@@ -248,6 +248,12 @@ impl Routes {
             }
             self.v6.find(bits)
         };
+        self.destination(target)
+    }
+
+    /// What a search has found.
+    #[inline(always)]
+    fn destination(&self, target: u32) -> Destination {
         match self.targets.get(target as usize) {
             Some(destination) => *destination,
             None => Destination::Unreachable(NoWay::NoRoute),
@@ -308,7 +314,7 @@ impl Routes {
         if from >> 24 == LOOPBACK {
             return Err(Martian::SourceLoopback);
         }
-        let to = self.classify(dst, Some(in_port));
+        let to = self.destination(self.v4.find(to));
         self.validate(src, &to, in_port)?;
         Ok(to)
     }
