@@ -11,6 +11,7 @@ use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tcp::{Patience, Segment, TcpTrack};
 use crate::conntrack::timeouts::Timeout;
 use crate::conntrack::tuple::proto;
+use crate::conntrack::udp;
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite;
 use crate::pipeline::burst::{Long, Prejudged};
@@ -18,7 +19,7 @@ use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::lean::{Lean, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
-use crate::pipeline::track::{Judged, ct_state};
+use crate::pipeline::track::{Judged, ct_state, stream_after};
 use crate::pipeline::{Arrival, At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Tick;
@@ -46,8 +47,8 @@ struct Known {
     mtu: u32,
     /// Of the next hop, and ours.
     macs: [u8; 12],
-    /// What UDP's tracker ([`crate::conntrack::udp::packet`]) makes of its packets' deadline; none
-    /// if it does more than that.
+    /// What UDP's tracker ([`udp::packet`]) makes of its packets' deadline; none where that depends
+    /// on the conn's age, or it does more than that.
     deadline: Option<Tick>,
     /// Of the frames that are ready, how many were so before; those since are not counted yet.
     counted: usize,
@@ -202,7 +203,8 @@ impl<P: FramePool> Pipeline<P> {
             return Err(Stop::Otherwise);
         }
         if udp {
-            let deadline = quick.known.deadline;
+            let known = quick.known.deadline;
+            let deadline = known.or_else(|| young_deadline(conn, status, &quick.udp, at));
             if !deadline.is_some_and(|deadline| put_off(conn, &seen, deadline)) {
                 return Err(Stop::Otherwise);
             }
@@ -361,6 +363,21 @@ fn udp_deadline(status: Status, direction: Direction, deadlines: &[Tick; 2]) -> 
         // And what only a tool can make.
         _ => None,
     }
+}
+
+/// The same for a conn that is too young for a stream, answered though it is: for two seconds that
+/// is what all are. It stands in the record's second line.
+#[inline(never)]
+fn young_deadline(
+    conn: Conn<'_>,
+    status: Status,
+    deadlines: &[Tick; 2],
+    at: At<'_>,
+) -> Option<Tick> {
+    let (timeouts, now) = (&at.policy.knobs.timeouts, at.now.tick);
+    let young = status.0 & BOTH == Status::SEEN_REPLY.0
+        && !udp::packet(status, stream_after(conn), now, timeouts).assured;
+    young.then_some(deadlines[0])
 }
 
 /// Moves the deadline on; false, and nothing is done, where it would come closer: that is told to

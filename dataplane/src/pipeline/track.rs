@@ -567,7 +567,7 @@ fn redirected<F: Frame>(frame: &F, h: &Headers) -> Result<Option<usize>, Invalid
 
 /// When an answered UDP conn becomes a stream: the tracker's first word.
 #[inline]
-fn stream_after(conn: Conn<'_>) -> Tick {
+pub(crate) fn stream_after(conn: Conn<'_>) -> Tick {
     Tick(conn.tracker_word(0) as u32)
 }
 
