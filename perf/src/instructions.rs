@@ -104,7 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     );
     let mut dearest = String::new();
     for counted in count_all(options)? {
-        report += &counted.lines(options.conns);
+        report += &counted.lines(options);
         let _ = writeln!(dearest, "\n{}", counted.profile());
     }
     report += &dearest;
@@ -116,7 +116,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 /// The rows of the report, and the dearest functions of each.
 pub(crate) fn rows(options: &Options) -> Result<(Vec<Row>, Vec<String>), Failure> {
     let counted = count_all(options)?;
-    let rows = counted.iter().filter_map(|counted| counted.row(options.conns)).collect();
+    let rows = counted.iter().filter_map(|counted| counted.row(options)).collect();
     Ok((rows, counted.iter().map(Counted::profile).collect()))
 }
 
@@ -143,7 +143,7 @@ impl Counted<'_> {
     }
 
     /// The first binary's row.
-    fn row(&self, conns: usize) -> Option<Row> {
+    fn row(&self, options: &Options) -> Option<Row> {
         let (_, cost) = self.costs.first()?;
         let (ours, floor) = (Spread::exact(cost.all), Spread::exact(self.floor.all));
         let peer = Peer {
@@ -152,23 +152,25 @@ impl Counted<'_> {
             ratio: Spread::exact(ours.median / floor.median),
             measured: true,
         };
+        // It was set for UDP over IPv4.
+        let judged = self.workload == Workload::Snat && options.kind == Kind::default();
         let goal = Reach::AtMost(SNAT_MOST).of(Topic::Instructions);
-        let name = format!("instructions per packet, {}, {conns} conns", self.workload);
+        let name = format!("instructions per packet, {}, {} conns", self.workload, options.conns);
         let remark = format!("driver included; the gateway's own code is {:.1} of them", cost.own);
         Some(
             Row::new(name, "instructions", ours)
                 .beside(peer)
-                .judged((self.workload == Workload::Snat).then_some(goal))
+                .judged(judged.then_some(goal))
                 .noting(remark),
         )
     }
 
     /// A line of the table per program.
-    fn lines(&self, conns: usize) -> String {
+    fn lines(&self, options: &Options) -> String {
         let (row, mut text) = (self.workload, String::new());
         let _ = writeln!(text, "| {row} | testpmd macswap | {:.1} | – | |", self.floor.all);
         for (number, (binary, cost)) in self.costs.iter().enumerate() {
-            let judged = self.row(conns).filter(|_| number == 0);
+            let judged = self.row(options).filter(|_| number == 0);
             let goal = judged.and_then(|row| Some(format!("{}: {}", row.goal?, row.outcome()?)));
             let (name, goal) = (binary.display(), goal.unwrap_or_default());
             let _ =

@@ -4,8 +4,9 @@
 //! Were every queue to give a full burst in its turn, a flood of first packets on one would take
 //! nine tenths of the worker's time, and the packets of established conns on another would be lost
 //! for it. So a queue whose last burst mostly walked gives an eighth of one as long as another that
-//! does not has a full one: both get about the same time, and who has no time is lost where it
-//! came from. Where nothing waits, nothing is held back.
+//! does not has a full one: both get about the same time where a walk is that dear, and a walk that
+//! is dearer, as in a table full of established conns, still gets more. Who has no time is lost
+//! where it came from. Where nothing waits, nothing is held back.
 
 /// A walking burst, in parts of a full one.
 const SHARE: usize = 8;

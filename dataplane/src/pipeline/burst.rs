@@ -217,6 +217,8 @@ impl<P: FramePool> Pipeline<P> {
         let Scratch { lean, untracked, .. } = scratch;
         let mut others = false;
         for (lean, way) in lean.iter_mut().zip(untracked).take(count) {
+            // Keys of IPv6 have no addresses here: they match none, as what is sent from nowhere to
+            // nowhere is not forwarded.
             let found = self.untracked.find(&lean.key, lean.hash, port, self.generation);
             *way = found.map_or((0, 0), |(path, next_hop)| (path, next_hop.0));
             // A path has no number 0.
