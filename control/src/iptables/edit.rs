@@ -8,8 +8,9 @@ use dataplane::rules::hook::{Hook, Table};
 use dataplane::rules::model::{Chain, Counters, Place, Policy, Rule, Ruleset, TableRules};
 use dataplane::rules::targets::Target;
 
+use super::rule::is_target;
 use super::words::Word;
-use super::{ParseError, names, parse_rule};
+use super::{ParseError, parse_rule};
 use crate::labels::Names;
 
 /// The longest name of a chain, in bytes.
@@ -306,7 +307,7 @@ pub(super) fn new_chain(rules: &mut TableRules, name: &Word) -> Result<(), Parse
         format!("is longer than {MAX_CHAIN_NAME} bytes")
     } else if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"') {
         "has a blank, a quote or a control character in it".to_owned()
-    } else if names::TARGETS.contains(&text) || names::UNSUPPORTED_TARGETS.contains(&text) {
+    } else if is_target(text) {
         "clashes with a target's name".to_owned()
     } else if rules.add_chain(text) {
         return Ok(());

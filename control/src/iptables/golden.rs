@@ -142,7 +142,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("filter", "-A INPUT -m multiport --dports 5", "multiport", "needs"),
     ("filter", "-A INPUT -p tcp -m multiport", "multiport", "must be specified"),
     ("filter", "-A INPUT -p tcp -m multiport --dports 5:4", "5:4", "range"),
-    ("filter", "-A INPUT -p tcp -m multiport --sports 1 --dports 2", "2", "once"),
+    ("filter", "-A INPUT -p tcp -m multiport --sports 1 --dports 2", "2", "together"),
     ("filter", "-A INPUT -m mark", "mark", "--mark"),
     ("filter", "-A INPUT -m mark --mark 4294967296", "4294967296", "32 bits"),
     ("filter", "-A INPUT -m connlabel --set", "connlabel", "--label"),

@@ -7,14 +7,14 @@
 //! are refused by their word. Names of hosts are not looked up; names of services and protocols
 //! come from tables in this module, so a file means the same on every machine.
 
-pub mod ct;
 mod edit;
-mod match_options;
+mod extension;
+mod extensions;
+mod list;
 mod names;
 pub mod print;
 pub mod restore;
 mod rule;
-mod target_options;
 mod values;
 pub mod words;
 
@@ -22,6 +22,7 @@ pub mod words;
 mod golden;
 
 pub use edit::{Edit, edit};
+pub use list::{List, list, list_rule};
 pub use print::{Look, rule_text, save};
 pub use restore::{restore, restore_named};
 pub use rule::parse_rule;

@@ -144,6 +144,7 @@ const SERVICES: &[(&str, u16)] = &[
     ("sunrpc", 111),
     ("svn", 3690),
     ("syslog", 514),
+    ("tcpmux", 1),
     ("telnet", 23),
     ("telnets", 992),
     ("tftp", 69),
@@ -179,6 +180,11 @@ pub(super) fn port(word: &str) -> Option<u16> {
         return word.parse().ok();
     }
     SERVICES.iter().find(|(name, _)| *name == word).map(|(_, port)| *port)
+}
+
+/// The first name of a port's service.
+pub(super) fn service(number: u16) -> Option<&'static str> {
+    SERVICES.iter().find(|(_, port)| *port == number).map(|(name, _)| *name)
 }
 
 /// A type with all its codes.
@@ -303,6 +309,12 @@ pub(super) fn icmp(word: &str, family: Family) -> Result<IcmpKind, String> {
     }
 }
 
+/// The name of exactly this kind, the first if there are several.
+pub(super) fn icmp_name(kind: IcmpKind, family: Family) -> Option<&'static str> {
+    let table = if family == Family::V4 { ICMP } else { ICMPV6 };
+    table.iter().find(|(_, known)| *known == kind).map(|(name, _)| *name)
+}
+
 /// REJECT's types: the name printed, another name, the meaning.
 type RejectNames = &'static [(&'static str, &'static str, RejectWith)];
 
@@ -376,6 +388,12 @@ pub(super) fn log_level(word: &str) -> Option<u8> {
     }
 }
 
+/// The name that a list prints for a level.
+pub(super) fn log_level_name(level: u8) -> &'static str {
+    const NAMES: [&str; 8] = ["emerg", "alert", "crit", "error", "warn", "notice", "info", "debug"];
+    NAMES.get(usize::from(level)).copied().unwrap_or("")
+}
+
 /// States in the order in which they are printed.
 pub(super) const STATES: &[(&str, StateMask)] = &[
     ("INVALID", StateMask::INVALID),
@@ -427,22 +445,6 @@ pub(super) const UNSUPPORTED_TARGETS: &[&str] = &[
     "TRACE",
     "TTL",
     "ULOG",
-];
-
-/// Targets that are supported; no chain may have such a name.
-pub(super) const TARGETS: &[&str] = &[
-    "ACCEPT",
-    "DROP",
-    "RETURN",
-    "REJECT",
-    "LOG",
-    "CT",
-    "NOTRACK",
-    "MARK",
-    "SNAT",
-    "DNAT",
-    "MASQUERADE",
-    "REDIRECT",
 ];
 
 #[cfg(test)]

@@ -2,15 +2,13 @@
 
 use core::fmt::Write;
 
-use dataplane::conntrack::state::Direction;
 use dataplane::rules::hook::Family;
-use dataplane::rules::matches::{
-    Basics, Conntrack, IcmpKind, Masked, Match, Maybe, Net, PortRange, Side, StateMask, Tcp,
-};
+use dataplane::rules::matches::{Basics, Match, Maybe, Net, PortRange};
 use dataplane::rules::model::{Chain, Counters, Policy, Rule, Ruleset, TableRules};
-use dataplane::rules::targets::{Log, NatOptions, Target};
+use dataplane::rules::targets::Target;
 
-use super::{ct, names, values};
+use super::extensions::{of_match, of_target};
+use super::{names, values};
 use crate::labels::Names;
 
 /// How to print.
@@ -91,30 +89,72 @@ pub fn rule_text(rule: &Rule, family: Family) -> String {
 }
 
 fn named_rule_text(rule: &Rule, family: Family, labels: Option<&Names>) -> String {
-    let mut out = Line { text: String::new(), family, labels };
+    let mut out = Line::new(family, labels);
     out.basics(&rule.basics);
     for asked in &rule.matches {
         out.asked(asked);
     }
     out.target(&rule.target);
-    out.text
+    out.into_text()
 }
 
-struct Line<'a> {
+/// A rule's text while it is written.
+pub(super) struct Line<'a> {
     text: String,
-    family: Family,
-    labels: Option<&'a Names>,
+    /// Name of the match or target that writes.
+    pub(super) extension: &'static str,
+    /// The rule's family.
+    pub(super) family: Family,
+    /// Names that labels have.
+    pub(super) labels: Option<&'a Names>,
+    /// In a list: numbers instead of names.
+    pub(super) numeric: bool,
 }
 
-impl Line<'_> {
-    fn option(&mut self, name: &str, value: &str) {
-        for word in [name, value].into_iter().filter(|word| !word.is_empty()) {
-            self.text.push(' ');
-            self.text.push_str(word);
+impl<'a> Line<'a> {
+    /// Nothing yet.
+    pub(super) fn new(family: Family, labels: Option<&'a Names>) -> Line<'a> {
+        Line { text: String::new(), extension: "", family, labels, numeric: true }
+    }
+
+    /// What was written.
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+
+    /// Words with a blank before them.
+    pub(super) fn word(&mut self, word: &str) {
+        self.text.push(' ');
+        self.text.push_str(word);
+    }
+
+    /// An option and its value.
+    pub(super) fn option(&mut self, name: &str, value: &str) {
+        self.word(name);
+        if !value.is_empty() {
+            self.word(value);
         }
     }
 
-    fn maybe<T>(&mut self, name: &str, asked: Option<Maybe<T>>, value: impl Fn(T) -> String) {
+    /// Ports as a list has them: with the service's name unless it is numeric.
+    pub(super) fn ports(&self, ports: PortRange) -> String {
+        let one = |port| match names::service(port).filter(|_| !self.numeric) {
+            Some(name) => name.to_owned(),
+            None => port.to_string(),
+        };
+        match ports {
+            PortRange { low, high } if low == high => one(low),
+            PortRange { low, high } => format!("{}:{}", one(low), one(high)),
+        }
+    }
+
+    /// An option that may not be there or be negated.
+    pub(super) fn maybe<T>(
+        &mut self,
+        name: &str,
+        asked: Option<Maybe<T>>,
+        value: impl Fn(T) -> String,
+    ) {
         if let Some(asked) = asked {
             if asked.not {
                 self.text.push_str(" !");
@@ -136,92 +176,11 @@ impl Line<'_> {
     }
 
     fn asked(&mut self, asked: &Match) {
-        match asked {
-            Match::Tcp(tcp) => self.tcp(tcp),
-            Match::Udp(udp) => {
-                self.option("-m", "udp");
-                self.maybe("--sport", udp.src_port, range);
-                self.maybe("--dport", udp.dst_port, range);
-            }
-            Match::Icmp(kind) => {
-                self.option("-m", "icmp");
-                self.maybe("--icmp-type", Some(*kind), icmp);
-            }
-            Match::Icmpv6(kind) => {
-                self.option("-m", "icmp6");
-                self.maybe("--icmpv6-type", Some(*kind), icmpv6);
-            }
-            Match::Conntrack(asked) => self.conntrack(asked),
-            Match::State(states) => {
-                self.option("-m", "state");
-                self.maybe("--state", Some(*states), state_names);
-            }
-            Match::Multiport(ports) => {
-                let name = match ports.side {
-                    Side::Source => "--sports",
-                    Side::Destination => "--dports",
-                    Side::Either => "--ports",
-                };
-                self.option("-m", "multiport");
-                let list: Vec<String> = ports.ports.iter().copied().map(range).collect();
-                let asked = Maybe { not: ports.not, value: list.join(",") };
-                self.maybe(name, Some(asked), |list| list);
-            }
-            Match::Comment(text) => {
-                self.option("-m", "comment");
-                self.option("--comment", &quoted(text.clone()));
-            }
-            Match::Mark(masked) => {
-                self.option("-m", "mark");
-                self.maybe("--mark", Some(*masked), mark);
-            }
-            Match::Connlabel(asked) => {
-                let labels = self.labels;
-                let name = |label: u8| labels.and_then(|names| names.name(label.into()));
-                self.option("-m", "connlabel");
-                self.maybe("--label", Some(asked.label), |label| {
-                    name(label).map_or_else(|| format!("\"{label}\""), |name| format!("\"{name}\""))
-                });
-                self.option(if asked.set { "--set" } else { "" }, "");
-            }
+        if let Some((row, text)) = of_match(asked) {
+            self.extension = row.name;
+            self.option("-m", row.name);
+            text.save(self);
         }
-    }
-
-    fn tcp(&mut self, tcp: &Tcp) {
-        self.option("-m", "tcp");
-        self.maybe("--sport", tcp.src_port, range);
-        self.maybe("--dport", tcp.dst_port, range);
-        self.maybe("--tcp-option", tcp.option, |kind| kind.to_string());
-        self.maybe("--tcp-flags", tcp.flags, |flags| {
-            format!("{} {}", flag_names(flags.mask), flag_names(flags.set))
-        });
-    }
-
-    fn conntrack(&mut self, asked: &Conntrack) {
-        let family = self.family;
-        let net = |net| net_text(net, family, false);
-        self.option("-m", "conntrack");
-        self.maybe("--ctstate", asked.state, state_names);
-        self.maybe("--ctproto", asked.proto, |number| number.to_string());
-        self.maybe("--ctorigsrc", asked.orig_src, net);
-        self.maybe("--ctorigdst", asked.orig_dst, net);
-        self.maybe("--ctreplsrc", asked.reply_src, net);
-        self.maybe("--ctrepldst", asked.reply_dst, net);
-        self.maybe("--ctorigsrcport", asked.orig_src_port, range);
-        self.maybe("--ctorigdstport", asked.orig_dst_port, range);
-        self.maybe("--ctreplsrcport", asked.reply_src_port, range);
-        self.maybe("--ctrepldstport", asked.reply_dst_port, range);
-        self.maybe("--ctstatus", asked.status, status_names);
-        self.maybe("--ctexpire", asked.expire, |(low, high)| {
-            if low == high { low.to_string() } else { format!("{low}:{high}") }
-        });
-        self.maybe("--ctdir", asked.direction.map(Maybe::is), |direction| {
-            match direction {
-                Direction::Original => "ORIGINAL",
-                Direction::Reply => "REPLY",
-            }
-            .to_owned()
-        });
     }
 
     fn target(&mut self, target: &Target) {
@@ -229,85 +188,18 @@ impl Line<'_> {
         if *target != Target::None {
             self.option(how, target.name());
         }
-        match target {
-            Target::Reject(with) => {
-                self.option("--reject-with", names::reject_name(*with, self.family));
-            }
-            Target::Log(log) => self.log(log),
-            Target::Ct(options) => self.text.push_str(&ct::text(options)),
-            Target::Mark(set) => {
-                self.option("--set-xmark", &format!("0x{:x}/0x{:x}", set.value, set.mask));
-            }
-            Target::Snat(options) => self.nat("--to-source", options),
-            Target::Dnat(options) => self.nat("--to-destination", options),
-            Target::Masquerade(options) | Target::Redirect(options) => {
-                self.nat("--to-ports", options);
-            }
-            _ => {}
-        }
-    }
-
-    fn log(&mut self, log: &Log) {
-        if !log.prefix.is_empty() {
-            self.option("--log-prefix", &quoted(log.prefix.clone()));
-        }
-        if log.level != Log::DEFAULT_LEVEL {
-            self.option("--log-level", &log.level.to_string());
-        }
-        let flags = [
-            (Log::TCP_SEQUENCE, "--log-tcp-sequence"),
-            (Log::TCP_OPTIONS, "--log-tcp-options"),
-            (Log::IP_OPTIONS, "--log-ip-options"),
-            (Log::UID, "--log-uid"),
-            (Log::MAC_DECODE, "--log-macdecode"),
-        ];
-        for (_, name) in flags.into_iter().filter(|(bit, _)| log.flags & bit != 0) {
-            self.option(name, "");
-        }
-    }
-
-    fn nat(&mut self, name: &str, options: &NatOptions) {
-        let mut to = String::new();
-        if let Some((low, high)) = options.addresses {
-            to = values::address_text(low, self.family);
-            if high != low {
-                let _ = write!(to, "-{}", values::address_text(high, self.family));
-            }
-            if self.family == Family::V6 && options.ports.is_some() {
-                to = format!("[{to}]");
-            }
-        }
-        if let Some((low, high)) = options.ports {
-            if name != "--to-ports" {
-                to.push(':');
-            }
-            let _ = write!(to, "{low}");
-            if high != low {
-                let _ = write!(to, "-{high}");
-            }
-            if let Some(base) = options.base_port {
-                let _ = write!(to, "/{base}");
-            }
-        }
-        if !to.is_empty() {
-            self.option(name, &to);
-        }
-        let flags = [
-            (options.random, "--random"),
-            (options.random_fully, "--random-fully"),
-            (options.persistent, "--persistent"),
-        ];
-        for (_, name) in flags.into_iter().filter(|(set, _)| *set) {
-            self.option(name, "");
+        if let Some((row, text)) = of_target(target) {
+            self.extension = row.name;
+            text.save(self);
         }
     }
 }
 
 /// A word as it has to be written to be read back: in quotes unless it is plain.
-fn quoted(text: String) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !text.is_empty() && text.chars().all(plain) {
-        return text;
+        return text.to_owned();
     }
     let mut out = String::from("\"");
     for c in text.chars() {
@@ -320,7 +212,8 @@ fn quoted(text: String) -> String {
     out
 }
 
-fn net_text(net: Net, family: Family, whole_too: bool) -> String {
+/// An address with its mask; without it where it covers all bits, unless `whole_too`.
+pub(super) fn net_text(net: Net, family: Family, whole_too: bool) -> String {
     let bits = family.address_bits();
     let address = values::address_text(net.address, family);
     match (0..=bits).find(|&length| values::prefix_mask(length, bits) == net.mask) {
@@ -336,45 +229,16 @@ fn net_text(net: Net, family: Family, whole_too: bool) -> String {
     }
 }
 
-fn range(range: PortRange) -> String {
+/// Ports as they are saved.
+pub(super) fn range(range: PortRange) -> String {
     if range.low == range.high {
         return range.low.to_string();
     }
     format!("{}:{}", range.low, range.high)
 }
 
-fn icmp(kind: IcmpKind) -> String {
-    if kind == names::ANY_ICMP { "any".to_owned() } else { icmpv6(kind) }
-}
-
-fn icmpv6(kind: IcmpKind) -> String {
-    if (kind.low, kind.high) == (0, u8::MAX) {
-        return kind.kind.to_string();
-    }
-    format!("{}/{}", kind.kind, kind.low)
-}
-
-fn mark(masked: Masked) -> String {
-    match masked.mask {
-        u32::MAX => format!("0x{:x}", masked.value),
-        mask => format!("0x{:x}/0x{mask:x}", masked.value),
-    }
-}
-
-fn state_names(states: StateMask) -> String {
-    listed(names::STATES.iter().filter(|(_, state)| states.meets(*state)).map(|(name, _)| *name))
-}
-
-fn status_names(bits: u16) -> String {
-    listed(names::STATUS.iter().filter(|(_, bit)| bits & bit != 0).map(|(name, _)| *name))
-}
-
-fn flag_names(bits: u8) -> String {
-    listed(names::TCP_FLAGS.iter().filter(|(_, bit)| bits & bit != 0).map(|(name, _)| *name))
-}
-
 /// Names with commas between them, NONE for no name.
-fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     if names.is_empty() { "NONE".to_owned() } else { names.join(",") }
 }

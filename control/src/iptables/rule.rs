@@ -7,51 +7,31 @@
 use dataplane::rules::hook::{Family, Hook};
 use dataplane::rules::matches::{Basics, Match, Maybe, Net};
 use dataplane::rules::model::{Counters, Place, Rule};
+use dataplane::rules::targets::Target;
 
 use super::ParseError;
-use super::match_options::{self, Kind, Opt};
-use super::target_options;
+use super::extension::{Given, Loaded, Opt, find, flag, opt, valued};
+use super::extensions::{self, match_text, target_text};
+use super::names;
 use super::values::{self, Fault};
 use super::words::Word;
 use crate::labels::Names;
 
 /// The rule's own options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Own {
-    Proto,
-    Src,
-    Dst,
-    InPort,
-    OutPort,
-    Fragment,
-    Jump,
-    Goto,
-    Match,
-    Counters,
-    Family(Family),
-    Table,
-}
-
-const fn own(name: &'static str, key: Own, takes: usize, not: bool) -> Opt<Own> {
-    Opt { name, key, takes, not }
-}
-
-const OWN: &[Opt<Own>] = &[
-    own("protocol", Own::Proto, 1, true),
-    own("source", Own::Src, 1, true),
-    own("src", Own::Src, 1, true),
-    own("destination", Own::Dst, 1, true),
-    own("dst", Own::Dst, 1, true),
-    own("in-interface", Own::InPort, 1, true),
-    own("out-interface", Own::OutPort, 1, true),
-    own("fragments", Own::Fragment, 0, true),
-    own("jump", Own::Jump, 1, false),
-    own("goto", Own::Goto, 1, false),
-    own("match", Own::Match, 1, false),
-    own("set-counters", Own::Counters, 2, false),
-    own("ipv4", Own::Family(Family::V4), 0, false),
-    own("ipv6", Own::Family(Family::V6), 0, false),
-    own("table", Own::Table, 1, false),
+const OWN: &[Opt] = &[
+    opt("protocol"),
+    opt("source").or("src"),
+    opt("destination").or("dst"),
+    opt("in-interface"),
+    opt("out-interface"),
+    opt("fragments").takes(0),
+    valued("jump").group(1),
+    valued("goto").group(1),
+    valued("match").many(),
+    valued("set-counters").takes(2),
+    flag("ipv4").many(),
+    flag("ipv6").many(),
+    valued("table"),
 ];
 
 /// The long name of a one letter option.
@@ -144,35 +124,46 @@ impl<'a> Reader<'a> {
 
 /// Whose option a word is.
 enum Owner {
-    Rule(Opt<Own>),
-    Match(usize, Opt<match_options::Key>),
-    Target(Opt<target_options::Key>),
+    Rule,
+    Match(usize),
+    Target,
+}
+
+/// What `-j` and `-g` name.
+enum Chosen {
+    /// One with options.
+    Row(Loaded<Target>),
+    /// One without.
+    Plain(Target),
 }
 
 struct Draft<'a> {
     family: Family,
     chain: &'a str,
-    place: Place,
-    counters: Counters,
-    basics: Basics,
+    rule: Rule,
     /// All addresses of `-s` and `-d`.
     srcs: Vec<Maybe<Net>>,
     dsts: Vec<Maybe<Net>>,
-    matches: Vec<(match_options::Loaded, &'a Word)>,
-    target: Option<(target_options::Loaded, &'a Word)>,
-    seen: Vec<Own>,
+    matches: Vec<(Loaded<Match>, &'a Word)>,
+    target: Option<(Chosen, &'a Word)>,
+    seen: Vec<&'static Opt>,
     other_family: bool,
     labels: &'a Names,
 }
 
 impl<'a> Draft<'a> {
     fn new(family: Family, chain: &'a str, place: Place, labels: &'a Names) -> Draft<'a> {
-        Draft {
-            family,
-            chain,
+        let rule = Rule {
             place,
             counters: Counters::default(),
             basics: Basics::default(),
+            matches: Vec::new(),
+            target: Target::None,
+        };
+        Draft {
+            family,
+            chain,
+            rule,
             srcs: Vec::new(),
             dsts: Vec::new(),
             matches: Vec::new(),
@@ -202,142 +193,133 @@ impl<'a> Draft<'a> {
                 None => return Err(word.error(format!("bad argument `{}'", word.text))),
             },
         };
-        let owner = self.owner(name, word)?;
-        let (takes, invertible) = match &owner {
-            Owner::Rule(option) => (option.takes, option.not),
-            Owner::Match(_, option) => (option.takes, option.not),
-            Owner::Target(option) => (option.takes, option.not),
-        };
-        if not.is_some() && !invertible {
+        let (owner, option) = self.owner(name, word)?;
+        if not.is_some() && !option.not {
             return Err(word.error(format!("option `{}' cannot be inverted", word.text)));
         }
-        let (values, place) = reader.values(word, inline, takes)?;
+        let (values, place) = reader.values(word, inline, option.takes)?;
+        let (family, labels) = (self.family, self.labels);
         let not = not.is_some();
-        let text = values.first().copied().unwrap_or("");
+        let given = Given { name: option.name, not, values: &values, family, labels };
         match owner {
-            Owner::Rule(option) => return self.own_option(option.key, not, &values, word, place),
-            Owner::Match(at, option) => match self.matches.get_mut(at) {
-                Some((loaded, _)) => loaded.set(&option, not, &values, (self.family, self.labels)),
+            Owner::Rule => return self.own_option(option, &given, word, place),
+            Owner::Match(at) => match self.matches.get_mut(at) {
+                Some((loaded, _)) => loaded.set(option, &given, match_text),
                 None => Ok(()),
             },
-            Owner::Target(option) => match &mut self.target {
-                Some((loaded, _)) => loaded.set(&option, text, self.family),
-                None => Ok(()),
+            Owner::Target => match &mut self.target {
+                Some((Chosen::Row(loaded), _)) => loaded.set(option, &given, target_text),
+                _ => Ok(()),
             },
         }
         .map_err(|fault| place.error(fault))
     }
 
     /// Finds whose option `name` is: whole names first, the newest match first, then beginnings.
-    fn owner(&mut self, name: &str, word: &'a Word) -> Result<Owner, ParseError> {
+    fn owner(&mut self, name: &str, word: &'a Word) -> Result<(Owner, &'static Opt), ParseError> {
         for whole in [true, false] {
             if let Some(owner) = self.known(name, whole, word)? {
                 return Ok(owner);
             }
         }
-        let implied = self.basics.proto.and_then(|p| Kind::of_protocol(p.value, self.family));
-        if let Some(kind) = implied
-            && !self.matches.iter().any(|(loaded, _)| loaded.kind == kind)
-            && find(kind.options(), name, false).is_some()
+        let proto = self.rule.basics.proto;
+        let implied = proto.and_then(|p| extensions::match_implied(p.value, self.family));
+        if let Some(row) = implied
+            && !self.matches.iter().any(|(loaded, _)| loaded.extension.name == row.name)
+            && find(row.options, name, false).is_some()
         {
-            self.matches.push((match_options::Loaded::new(kind, true), word));
+            let mut loaded = Loaded::new(row, self.family);
+            loaded.implied = true;
+            self.matches.push((loaded, word));
             return self.owner(name, word);
         }
         Err(word.error(format!("unknown option `{}'", word.text)))
     }
 
-    fn known(&self, name: &str, whole: bool, word: &Word) -> Result<Option<Owner>, ParseError> {
-        let mut found: Vec<(Owner, &str)> = Vec::new();
-        if let Some(option) = find(OWN, name, whole) {
-            found.push((Owner::Rule(option), option.name));
-        }
+    fn known(
+        &self,
+        name: &str,
+        whole: bool,
+        word: &Word,
+    ) -> Result<Option<(Owner, &'static Opt)>, ParseError> {
+        let mut found: Vec<(Owner, &'static Opt)> = Vec::new();
+        found.extend(find(OWN, name, whole).map(|option| (Owner::Rule, option)));
         for (at, (loaded, _)) in self.matches.iter().enumerate().rev() {
-            if let Some(option) = find(loaded.kind.options(), name, whole) {
-                found.push((Owner::Match(at, option), option.name));
-            }
+            let option = find(loaded.extension.options, name, whole);
+            found.extend(option.map(|option| (Owner::Match(at), option)));
         }
-        if let Some((loaded, _)) = &self.target
-            && let Some(option) = find(loaded.options(), name, whole)
-        {
-            found.push((Owner::Target(option), option.name));
+        if let Some((Chosen::Row(loaded), _)) = &self.target {
+            let option = find(loaded.extension.options, name, whole);
+            found.extend(option.map(|option| (Owner::Target, option)));
         }
-        let names: Vec<&str> = found.iter().map(|(_, name)| *name).collect();
+        let names: Vec<&str> = found.iter().map(|(_, option)| option.name).collect();
         if let [first, rest @ ..] = names.as_slice()
             && let Some(other) = rest.iter().find(|other| *other != first)
         {
             let text = format!("ambiguous option `{}': `--{first}' or `--{other}'?", word.text);
             return Err(word.error(text));
         }
-        Ok(found.into_iter().next().map(|(owner, _)| owner))
+        Ok(found.into_iter().next())
     }
 
     fn own_option(
         &mut self,
-        key: Own,
-        not: bool,
-        values: &[&str],
+        option: &'static Opt,
+        given: &Given<'_>,
         word: &'a Word,
         place: &'a Word,
     ) -> Result<(), ParseError> {
-        let alike = if key == Own::Goto { Own::Jump } else { key };
-        if key != Own::Match && self.seen.contains(&alike) {
+        if self.seen.iter().any(|seen| seen.clashes(option)) {
             return Err(word.error(format!("option `{}' stands twice", word.text)));
         }
-        self.seen.push(alike);
-        let text = values.first().copied().unwrap_or("");
-        let done: Result<(), Fault> = match key {
-            Own::Proto => self.proto(not, text),
-            Own::Src => addresses(text, not, self.family).map(|nets| self.srcs = nets),
-            Own::Dst => addresses(text, not, self.family).map(|nets| self.dsts = nets),
-            Own::InPort | Own::OutPort => return self.port(key, not, text, word, place),
-            Own::Fragment if self.family == Family::V6 => {
-                Err("`-f' is not supported in IPv6".to_owned())
-            }
-            Own::Fragment => {
-                self.basics.fragment = Some(Maybe { not, value: () });
+        self.seen.push(option);
+        let (text, not, family) = (given.text(), given.not, self.family);
+        let done: Result<(), Fault> = match option.name {
+            "protocol" => self.proto(not, text),
+            "source" => addresses(text, not, family).map(|nets| self.srcs = nets),
+            "destination" => addresses(text, not, family).map(|nets| self.dsts = nets),
+            "in-interface" | "out-interface" => return self.port(given, word, place),
+            "fragments" if family == Family::V6 => Err("`-f' is not supported in IPv6".to_owned()),
+            "fragments" => {
+                self.rule.basics.fragment = Some(given.maybe(()));
                 Ok(())
             }
-            Own::Jump => target_options::Loaded::new(text, self.family)
-                .map(|loaded| self.target = Some((loaded, place))),
-            Own::Goto => {
-                self.target = Some((target_options::Loaded::goto(text), place));
+            "jump" => jump(text, family).map(|target| self.target = Some((target, place))),
+            "goto" => {
+                let target = Chosen::Plain(Target::Goto(text.to_owned()));
+                self.target = Some((target, place));
                 Ok(())
             }
-            Own::Match => self.named_match(text, place),
-            Own::Counters => self.set_counters(values),
-            Own::Family(family) => {
-                self.other_family |= family != self.family;
+            "match" => self.named_match(text, place),
+            "set-counters" => self.set_counters(given.values),
+            "ipv4" | "ipv6" => {
+                let named = if option.name == "ipv4" { Family::V4 } else { Family::V6 };
+                self.other_family |= named != family;
                 Ok(())
             }
-            Own::Table => return Err(word.error("option `-t' cannot be used in a rule's text")),
+            _ => return Err(word.error("option `-t' cannot be used in a rule's text")),
         };
         done.map_err(|fault| place.error(fault))
     }
 
     fn proto(&mut self, not: bool, text: &str) -> Result<(), Fault> {
-        match super::names::protocol(text) {
+        match names::protocol(text) {
             None => Err(format!("unknown protocol `{text}'")),
             Some(0) if not => Err("rule would never match protocol".to_owned()),
             Some(0) => Ok(()),
             Some(value) => {
-                self.basics.proto = Some(Maybe { not, value });
+                self.rule.basics.proto = Some(Maybe { not, value });
                 Ok(())
             }
         }
     }
 
-    fn port(
-        &mut self,
-        key: Own,
-        not: bool,
-        text: &str,
-        word: &Word,
-        place: &Word,
-    ) -> Result<(), ParseError> {
+    fn port(&mut self, given: &Given<'_>, word: &Word, place: &Word) -> Result<(), ParseError> {
+        let (text, into) = (given.text(), given.name == "in-interface");
         let hook = Hook::from_name(self.chain);
-        let absent = match key {
-            Own::InPort => matches!(hook, Some(Hook::Output | Hook::Postrouting)),
-            _ => matches!(hook, Some(Hook::Input | Hook::Prerouting)),
+        let absent = match into {
+            true => matches!(hook, Some(Hook::Output | Hook::Postrouting)),
+            false => matches!(hook, Some(Hook::Input | Hook::Prerouting)),
         };
         if absent {
             return Err(word.error(format!("cannot use `{}' with {}", word.text, self.chain)));
@@ -353,21 +335,20 @@ impl<'a> Draft<'a> {
             return Err(place.error(format!("bad port name `{text}'")));
         }
         // A plain `+` holds every port and none: it asks nothing.
-        let asked = (text != "+" || not).then(|| Maybe { not, value: text.to_owned() });
-        match key {
-            Own::InPort => self.basics.in_port = asked,
-            _ => self.basics.out_port = asked,
-        }
+        let asked = (text != "+" || given.not).then(|| given.maybe(text.to_owned()));
+        let basics = &mut self.rule.basics;
+        *(if into { &mut basics.in_port } else { &mut basics.out_port }) = asked;
         Ok(())
     }
 
     fn named_match(&mut self, text: &str, place: &'a Word) -> Result<(), Fault> {
-        let kind = Kind::from_name(text, self.family)
+        let row = extensions::match_named(text, self.family)
             .ok_or_else(|| format!("match `{text}' is not supported"))?;
-        let implied = self.matches.iter_mut().find(|(l, _)| l.kind == kind && l.implied);
+        let same = |loaded: &Loaded<Match>| loaded.extension.name == row.name;
+        let implied = self.matches.iter_mut().find(|(l, _)| same(l) && l.implied);
         match implied {
             Some((loaded, _)) => loaded.implied = false,
-            None => self.matches.push((match_options::Loaded::new(kind, false), place)),
+            None => self.matches.push((Loaded::new(row, self.family), place)),
         }
         Ok(())
     }
@@ -377,33 +358,28 @@ impl<'a> Draft<'a> {
             let text: &str = values.get(at).copied().unwrap_or("");
             text.parse().map_err(|_| format!("`{text}' is not a count"))
         };
-        self.counters = Counters { packets: count(0)?, bytes: count(1)? };
+        self.rule.counters = Counters { packets: count(0)?, bytes: count(1)? };
         Ok(())
     }
 
     fn finish(mut self) -> Result<Vec<Rule>, ParseError> {
-        let proto = self.basics.proto;
-        let mut matches: Vec<Match> = Vec::with_capacity(self.matches.len());
-        for (loaded, word) in self.matches {
-            matches.push(loaded.finish(proto).map_err(|fault| word.error(fault))?);
+        for (loaded, word) in core::mem::take(&mut self.matches) {
+            let asked = loaded.finish(&self.rule, match_text).map_err(|fault| word.error(fault))?;
+            self.rule.matches.push(asked);
         }
-        let target = match self.target {
-            None => dataplane::rules::targets::Target::None,
-            Some((loaded, word)) => {
-                self.place = word.place;
-                loaded.finish(proto).map_err(|fault| word.error(fault))?
-            }
-        };
+        if let Some((chosen, word)) = self.target.take() {
+            self.rule.place = word.place;
+            self.rule.target = match chosen {
+                Chosen::Plain(target) => target,
+                Chosen::Row(loaded) => {
+                    let done = loaded.finish(&self.rule, target_text);
+                    done.map_err(|fault| word.error(fault))?
+                }
+            };
+        }
         if self.other_family {
             return Ok(Vec::new());
         }
-        let rule = Rule {
-            place: self.place,
-            counters: self.counters,
-            basics: self.basics,
-            matches,
-            target,
-        };
         let each = |nets: Vec<Maybe<Net>>| -> Vec<Option<Maybe<Net>>> {
             if nets.is_empty() {
                 return vec![None];
@@ -414,7 +390,7 @@ impl<'a> Draft<'a> {
         let mut rules = Vec::new();
         for src in each(self.srcs) {
             for dst in &dsts {
-                let mut rule = rule.clone();
+                let mut rule = self.rule.clone();
                 (rule.basics.src, rule.basics.dst) = (src, *dst);
                 rules.push(rule);
             }
@@ -423,14 +399,32 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The option of that name, or the one that begins so. Two spellings of one option are one.
-fn find<K: Copy + PartialEq>(options: &[Opt<K>], name: &str, whole: bool) -> Option<Opt<K>> {
-    if whole {
-        return options.iter().find(|option| option.name == name).copied();
+/// Targets without options.
+const PLAIN: [(&str, Target); 4] = [
+    ("ACCEPT", Target::Accept),
+    ("DROP", Target::Drop),
+    ("RETURN", Target::Return),
+    ("NOTRACK", Target::Notrack),
+];
+
+/// The target of a word; anything that is no target's name is a chain.
+fn jump(word: &str, family: Family) -> Result<Chosen, Fault> {
+    if let Some((_, target)) = PLAIN.iter().find(|(name, _)| *name == word) {
+        return Ok(Chosen::Plain(target.clone()));
     }
-    let mut hits = options.iter().filter(|o| !name.is_empty() && o.name.starts_with(name));
-    let first = hits.next()?;
-    hits.all(|other| other.key == first.key).then_some(*first)
+    if let Some(row) = extensions::target_named(word, family) {
+        return Ok(Chosen::Row(Loaded::new(row, family)));
+    }
+    if names::UNSUPPORTED_TARGETS.contains(&word) {
+        return Err(format!("target `{word}' is not supported"));
+    }
+    Ok(Chosen::Plain(Target::Jump(word.to_owned())))
+}
+
+/// True if a target has that name, which no chain may have then.
+pub(super) fn is_target(word: &str) -> bool {
+    let plain = PLAIN.iter().any(|(name, _)| *name == word);
+    plain || extensions::is_target(word) || names::UNSUPPORTED_TARGETS.contains(&word)
 }
 
 /// How many rules the lists of `-s` and `-d` may make.

@@ -1,0 +1,93 @@
+//! The matches and targets that the text layer knows, each in a file of its own.
+
+mod comment;
+mod conntrack;
+mod ct;
+mod icmp;
+mod log;
+mod mark;
+mod multiport;
+mod nat;
+mod reject;
+mod tcp;
+
+use dataplane::rules::hook::Family;
+use dataplane::rules::matches::Match;
+use dataplane::rules::targets::Target;
+
+use super::extension::{Extension, Text};
+
+/// Ties each variant to its row, so that a new one is a line here and a file.
+macro_rules! register {
+    ($values:ident, $rows:ident, $of:ident, $text:ident,
+     $($variant:ident => $row:path),* $(,)?) => {
+        /// All rows.
+        const $rows: &[&Extension<$values>] = &[$(&$row),*];
+
+        /// The value's row and text; `None` for one without options.
+        pub(super) fn $of(value: &$values) -> Option<(&'static Extension<$values>, &dyn Text)> {
+            #[allow(unreachable_patterns, reason = "every match has options")]
+            match value {
+                $($values::$variant(value) => Some((&$row, value)),)*
+                _ => None,
+            }
+        }
+
+        /// The value's text, to take options.
+        pub(super) fn $text(value: &mut $values) -> Option<&mut dyn Text> {
+            #[allow(unreachable_patterns, reason = "every match has options")]
+            match value {
+                $($values::$variant(value) => Some(value),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+register! { Match, MATCHES, of_match, match_text,
+    Tcp => tcp::TCP,
+    Udp => tcp::UDP,
+    Icmp => icmp::ICMP,
+    Icmpv6 => icmp::ICMPV6,
+    Conntrack => conntrack::CONNTRACK,
+    State => conntrack::STATE,
+    Connlabel => conntrack::CONNLABEL,
+    Multiport => multiport::MULTIPORT,
+    Comment => comment::COMMENT,
+    Mark => mark::MARK,
+}
+
+register! { Target, TARGETS, of_target, target_text,
+    Reject => reject::REJECT,
+    Log => log::LOG,
+    Ct => ct::CT,
+    Mark => mark::SET_MARK,
+    Snat => nat::SNAT,
+    Dnat => nat::DNAT,
+    Masquerade => nat::MASQUERADE,
+    Redirect => nat::REDIRECT,
+}
+
+/// The match of a word after `-m`.
+pub(super) fn match_named(word: &str, family: Family) -> Option<&'static Extension<Match>> {
+    MATCHES.iter().copied().find(|row| row.is(word, family))
+}
+
+/// The match that `-p` brings along.
+pub(super) fn match_implied(proto: u8, family: Family) -> Option<&'static Extension<Match>> {
+    let fits = |row: &&&Extension<Match>| {
+        let family = row.family.is_none_or(|only| only == family);
+        row.implied && family && row.protos.contains(&proto)
+    };
+    MATCHES.iter().find(fits).copied()
+}
+
+/// The target of a word after `-j`, if it has options.
+pub(super) fn target_named(word: &str, family: Family) -> Option<&'static Extension<Target>> {
+    TARGETS.iter().copied().find(|row| row.is(word, family))
+}
+
+/// True if a target has that name in either family.
+pub(super) fn is_target(word: &str) -> bool {
+    TARGETS.iter().any(|row| row.name == word)
+}
