@@ -6,22 +6,27 @@ use arrayvec::{ArrayString, ArrayVec};
 
 use crate::conntrack::events;
 use crate::conntrack::extension::Extension;
+use crate::conntrack::helper::Helper;
 use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::Tuple;
+use crate::conntrack::zones::Zones;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::messages::{FromLcore, LOG_BYTES, LogLine};
 use crate::pipeline::paths::Hits;
+use crate::pipeline::route::{Destination, NoWay};
 use crate::pipeline::snapshot::RuleCounters;
 use crate::pipeline::transit::{Attached, Transit};
-use crate::pipeline::{At, Pipeline};
+use crate::pipeline::{At, Pipeline, Random};
 use crate::rules::compiled::CounterId;
-use crate::rules::facts::{self, CtFacts, Facts, PortId};
+use crate::rules::facts::{self, Around, CtFacts, Facts, PlaceOf, PortId};
 use crate::rules::hook::{Hook, Table};
 use crate::rules::targets::Log;
 use crate::rules::template::Said;
 use crate::rules::walk::{Sink, Verdict, Walked};
+use crate::time::Now;
+use crate::wire::address::Address;
 use crate::wire::headers::{Fragment, Headers};
 
 /// LOG rules that one walk can print for; those behind them only count.
@@ -61,7 +66,7 @@ impl Sink for Witness<'_> {
     }
 }
 
-/// A record as rules look at it. It is looked up for those that ask.
+/// A record and what is around it, as rules look at them. It is looked up for those that ask.
 struct ConnAt<'a> {
     attached: &'a Attached,
     at: At<'a>,
@@ -69,6 +74,7 @@ struct ConnAt<'a> {
     lcore: u8,
     /// A rule has set a label.
     labelled: Cell<bool>,
+    random: Cell<Random>,
 }
 
 impl<'a> ConnAt<'a> {
@@ -112,6 +118,54 @@ impl facts::Conn for ConnAt<'_> {
         extension.set_labels(extension.labels().unwrap_or_default() | 1 << (label & 127));
         self.labelled.set(true);
         true
+    }
+
+    fn mark(&self) -> u32 {
+        self.conn().map_or(0, |conn| conn.mark())
+    }
+
+    fn counted(&self, direction: Direction) -> Option<(u64, u64)> {
+        self.extension().filter(|e| e.counts()).map(|e| e.counted(direction))
+    }
+
+    fn helper(&self) -> Option<Helper> {
+        self.extension()?.helper()
+    }
+
+    fn master_helper(&self) -> Option<Helper> {
+        let master = self.extension()?.master();
+        let master = self.at.table.records.get(master.conn).filter(|m| m.id() == master)?;
+        self.at.table.extension(master)?.helper()
+    }
+
+    fn zones(&self) -> Zones {
+        self.conn().map(|conn| conn.zones()).unwrap_or_default()
+    }
+}
+
+impl Around for ConnAt<'_> {
+    fn now(&self) -> Now {
+        self.at.now
+    }
+
+    fn place_of(&self, address: Address, port: Option<PortId>) -> PlaceOf {
+        match self.at.policy.routes.classify(address, port.map(|port| port.0)) {
+            Destination::Local(port) => PlaceOf::Local(PortId(port)),
+            Destination::Broadcast => PlaceOf::Broadcast,
+            Destination::Multicast { .. } => PlaceOf::Multicast,
+            Destination::Forward(route) => PlaceOf::Unicast(PortId(route.port)),
+            Destination::Unreachable(NoWay::NoRoute) => PlaceOf::NoRoute,
+            Destination::Unreachable(NoWay::Blackhole) => PlaceOf::Blackhole,
+            Destination::Unreachable(NoWay::Unreachable) => PlaceOf::Unreachable,
+            Destination::Unreachable(NoWay::Prohibit) => PlaceOf::Prohibit,
+        }
+    }
+
+    fn random(&self) -> u32 {
+        let mut random = self.random.get();
+        let number = random.next();
+        self.random.set(random);
+        number
     }
 }
 
@@ -204,15 +258,17 @@ impl<P: FramePool> Pipeline<P> {
             return Walked { verdict: Verdict::Accept, said: None, mark: t.mark };
         };
         let Transit { frame, headers, attached, in_port, out_port, mark, hits, cacheable, .. } = t;
-        let conn = ConnAt { attached, at, lcore, labelled: Cell::new(false) };
+        let (labelled, random) = (Cell::new(false), Cell::new(self.random));
+        let conn = ConnAt { attached, at, lcore, labelled, random };
         let facts = || {
             let ports = (*in_port, *out_port);
-            facts_of(frame, headers, ports, *mark, ct_facts(attached, &conn))
+            facts_of(frame, headers, ports, *mark, (ct_facts(attached, &conn), &conn))
         };
         let bytes = headers.ip_len() as u64;
         let mut witness = Witness { counters, bytes, hits, cacheable, logs: ArrayVec::new() };
         let walked = family.rules.walk(table, hook, facts, &mut witness);
         let labelled = conn.labelled.get();
+        self.random = conn.random.get();
         let logs = witness.logs;
         if !logs.is_empty() {
             self.log(t, &logs, walked.mark);
@@ -279,7 +335,7 @@ fn facts_of<'a, F: Frame>(
     h: &Headers,
     (in_port, out_port): (Option<PortId>, Option<PortId>),
     mark: u32,
-    ct: CtFacts<'a>,
+    (ct, around): (CtFacts<'a>, &'a dyn Around),
 ) -> Facts<'a> {
     Facts {
         in_port,
@@ -299,7 +355,10 @@ fn facts_of<'a, F: Frame>(
         l4_valid: !h.l4_truncated,
         length: h.ip_len(),
         mark,
-        l4: frame.head().get(h.l4 as usize..).unwrap_or_default(),
+        frame: frame.head(),
+        l3_at: h.l3,
+        l4_at: h.l4,
+        around,
         ct,
     }
 }

@@ -394,11 +394,11 @@ impl<P: FramePool> Pipeline<P> {
 }
 
 /// xorshift64*: for port choice, where an outsider must not see the state but nothing is secret.
-#[derive(Debug)]
-struct Random(u64);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u32 {
+    pub(crate) fn next(&mut self) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

@@ -7,8 +7,11 @@
 
 use core::cell::Cell;
 
+use crate::conntrack::helper::Helper;
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::Tuple;
+use crate::conntrack::zones::Zones;
+use crate::time::Now;
 use crate::wire::address::Address;
 
 /// Number of a configured port, by position in the configuration.
@@ -47,13 +50,37 @@ pub struct Facts<'a> {
     pub length: u32,
     /// The packet's mark.
     pub mark: u32,
-    /// Transport header and what follows, as far as it lies in the first segment.
-    pub l4: &'a [u8],
+    /// The frame from the link's header on, as far as it lies in the first segment.
+    pub frame: &'a [u8],
+    /// Where the IP header begins in it.
+    pub l3_at: u16,
+    /// Where the transport header begins in it, or what a later fragment carries.
+    pub l4_at: u16,
+    /// What few rules ask that is neither the packet's nor its conn's.
+    pub around: &'a dyn Around,
     /// What connection tracking said.
     pub ct: CtFacts<'a>,
 }
 
-impl Facts<'_> {
+impl<'a> Facts<'a> {
+    /// The link's header; empty for a packet of our own.
+    #[inline]
+    pub fn link(&self) -> &'a [u8] {
+        self.frame.get(..self.l3_at as usize).filter(|_| self.in_port.is_some()).unwrap_or(&[])
+    }
+
+    /// The packet from its IP header on.
+    #[inline]
+    pub fn packet(&self) -> &'a [u8] {
+        self.frame.get(self.l3_at as usize..).unwrap_or(&[])
+    }
+
+    /// Transport header and what follows.
+    #[inline]
+    pub fn l4(&self) -> &'a [u8] {
+        self.frame.get(self.l4_at as usize..).unwrap_or(&[])
+    }
+
     /// True for a packet that has its transport header, as far as its protocol has one.
     #[inline]
     pub const fn is_whole(&self) -> bool {
@@ -92,6 +119,65 @@ pub trait Conn {
     fn labels(&self) -> Option<u128>;
     /// Sets a label, below 128; false if only another lcore can do that.
     fn set_label(&self, label: u8) -> bool;
+    /// Its mark.
+    fn mark(&self) -> u32;
+    /// Packets and bytes of a direction; `None` if it does not count.
+    fn counted(&self, direction: Direction) -> Option<(u64, u64)>;
+    /// The helper that reads it.
+    fn helper(&self) -> Option<Helper>;
+    /// The helper that reads its master, where it has one that lives.
+    fn master_helper(&self) -> Option<Helper>;
+    /// The zones of its tuples.
+    fn zones(&self) -> Zones;
+}
+
+/// What addresses and routes say of an address (`RTN_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaceOf {
+    /// The gateway's own, on this port.
+    Local(PortId),
+    /// A broadcast address.
+    Broadcast,
+    /// A group.
+    Multicast,
+    /// Somebody else's; packets to it leave by this port.
+    Unicast(PortId),
+    /// Behind a blackhole route.
+    Blackhole,
+    /// Behind an unreachable route.
+    Unreachable,
+    /// Behind a prohibit route.
+    Prohibit,
+    /// No route leads to it.
+    NoRoute,
+}
+
+/// Where and when a packet is judged.
+pub trait Around {
+    /// When.
+    fn now(&self) -> Now;
+    /// What an address is; link-local ones mean something only on a port.
+    fn place_of(&self, address: Address, port: Option<PortId>) -> PlaceOf;
+    /// A random number, another one each time.
+    fn random(&self) -> u32;
+}
+
+/// Nowhere and never: for what asks nothing of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nowhere;
+
+impl Around for Nowhere {
+    fn now(&self) -> Now {
+        Now::default()
+    }
+
+    fn place_of(&self, _: Address, _: Option<PortId>) -> PlaceOf {
+        PlaceOf::NoRoute
+    }
+
+    fn random(&self) -> u32 {
+        0
+    }
 }
 
 /// A conn's answers written down, for explanations and tests.
@@ -107,6 +193,16 @@ pub struct ConnFacts {
     pub expires_secs: u32,
     /// Labels.
     pub labels: Cell<Option<u128>>,
+    /// Mark.
+    pub mark: u32,
+    /// Packets and bytes, original and reply.
+    pub counted: Option<[(u64, u64); 2]>,
+    /// Its own helper.
+    pub helper: Option<Helper>,
+    /// Its master's.
+    pub master_helper: Option<Helper>,
+    /// Zones.
+    pub zones: Zones,
 }
 
 impl Conn for ConnFacts {
@@ -133,5 +229,28 @@ impl Conn for ConnFacts {
     fn set_label(&self, label: u8) -> bool {
         self.labels.set(self.labels.get().map(|labels| labels | 1 << (label & 127)));
         true
+    }
+
+    fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    fn counted(&self, direction: Direction) -> Option<(u64, u64)> {
+        self.counted.map(|counted| match direction {
+            Direction::Original => counted[0],
+            Direction::Reply => counted[1],
+        })
+    }
+
+    fn helper(&self) -> Option<Helper> {
+        self.helper
+    }
+
+    fn master_helper(&self) -> Option<Helper> {
+        self.master_helper
+    }
+
+    fn zones(&self) -> Zones {
+        self.zones
     }
 }

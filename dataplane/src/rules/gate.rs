@@ -168,7 +168,7 @@ mod tests {
     use crate::conntrack::state::{CtState, Direction, Status};
     use crate::conntrack::tuple::{Tuple, proto};
     use crate::rules::compiled::{Compiled, CounterId};
-    use crate::rules::facts::{ConnFacts, CtFacts};
+    use crate::rules::facts::{ConnFacts, CtFacts, Nowhere};
     use crate::rules::hook::{Family, Hook, Table};
     use crate::rules::matches::{
         Basics, Connlabel, Conntrack, IcmpKind, Masked, Match, Maybe, Multiport, Side, StateMask,
@@ -399,7 +399,10 @@ mod tests {
                 l4_valid: valid > 0,
                 length: 60,
                 mark,
-                l4: &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x60, 0, 0, 0, 0, 0, 0, 0, 1, 1, 3, 2],
+                frame: &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x60, 0, 0, 0, 0, 0, 0, 0, 1, 1, 3, 2],
+                l3_at: 0,
+                l4_at: 0,
+                around: &Nowhere,
                 ct: CtFacts { state, direction: Direction::Original, conn: None },
             },
         )
@@ -411,7 +414,8 @@ mod tests {
         let conn = (status, address(v6), number(), labels).prop_map(|(status, end, id, labels)| {
             let original = Tuple { src: end, dst: end, src_id: id, dst_id: id, proto: proto::TCP };
             let (status, labels) = (Status(status), core::cell::Cell::new(labels));
-            ConnFacts { status, original, reply: original, expires_secs: 9, labels }
+            let reply = original;
+            ConnFacts { status, original, reply, expires_secs: 9, labels, ..ConnFacts::default() }
         });
         prop::option::of(conn)
     }
@@ -464,7 +468,10 @@ mod tests {
             l4_valid: true,
             length: 60,
             mark: 0,
-            l4: &[],
+            frame: &[],
+            l3_at: 0,
+            l4_at: 0,
+            around: &Nowhere,
             ct: CtFacts { state: CtState::New, ..CtFacts::NONE },
         };
         let net = Net { address: Address::v4(0x0a00_0000), mask: 0xff00_0000 };

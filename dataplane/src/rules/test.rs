@@ -130,7 +130,7 @@ impl Test {
             }
             Test::TcpOption(kind) => {
                 out.per_packet();
-                return tcp_option(kind, facts.l4);
+                return tcp_option(kind, facts.l4());
             }
             Test::Icmp(kind) => kind.judge(icmp(&kind.value, facts)),
             Test::State(states) => states.judge(states.value.meets(state_of(facts.ct.state))),

@@ -2,7 +2,7 @@
 
 use super::check::{CheckError, Fault, MAX_DEPTH};
 use super::compiled::{Compiled, CounterId};
-use super::facts::{ConnFacts, CtFacts, Facts, PortId};
+use super::facts::{ConnFacts, CtFacts, Facts, Nowhere, PortId};
 use super::hook::{Family, Hook, Table};
 use super::matches::*;
 use super::model::{Counters, Place, Policy, Rule, Ruleset};
@@ -54,7 +54,10 @@ fn facts() -> Facts<'static> {
         l4_valid: true,
         length: 60,
         mark: 0,
-        l4: &[],
+        frame: &[],
+        l3_at: 0,
+        l4_at: 0,
+        around: &Nowhere,
         ct: CtFacts::NONE,
     }
 }
@@ -263,7 +266,7 @@ fn tcp_options_are_walked_by_their_lengths() {
     let has = |kind: u8, not, l4: &[u8]| {
         let option = Some(Maybe { not, value: kind });
         let asked = Match::Tcp(Tcp { option, ..Tcp::default() });
-        asks_match(asked, &Facts { l4, ..facts() })
+        asks_match(asked, &Facts { frame: l4, ..facts() })
     };
     let header = tcp_header(&[2, 4, 5, 180, 1, 3, 3, 7, 4, 2]);
     assert!(has(3, false, &header) && has(4, false, &header) && !has(5, false, &header));
@@ -329,6 +332,7 @@ fn conn(status: Status) -> ConnFacts {
         reply: at(2, 9, 80, 2000),
         expires_secs: 100,
         labels: Default::default(),
+        ..ConnFacts::default()
     }
 }
 
