@@ -27,6 +27,12 @@ impl Tick {
         (self.0.wrapping_sub(now.0) as i32) <= 0
     }
 
+    /// The earlier of two moments.
+    #[inline]
+    pub fn earlier(self, other: Tick) -> Tick {
+        if self.has_passed(other) { self } else { other }
+    }
+
     /// Nanoseconds since this moment, 0 before it.
     #[inline]
     pub fn passed_ns(self, now: Tick) -> u64 {

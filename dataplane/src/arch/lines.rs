@@ -145,6 +145,7 @@ macro_rules! noted {
     };
 }
 
+noted!(AtomicU16, u16);
 noted!(AtomicU32, u32);
 noted!(AtomicU64, u64);
 

@@ -15,17 +15,17 @@
 pub use core::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(not(any(loom, feature = "count-lines")))]
-pub use core::sync::atomic::{AtomicU32, AtomicU64};
+pub use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 #[cfg(not(loom))]
 pub use core::{hint::spin_loop, sync::atomic::fence};
 #[cfg(loom)]
 pub use loom::{
     hint::spin_loop,
-    sync::atomic::{AtomicU32, AtomicU64, fence},
+    sync::atomic::{AtomicU16, AtomicU32, AtomicU64, fence},
 };
 
 #[cfg(all(feature = "count-lines", not(loom)))]
-pub use super::lines::{AtomicU32, AtomicU64};
+pub use super::lines::{AtomicU16, AtomicU32, AtomicU64};
 
 #[cfg(test)]
 mod tests {

@@ -8,22 +8,29 @@ use super::index::{Due, LOCK_TRIES, PROBES, SLOTS};
 use super::record::ConnRef;
 use super::state::Direction;
 use crate::arch;
-use crate::arch::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::arch::sync::{AtomicU32, AtomicU64, fence, spin_loop};
+use crate::arch::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::arch::sync::{AtomicU16, AtomicU32, AtomicU64, fence, spin_loop};
 use crate::arch::{HugeSlice, OutOfMemory, prefetch_read};
+use crate::time::{TICKS_PER_SEC, Tick};
 
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub(super) struct Bucket {
     pub(super) slots: [AtomicU64; SLOTS],
     /// 1 while somebody inserts an entry whose home this is.
-    pub(super) lock: AtomicU32,
-    /// Entries whose home this is and that live elsewhere.
-    pub(super) overflow: AtomicU32,
+    pub(super) lock: AtomicU16,
+    /// Entries whose home this is and that live elsewhere: at most as many as those places hold.
+    pub(super) overflow: AtomicU16,
+    /// The tick until which no early drop finds anything here; 0 where nobody knows.
+    barren: AtomicU32,
 }
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// How long a bucket may be said to hold nothing for an early drop. A conn whose deadline is moved
+/// closer than that is noticed that much later.
+const BARREN_TICKS: u32 = TICKS_PER_SEC;
 
 pub(super) const REPLY: u32 = 1 << 30;
 
@@ -121,9 +128,35 @@ impl Bucket {
     /// Claims an empty slot.
     #[inline]
     fn claim(&self, value: u64) -> bool {
-        self.slots.iter().any(|slot| {
-            slot.load(Relaxed) == 0 && slot.compare_exchange(0, value, Release, Relaxed).is_ok()
-        })
+        let claimed = self.slots.iter().any(|slot| {
+            slot.load(Relaxed) == 0 && slot.compare_exchange(0, value, AcqRel, Relaxed).is_ok()
+        });
+        // After that, so that who has said so without seeing the entry is not believed.
+        if claimed && self.barren.load(Relaxed) != 0 {
+            self.barren.store(0, Relaxed);
+        }
+        claimed
+    }
+
+    /// True while it is known that no early drop finds anything here.
+    #[inline]
+    pub(super) fn is_barren(&self, now: Tick) -> bool {
+        let until = self.barren.load(Relaxed);
+        // What is left of one of long ago lies behind.
+        until != 0 && until.wrapping_sub(now.0).wrapping_sub(1) < BARREN_TICKS
+    }
+
+    /// Says so until that moment, but no longer than [`BARREN_TICKS`].
+    pub(super) fn set_barren(&self, until: Tick, now: Tick) {
+        let ticks = (until.0.wrapping_sub(now.0) as i32).clamp(0, BARREN_TICKS as i32) as u32;
+        let until = now.0.wrapping_add(ticks);
+        // Rather a tick less than none.
+        self.barren.store(if until == 0 { u32::MAX } else { until }, Relaxed);
+    }
+
+    /// Nobody knows any more.
+    pub(super) fn forget_barren(&self) {
+        self.barren.store(0, Relaxed);
     }
 }
 
@@ -173,6 +206,13 @@ impl Array {
         let meets = wrap(from + self.count - away) < PROBES - 2;
         let away = if meets { wrap(from + 2) } else { away };
         self.bucket(wrap(away + i - 2))
+    }
+
+    /// The `i`th bucket behind the home, less than [`PROBES`] of them.
+    #[inline]
+    pub(super) fn behind_home(&self, hash: u64, i: u32) -> Option<&Bucket> {
+        let at = self.home(hash) + i;
+        self.bucket(if at >= self.count { at - self.count } else { at })
     }
 
     /// Brings in the home bucket, and says which it is.

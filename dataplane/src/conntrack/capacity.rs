@@ -82,6 +82,14 @@ impl Capacity {
         self.max() / 100 * 95
     }
 
+    /// True if so many conns more, all of this lcore, may find the table full.
+    #[inline]
+    pub fn is_short_of(&self, lcore: u8, conns: u32) -> bool {
+        let spare = self.spares.get(lcore as usize).map_or(0, |spare| spare.0.load(Relaxed));
+        let pool = self.max.load(Relaxed).saturating_sub(self.taken.load(Relaxed));
+        spare.saturating_add(pool) < conns
+    }
+
     /// Takes one credit; false when the table is full.
     #[inline]
     #[must_use]
@@ -167,6 +175,17 @@ mod tests {
                 assert!(!capacity.take(0));
             }
         }
+    }
+
+    #[test]
+    fn what_is_left_for_an_lcore_is_its_own_and_the_pools() {
+        let capacity = Capacity::new(100, 2);
+        assert!(!capacity.is_short_of(0, 100) && capacity.is_short_of(0, 101));
+        assert!((0..90).all(|_| capacity.take(0)));
+        assert!(!capacity.is_short_of(0, 10) && capacity.is_short_of(0, 11));
+        assert!((0..10).all(|_| capacity.take(0)));
+        assert!(capacity.is_short_of(0, 1) && !capacity.is_short_of(0, 0));
+        assert!(capacity.is_short_of(7, 1), "of no lcore");
     }
 
     #[test]

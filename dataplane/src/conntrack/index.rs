@@ -1,7 +1,7 @@
 //! The index: hash of a tuple to record number, one table for all lcores.
 //!
 //! ```text
-//! bucket, 64 bytes   | slot | slot | slot | slot | slot | slot | slot | lock 32 | overflow 32 |
+//! bucket, 64 bytes   | slot | slot | slot | slot | slot | slot | slot | lock 16 | overflow 16 | barren 32 |
 //! slot, one atomic   | tag 16 | due 16 | IPv6 1 | reply entry 1 | number 30 |   0 = empty
 //! ```
 //!
@@ -22,6 +22,10 @@
 //! *Removing* takes no lock: only the owner of a conn empties its slots. Nobody calls out,
 //! allocates or waits for anything else while holding a lock, and waiting for one is bounded by
 //! [`LOCK_TRIES`].
+//!
+//! *Barren* is until when an early drop need not look at the bucket, because one has, and all conns
+//! there stay: in a table full of established conns a search finds nothing in eight buckets for each
+//! first packet. Whoever enters a conn into the bucket takes it back.
 //!
 //! *Due* is a coarse moment before which nobody needs to look at the record: the control core
 //! sweeps the buckets in order and visits only records whose due has passed.
@@ -44,14 +48,16 @@
 //! old one, and a lookup that did not find it in the old one looks into the new one after that: it
 //! is found at every moment. Only its owner moves it, so a removal meets it in one of them.
 
+use core::ops::Range;
+
 use arrayvec::ArrayVec;
 
 use super::array::{Array, Bucket, REPLY, empty, entry, slot, tag, undated};
 use super::record::ConnRef;
 use super::state::Direction;
-use crate::arch::OutOfMemory;
-use crate::arch::sync::Ordering::{Acquire, Relaxed};
+use crate::arch::sync::Ordering::{Acquire, Relaxed, SeqCst};
 use crate::arch::sync::{AtomicU64, fence};
+use crate::arch::{OutOfMemory, prefetch_read};
 use crate::time::{TICKS_PER_SEC, Tick};
 
 /// Slots of a bucket.
@@ -473,10 +479,48 @@ impl Index {
     /// does not care whose home it is. A conn may be there twice. While the table changes its size,
     /// those of both arrays.
     pub fn neighbours(&self, hash: u64, i: u32) -> ArrayVec<ConnRef, NEIGHBOURS> {
-        let bucket = |array: &Array| (array.home(hash) as u64 + i as u64) % array.count() as u64;
-        let buckets = self.arrays().filter_map(|array| array.bucket(bucket(array) as u32));
-        let words = buckets.flat_map(|b| &b.slots).map(|slot| slot.load(Acquire));
-        words.filter(|&w| w != 0).map(|w| entry(w).0).take(NEIGHBOURS).collect()
+        let mut numbers = ArrayVec::new();
+        self.see_neighbours(hash, i, |number| {
+            let _ = numbers.try_push(number);
+        });
+        numbers
+    }
+
+    /// The same, shown one after the other.
+    #[inline]
+    pub fn see_neighbours(&self, hash: u64, i: u32, mut see: impl FnMut(ConnRef)) {
+        for bucket in self.neighbouring(hash, i) {
+            let words = bucket.slots.iter().map(|slot| slot.load(Acquire));
+            words.filter(|&word| word != 0).for_each(|word| see(entry(word).0));
+        }
+    }
+
+    #[inline]
+    fn neighbouring(&self, hash: u64, i: u32) -> impl Iterator<Item = &Bucket> {
+        self.arrays().filter_map(move |array| array.behind_home(hash, i))
+    }
+
+    /// Brings in the buckets that [`Index::neighbours`] looks at.
+    pub fn prefetch_neighbours(&self, hash: u64, buckets: Range<u32>) {
+        buckets.flat_map(|i| self.neighbouring(hash, i)).for_each(prefetch_read);
+    }
+
+    /// True while it is known that an early drop finds nothing in the bucket that
+    /// [`Index::neighbours`] looks at.
+    #[inline]
+    pub fn is_barren(&self, hash: u64, i: u32, now: Tick) -> bool {
+        self.neighbouring(hash, i).all(|bucket| bucket.is_barren(now))
+    }
+
+    /// Remembers that an early drop finds nothing there among the conns it has `seen` until the
+    /// moment given, or one comes in; for a second at most.
+    pub fn set_barren(&self, hash: u64, i: u32, seen: &[ConnRef], until: Tick, now: Tick) {
+        self.neighbouring(hash, i).for_each(|bucket| bucket.set_barren(until, now));
+        // Who comes in now takes that back, who came in meanwhile may have been too early to.
+        fence(SeqCst);
+        if self.neighbours(hash, i)[..] != *seen {
+            self.neighbouring(hash, i).for_each(Bucket::forget_barren);
+        }
     }
 
     /// Inserts an entry without looking for others like it, unless `PROBES` buckets are full or

@@ -195,6 +195,7 @@ impl<P: FramePool> Pipeline<P> {
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         if long.len() > 1 {
             self.foresee(&long, at);
+            self.foresee_room(&long, at);
         }
         // Not by value: the list itself, mostly empty, would be copied whole.
         for l in long.drain(..) {

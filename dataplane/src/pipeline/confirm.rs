@@ -13,6 +13,7 @@ use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::{ConnView, EventKind};
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::Deltas;
+use crate::pipeline::burst::Long;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::FramePool;
 use crate::pipeline::handoff::HOPS_MAX;
@@ -79,6 +80,19 @@ impl<P: FramePool> Pipeline<P> {
         }
         self.drop_early(at.table.hash(tuple, zones[0]), at);
         self.store.allocate(tuple, reply, zones)
+    }
+
+    /// Brings in what packets that walk will ask for if they begin conns and the table is full: who
+    /// may have to make room for them.
+    pub(crate) fn foresee_room(&self, walking: &[Long<P::Frame>], at: At<'_>) {
+        let few = at.table.capacity.is_short_of(self.place.lcore(), walking.len() as u32);
+        if !few || at.table.capacity.refuses() {
+            return;
+        }
+        let strangers = walking.iter().filter(|long| long.prejudged.is_none());
+        for (_, hash) in strangers.filter_map(|long| long.hash) {
+            self.store.prefetch_room(hash, at.now.tick);
+        }
     }
 
     fn drop_early(&mut self, hash: u64, at: At<'_>) {
