@@ -80,6 +80,7 @@ impl<Io: BurstIo> Worker<Io> {
                 self.pipeline.evict(id, now);
             }
         }
+        self.turns.begin_round();
         for queue in 0..self.io.queues() {
             done += self.take_turn(queue, now);
         }
@@ -117,6 +118,9 @@ impl<Io: BurstIo> Worker<Io> {
     fn take_turn(&mut self, queue: usize, now: Now) -> usize {
         let mut burst = Burst::new();
         let most = self.turns.most(queue, self.burst_max);
+        if most == 0 {
+            return 0;
+        }
         let port = self.io.receive(queue, &mut burst, most);
         let received = burst.len();
         if received == 0 {
