@@ -1,7 +1,7 @@
 //! The index: hash of a tuple to record number, one table for all lcores.
 //!
 //! ```text
-//! bucket, 64 bytes   | slot | slot | slot | slot | slot | slot | slot | lock 16 | overflow 16 | barren 32 |
+//! bucket, 64 bytes   | slot | 6 more slots … | lock 16 | overflow 16 | barren 32 |
 //! slot, one atomic   | tag 16 | due 16 | IPv6 1 | reply entry 1 | number 30 |   0 = empty
 //! ```
 //!
@@ -24,8 +24,8 @@
 //! [`LOCK_TRIES`].
 //!
 //! *Barren* is until when an early drop need not look at the bucket, because one has, and all conns
-//! there stay: in a table full of established conns a search finds nothing in eight buckets for each
-//! first packet. Whoever enters a conn into the bucket takes it back.
+//! there stay: in a table full of established conns a search finds nothing in eight buckets for
+//! each first packet. Whoever enters a conn into the bucket takes it back.
 //!
 //! *Due* is a coarse moment before which nobody needs to look at the record: the control core
 //! sweeps the buckets in order and visits only records whose due has passed.

@@ -8,6 +8,7 @@ mod array;
 pub mod capacity;
 pub mod chunks;
 pub mod dccp;
+pub mod early;
 pub mod events;
 pub mod expect;
 pub mod extension;

@@ -5,9 +5,9 @@
 //! its turn, a flood of first packets on one would take nine tenths of the worker's time, and the
 //! packets of established conns on another would be lost for it. So as long as another queue has
 //! full bursts that do not walk, one whose last burst mostly walked gives a quarter of a burst in
-//! every fourth round: a frame for sixteen, which is at most about the same time. They come together
-//! so that their cache misses overlap. Who has no time is lost where it came from. Where nothing
-//! waits, nothing is held back.
+//! every fourth round: a frame for sixteen, which is at most about the same time. They come
+//! together so that their cache misses overlap. Who has no time is lost where it came from. Where
+//! nothing waits, nothing is held back.
 
 /// A walking burst, in parts of a full one.
 const SHARE: usize = 4;

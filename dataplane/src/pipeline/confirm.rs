@@ -4,11 +4,12 @@
 //! drop does around them. Several lcores may confirm at once: the index lets one of them in, and
 //! the others join it, step aside, or lose their packet, as in the kernel.
 
+use crate::conntrack::early::EARLY_DROP_BUCKETS;
 use crate::conntrack::events;
 use crate::conntrack::index::{NEIGHBOURS, Refused};
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::store::{AllocError, EARLY_DROP_BUCKETS};
+use crate::conntrack::store::AllocError;
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::view::{ConnView, EventKind};
 use crate::conntrack::zones::Zones;
