@@ -21,8 +21,8 @@ pub const NO_DELTA: u16 = 0;
 /// Adds two 16-bit one's-complement numbers (end-around carry).
 #[inline]
 const fn add(a: u16, b: u16) -> u16 {
-    let sum = a as u32 + b as u32;
-    (sum as u16).wrapping_add((sum >> 16) as u16)
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u16
 }
 
 /// Folds 64 bits of partial sum to 16.
@@ -62,7 +62,14 @@ const LONG: usize = 128;
 /// more such words may be added with [`add_wide`].
 #[inline(always)]
 pub fn wide(bytes: &[u8]) -> u64 {
-    let (mut sum, mut rest) = if bytes.len() < LONG { (0, bytes) } else { wide_long(bytes) };
+    wide_from(bytes, 0)
+}
+
+/// The same of what is behind the first `from` bytes; 0 if that is nothing.
+#[inline(always)]
+pub fn wide_from(bytes: &[u8], from: usize) -> u64 {
+    let Some(rest) = bytes.get(from..) else { return 0 };
+    let (mut sum, mut rest) = if rest.len() < LONG { (0, rest) } else { wide_long(rest) };
     while let Some((part, behind)) = rest.split_first_chunk::<32>() {
         (sum, rest) = (add_groups(sum, part), behind);
     }
@@ -72,12 +79,9 @@ pub fn wide(bytes: &[u8]) -> u64 {
     if let Some((part, behind)) = rest.split_first_chunk::<8>() {
         (sum, rest) = (add_groups(sum, part), behind);
     }
-    if rest.is_empty() {
-        return sum;
-    }
-    // The last eight bytes once more, without those that have been added.
+    // The last eight bytes once more, without those that do not count again: maybe all.
     let last = match bytes.last_chunk::<8>() {
-        Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len() as u32),
+        Some(last) => u64::from_le_bytes(*last) >> 8 >> (56 - 8 * (rest.len() as u32 & 7)),
         None => rest.iter().rev().fold(0, |word, byte| word << 8 | *byte as u64),
     };
     add_wide(sum, last)
@@ -332,6 +336,9 @@ mod tests {
             prop_assume!(bytes.iter().any(|byte| *byte != 0));
             prop_assert!(is_right(wide(&bytes)));
             prop_assert_eq!(sum(&bytes), 0xffff);
+            for from in 0..bytes.len() {
+                prop_assert_eq!(wide_from(&bytes, from) % 0xffff, wide(&bytes[from..]) % 0xffff);
+            }
             let more = wide(&extra.to_le_bytes());
             let whole = [&bytes[..bytes.len() / 2 * 2], &extra.to_le_bytes()].concat();
             let split = add_wide(wide(&bytes[..bytes.len() / 2 * 2]), more);
