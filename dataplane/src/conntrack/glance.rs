@@ -7,7 +7,6 @@
 use super::record::{Conn, lane};
 use super::state::{Direction, Status};
 use super::tuple::{KeyV4, KeyV6};
-use crate::arch::Line;
 use crate::arch::sync::Ordering::Relaxed;
 use crate::time::Tick;
 
@@ -62,8 +61,6 @@ pub struct LeavingV6 {
 /// What [`Conn::glance`] tells.
 #[derive(Clone, Copy, Debug)]
 pub struct Glance {
-    /// Whether the rest may be believed.
-    pub fits: bool,
     /// Which of the conn's tuples the packet has.
     pub direction: Direction,
     /// The conn's status bits.
@@ -85,60 +82,68 @@ impl Glance {
 }
 
 impl Conn<'_> {
-    /// All at once that nearly every packet of a known conn on IPv4 has to know; it fits only if
-    /// the conn is the packet's, confirmed and alive, of the owner, zone and generation that are
-    /// `wanted`, has no extension and no news that wait, and its timeout is nobody's but its
-    /// tracker's. For TCP and UDP.
+    /// Which of the conn's tuples a packet over IPv4 may have, and in which bits it differs from
+    /// it.
     #[inline(always)]
-    pub fn glance(self, key: &KeyV4, wanted: &Wanted) -> Glance {
-        let original = self.word(0) ^ key.addresses;
-        let reply = self.word(2) ^ key.addresses;
-        let addresses = if self.addresses.is_none() { [original, reply] } else { [1, 1] };
-        self.glance_at(addresses, key.ids, key.proto, wanted)
+    pub fn nearer(self, key: &KeyV4) -> (Direction, u64) {
+        let ids = self.word(1);
+        let original = self.word(0) ^ key.addresses | ids >> 32 ^ key.ids as u64;
+        let reply = self.word(2) ^ key.addresses | ids & 0xffff_ffff ^ key.ids as u64;
+        // Line 0 of an IPv6 conn has no addresses.
+        let family = self.addresses.is_some() as u64;
+        match original {
+            0 => (Direction::Original, family),
+            _ => (Direction::Reply, reply | family),
+        }
     }
 
-    /// The same for IPv6.
-    #[inline(never)]
-    pub fn glance_v6(self, key: &KeyV6, wanted: &Wanted) -> Glance {
-        let differ = |line: &Line, at: usize| {
-            let words = line.0.iter().skip(at).zip(key.addresses);
-            words.fold(0, |differ, (word, address)| differ | (word.load(Relaxed) ^ address))
+    /// The same over IPv6; it may be the wrong one if both have the same source and ids.
+    #[inline(always)]
+    pub fn nearer_v6(self, key: &KeyV6) -> (Direction, u64) {
+        let Some(line) = self.addresses else { return (Direction::Original, 1) };
+        let [a, b, c, d] = key.addresses;
+        let word = |at: usize| line.0[at & 7].load(Relaxed);
+        let source = |at: usize, ids: u64| {
+            word(at) ^ a | word(at + 1) ^ b | (ids & 0xffff_ffff) ^ key.ids as u64
         };
-        let addresses = self.addresses.map_or([1, 1], |line| [differ(line, 0), differ(line, 4)]);
-        self.glance_at(addresses, key.ids, key.proto, wanted)
+        let ids = self.word(1);
+        let original = source(0, ids >> 32);
+        let (direction, source, at) = match original {
+            0 => (Direction::Original, 0, 0),
+            _ => (Direction::Reply, source(4, ids), 4),
+        };
+        (direction, source | word(at + 2) ^ c | word(at + 3) ^ d)
     }
 
-    /// The same, where the addresses have been compared with those of both directions: they are the
-    /// same if no bit differs.
+    /// All at once that nearly every packet of a known conn has to know; `None` unless the conn is
+    /// the packet's, which is [`Conn::nearer`] to one of its tuples, is confirmed and alive, of the
+    /// owner, zone and generation that are `wanted`, has no extension and no news that wait, and
+    /// its timeout is nobody's but its tracker's. For TCP and UDP.
     #[inline(always)]
-    fn glance_at(
+    pub fn glance(
         self,
-        [original, reply]: [u64; 2],
-        ids: u32,
+        (direction, differs): (Direction, u64),
         proto: u8,
         wanted: &Wanted,
-    ) -> Glance {
+    ) -> Option<Glance> {
         const STATUS: u16 =
             Status::CONFIRMED.0 | Status::NAT_CLASH.0 | Status::FIXED_TIMEOUT.0 | Status::DYING.0;
         // Zones, news and protocol, and these bits of the status.
         const WORD3: u64 = (STATUS as u64) << 48 | 0xffff_ffff_ffff;
         // Extension, owner and whether there is one.
         const WORD7: u64 = 0xffff_ffff_0000_ff00 | Conn::IN_USE;
-        let (w1, w3, w5) = (self.word(1), self.word(3), self.word(5));
-        let original = original | w1 >> 32 ^ ids as u64;
-        let reply = reply | w1 & 0xffff_ffff ^ ids as u64;
+        let (w3, lasts, w5) = (self.word(3), self.word(4), self.word(5));
         let word3 = (proto as u64) << 40 | wanted.word3;
-        let differs = (w3 ^ word3) & WORD3
+        let differs = differs
+            | (w3 ^ word3) & WORD3
             | (w5 ^ wanted.generation) & 0xffff_ffff
-            | (self.word(7) ^ wanted.owner) & WORD7
-            | if original == 0 { 0 } else { reply };
-        let lasts = self.word(4);
-        let ended = Tick((lasts >> 32) as u32).has_passed(wanted.now);
-        let fits = differs == 0 && !ended;
-        let direction = if original == 0 { Direction::Original } else { Direction::Reply };
+            | (self.word(7) ^ wanted.owner) & WORD7;
+        if differs != 0 || Tick((lasts >> 32) as u32).has_passed(wanted.now) {
+            return None;
+        }
         let lane = lane(direction);
         let (path, next_hop) = ((w5 >> lane) as u16, (self.word(6) >> lane) as u16);
-        Glance { fits, direction, status: Status((w3 >> 48) as u16), path, next_hop, lasts }
+        Some(Glance { direction, status: Status((w3 >> 48) as u16), path, next_hop, lasts })
     }
 
     /// Moves the deadline of a conn that has just been seen. Owner only.
@@ -164,7 +169,7 @@ impl Conn<'_> {
     }
 
     /// The same for IPv6.
-    #[inline]
+    #[inline(always)]
     pub fn leaving_v6(self, direction: Direction) -> LeavingV6 {
         let Some(line) = self.addresses else { return LeavingV6::default() };
         let (ids, deltas) = match direction {

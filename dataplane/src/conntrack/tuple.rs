@@ -221,7 +221,7 @@ impl KeyV6 {
             u64::from_be_bytes(word)
         };
         let addresses = [word(22), word(30), word(38), word(46)];
-        let ids = u32::from_le_bytes([frame[54], frame[55], frame[56], frame[57]]);
+        let ids = u32::from_le_bytes(frame[54..].first_chunk().copied().unwrap_or_default());
         KeyV6 { addresses, ids, proto }
     }
 

@@ -232,12 +232,18 @@ pub fn forward_lean(
 }
 
 /// The same over IPv6 without extension headers.
-#[inline(never)]
-pub fn forward_lean_v6(frame: &mut [u8], macs: &[u8; 12], udp: bool, to: Option<LeavingV6>) {
+#[inline(always)]
+pub fn forward_lean_v6(
+    frame: &mut [u8],
+    macs: &[u8; 12],
+    udp: bool,
+    to: Option<impl FnOnce() -> LeavingV6>,
+) {
     let Some(bytes) = frame.first_chunk_mut::<62>() else { return };
     bytes[..12].copy_from_slice(macs);
     bytes[21] = bytes[21].wrapping_sub(1);
-    let Some(LeavingV6 { addresses, ids, l4 }) = to else { return };
+    let Some(to) = to else { return };
+    let LeavingV6 { addresses, ids, l4 } = to();
     for (place, word) in bytes[22..54].as_chunks_mut::<8>().0.iter_mut().zip(addresses) {
         *place = word.to_be_bytes();
     }
@@ -771,13 +777,13 @@ mod tests {
                 let (udp, macs) = (from.proto == proto::UDP, [7; 12]);
                 let mut lean = before.clone();
                 let leaving = LeavingV6 { addresses, ids, l4 };
-                forward_lean_v6(&mut lean, &macs, udp, Some(leaving));
+                forward_lean_v6(&mut lean, &macs, udp, Some(|| leaving));
                 let mut forwarded = after.clone();
                 forwarded[..12].copy_from_slice(&macs);
                 forwarded[21] -= 1;
                 prop_assert_eq!(&lean, &forwarded);
                 let mut lean = before.clone();
-                forward_lean_v6(&mut lean, &macs, udp, None);
+                forward_lean_v6(&mut lean, &macs, udp, None::<fn() -> LeavingV6>);
                 prop_assert_eq!(&lean[22..], &before[22..]);
                 prop_assert_eq!((&lean[..12], lean[21]), (&macs[..], before[21] - 1));
             }

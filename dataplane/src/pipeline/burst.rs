@@ -17,7 +17,7 @@ use crate::pipeline::drops::DropReason;
 use crate::pipeline::fragments::Datagram;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
 use crate::pipeline::handoff::{Handed, Stage};
-use crate::pipeline::lean::{Lean, Reading, overtakes};
+use crate::pipeline::lean::{Lean, Reading, Sought, overtakes};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
 use crate::pipeline::quick::Described;
@@ -173,14 +173,14 @@ impl<P: FramePool> Pipeline<P> {
                     candidates: candidates.get(done..).unwrap_or_default(),
                     untracked: scratch.untracked.get(done..).unwrap_or_default(),
                 };
-                let (ready, judged) = if untracked {
+                let ready = if untracked {
                     self.quick_way::<true>(frames, &described, &long, quick, at)
                 } else {
                     self.quick_way::<false>(frames, &described, &long, quick, at)
                 };
                 self.put_first_out(quick.out(), frames, ready);
                 done += ready;
-                prejudged = judged;
+                prejudged = quick.judged();
                 if ready > 0 && prejudged.is_none() {
                     continue;
                 }
@@ -223,8 +223,10 @@ impl<P: FramePool> Pipeline<P> {
             let found = self.untracked.find(&lean.key, lean.hash, port, self.generation);
             *way = found.map_or((0, 0), |(path, next_hop)| (path, next_hop.0));
             // A path has no number 0.
-            lean.sought &= way.0 == 0;
-            if lean.sought {
+            if way.0 != 0 {
+                lean.sought = Sought::No;
+            }
+            if lean.sought != Sought::No {
                 lean.home = at.table.index.prefetch(lean.hash);
                 others = true;
             }
@@ -311,7 +313,7 @@ impl<P: FramePool> Pipeline<P> {
                 Short::WALK
             }
             // Its path has been found, and asks for a walk.
-            (Kind::Lean, _) if !scratch.lean[i].sought => Short::WALK,
+            (Kind::Lean, _) if scratch.lean[i].sought == Sought::No => Short::WALK,
             (Kind::Lean, Some(zones)) => {
                 let lean = (&scratch.lean[i], zones);
                 self.by_lean_path(port, &mut frame, lean, candidate, long, at)
@@ -361,7 +363,7 @@ impl<P: FramePool> Pipeline<P> {
             };
         }
         // Where some are not tracked, checksums have not been looked at.
-        let lean = matches!(kind, Kind::Lean) || scratch.lean[i].v6;
+        let lean = matches!(kind, Kind::Lean) || scratch.lean[i].is_v6();
         let sound = lean && !self.untracked.is_used(self.generation);
         let hash = zones.filter(|_| lean).map(|zones| (zones.original, scratch.lean[i].hash));
         long.push(Long { frame, headers, prejudged, addressed, sound, hash, datagram });
@@ -589,7 +591,7 @@ impl Scratch {
     ) {
         let (index, records) = (&at.table.index, &at.table.records);
         for (lean, candidate) in self.lean.iter().zip(candidates).take(frames) {
-            if lean.sought
+            if lean.sought != Sought::No
                 && let Some(number) = index.candidate(lean.home, lean.hash)
             {
                 *candidate = records.prefetch(number, lean.key.proto == TCP, at.hops > 0);
@@ -612,7 +614,7 @@ fn general<F: Frame>(
         Ok(()) if !is_plain(place) => Kind::Other,
         Ok(()) => {
             sought.hash = at.table.hash(&tuple_of(place), zones[place.is_v6() as usize]);
-            (sought.sought, sought.key.proto) = (true, place.proto);
+            (sought.sought, sought.key.proto) = (Sought::Yes, place.proto);
             sought.home = at.table.index.prefetch(sought.hash);
             Kind::Plain
         }
@@ -622,7 +624,7 @@ fn general<F: Frame>(
 /// A lean packet of IPv6 that is not quick goes the general way.
 #[inline(always)]
 fn general_v6<F: Frame>(frame: &F, lean: &Lean) -> Option<Result<Headers, Malformed>> {
-    lean.v6.then(|| headers::parse(frame.head(), frame.total_len()))
+    lean.is_v6().then(|| headers::parse(frame.head(), frame.total_len()))
 }
 
 /// True for packets that can belong to a conn without a second look.

@@ -8,8 +8,6 @@
 //! away from home. Everything else, and whatever looks odd here, takes the general way, which gives
 //! the same result.
 
-use core::ops::Range;
-
 use arrayvec::ArrayVec;
 
 use crate::conntrack::record::Conn;
@@ -30,7 +28,9 @@ use crate::wire::headers::Headers;
 use crate::wire::tcp::flags;
 
 pub(crate) const L3: u16 = 14;
-const L4: u16 = 34;
+pub(crate) const L4: u16 = 34;
+/// Where what UDP and TCP have in common ends, which is UDP's header.
+const TRANSPORT: usize = 42;
 
 /// TCP flags that the shortest ways know nothing of.
 pub(crate) const WALKS: u8 = flags::SYN | flags::FIN | flags::RST;
@@ -47,11 +47,21 @@ pub(crate) struct Lean {
     pub ip_len: u16,
     /// The TTL; 0 where the flags ask for a walk, and in the place of a frame that is not lean.
     pub life: u8,
-    /// Whether there may be a conn to look for.
-    pub sought: bool,
-    /// Whether it is lean and of IPv6.
-    pub v6: bool,
+    pub sought: Sought,
 }
+
+/// Whether there may be a conn to look for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Sought {
+    #[default]
+    No,
+    Yes,
+    /// There may, and the packet is lean and of IPv6.
+    V6,
+}
+
+// What divides a line of memory.
+const _: () = assert!(size_of::<Lean>() == 32);
 
 /// What the frames of a burst are read by.
 pub(crate) struct Reading {
@@ -80,7 +90,7 @@ impl Lean {
     #[inline(always)]
     pub(crate) fn read<F: Frame>(&mut self, frame: &F, by: &Reading) -> bool {
         let head = frame.head();
-        let Some(bytes) = head.first_chunk::<42>() else { return false };
+        let Some(bytes) = head.first_chunk::<TRANSPORT>() else { return false };
         let le64 = |at: usize| {
             let word = bytes[at..].first_chunk().copied().unwrap_or_default();
             u64::from_le_bytes(word)
@@ -89,58 +99,54 @@ impl Lean {
             let word = bytes[at..].first_chunk().copied().unwrap_or_default();
             u32::from_le_bytes(word)
         };
-        // The IP header in words of its checksum, each with its first byte lowest.
-        let (first, second, dst) = (le64(14), le64(22), le32(30) as u64);
+        // The IP header in words of its checksum, and the transport header's beginning; each with
+        // its first byte lowest.
+        let (first, second, addresses) = (le64(14), le32(22) as u64, le64(26));
+        let transport = le64(34);
         // Our address, IPv4, five words of header; no fragment. DF and the reserved bit do not
         // matter.
         let odd = (le64(0) ^ by.mac) << 16
             | ((le32(12) ^ 0x0045_0008) & 0x00ff_ffff) as u64
             | first >> 48 & 0xff3f;
-        let header = checksum::add_wide(checksum::add_wide(first, second), dst);
+        let header = checksum::add_wide(checksum::add_wide(first, second), addresses);
         if odd != 0 || !checksum::is_right(header) {
             return false;
         }
-        let (ip_len, ports) = (((first >> 16) as u16).swap_bytes(), le64(34));
-        let (end, l4_len) = (L3 as usize + ip_len as usize, ip_len.wrapping_sub(20));
-        // Of the pseudo header, addresses and protocol.
-        let pseudo = (second >> 32) + dst + (second & 0xff00);
-        if end > head.len() {
-            return false;
-        }
-        let proto_number = (second >> 8) as u8;
+        let (ip_len, proto_number) = (((first >> 16) as u16).swap_bytes(), (second >> 8) as u8);
+        let l4_len = ip_len.wrapping_sub(20).swap_bytes() as u64;
+        // The pseudo header and what has been read: all but what is behind.
+        let sum = checksum::add_wide(addresses, (second & 0xff00) + l4_len);
+        let sum = checksum::add_wide(sum, transport);
+        let Some(packet) = head.get(..L3 as usize + ip_len as usize) else { return false };
+        let Some(behind) = packet.get(TRANSPORT..) else { return false };
         self.life = second as u8;
         let keys = match proto_number {
             proto::UDP => {
-                let length = ports >> 32 & 0xffff;
-                if ip_len < 28 || length as u16 != l4_len.swap_bytes() {
-                    return false;
-                }
-                // 0 says that there is no checksum.
-                if by.check
-                    && ports >> 48 != 0
-                    && !is_sound(frame, head, L4 as usize..end, pseudo + length)
+                // A checksum of 0 says that there is none.
+                let check = by.check && transport >> 48 != 0;
+                if transport >> 32 & 0xffff != l4_len
+                    || check && !is_sound(frame, packet, TRANSPORT, sum)
                 {
                     return false;
                 }
                 &by.udp[0]
             }
             proto::TCP => {
-                let Some(bytes) = head.first_chunk::<54>() else { return false };
-                let pseudo = pseudo + l4_len.swap_bytes() as u64;
-                if ip_len < 40 || by.check && !is_sound(frame, head, L4 as usize..end, pseudo) {
+                let Some(header) = behind.first_chunk::<12>() else { return false };
+                if by.check && !is_sound(frame, packet, TRANSPORT, sum) {
                     return false;
                 }
-                if bytes[47] & WALKS != 0 {
+                if header[5] & WALKS != 0 {
                     self.life = 0;
                 }
                 &by.tcp[0]
             }
             _ => return false,
         };
-        self.key = KeyV4 { addresses: le64(26), ids: ports as u32, proto: proto_number };
+        self.key = KeyV4 { addresses, ids: transport as u32, proto: proto_number };
         self.hash = self.key.hash(keys);
         self.ip_len = ip_len;
-        (self.v6, self.sought) = (false, true);
+        self.sought = Sought::Yes;
         true
     }
 
@@ -152,7 +158,7 @@ impl Lean {
     /// True if the transport checksum is right, or UDP's is absent; for a frame that was read
     /// without looking.
     pub(crate) fn is_sound<F: Frame>(&self, frame: &F) -> bool {
-        if self.v6 {
+        if self.is_v6() {
             return self.is_sound_v6(frame);
         }
         let Some(bytes) = frame.head().first_chunk::<42>() else { return false };
@@ -162,13 +168,19 @@ impl Lean {
         let l4_len = self.ip_len.wrapping_sub(L4 - L3).swap_bytes() as u64;
         let addresses = (self.key.addresses >> 32) + (self.key.addresses & 0xffff_ffff);
         let pseudo = addresses + ((self.key.proto as u64) << 8) + l4_len;
-        is_sound(frame, frame.head(), L4 as usize..self.end(), pseudo)
+        let packet = frame.head().get(..self.end());
+        packet.is_some_and(|packet| is_sound(frame, packet, L4 as usize, pseudo))
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_v6(&self) -> bool {
+        self.sought == Sought::V6
     }
 
     /// Offset of the transport header.
     #[inline(always)]
     pub(crate) fn l4(&self) -> u16 {
-        if self.v6 { lean6::L4 } else { L4 }
+        if self.is_v6() { lean6::L4 } else { L4 }
     }
 
     /// Offset of the packet's end in the frame.
@@ -178,20 +190,12 @@ impl Lean {
     }
 }
 
-/// True if the transport checksum is right, by the device or by the sum of what it covers: these
-/// bytes, and of the pseudo header what is not among them.
+/// True if the transport checksum is right, by the device or by the sum of what it covers: all
+/// from there on, and what is in `sum` already.
 #[inline(always)]
-pub(crate) fn is_sound<F: Frame>(
-    frame: &F,
-    head: &[u8],
-    covered: Range<usize>,
-    pseudo: u64,
-) -> bool {
-    if frame.is_verified() {
-        return true;
-    }
-    let Some(covered) = head.get(covered) else { return false };
-    checksum::is_right(checksum::add_wide(checksum::wide(covered), pseudo))
+pub(crate) fn is_sound<F: Frame>(frame: &F, packet: &[u8], from: usize, sum: u64) -> bool {
+    let all = || checksum::add_wide(checksum::wide_from(packet, from), sum);
+    frame.is_verified() || checksum::is_right(all())
 }
 
 /// The key of a packet that a [`Lean`] describes, from its headers.
@@ -366,7 +370,8 @@ mod tests {
             prop_assert_eq!((lean.end() as u32, lean.ip_len as u32), (h.end, h.ip_len()));
             let walks = h.tcp_flags & WALKS != 0;
             prop_assert_eq!(lean.life, if walks { 0 } else { h.ttl });
-            prop_assert!(lean.sought && (!check || lean.is_sound(&whole)));
+            prop_assert_eq!(lean.sought, Sought::Yes);
+            prop_assert!(!check || lean.is_sound(&whole));
         }
     }
 

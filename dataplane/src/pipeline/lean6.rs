@@ -6,12 +6,15 @@
 
 use crate::conntrack::tuple::{KeyV4, KeyV6, proto};
 use crate::pipeline::frame::Frame;
-use crate::pipeline::lean::{L3, Lean, Reading, WALKS, is_sound};
+use crate::pipeline::lean::{L3, Lean, Reading, Sought, WALKS, is_sound};
+use crate::wire::checksum;
 
 /// Where addresses begin.
 const ADDRESSES: usize = 22;
 /// Where the transport header begins.
 pub(crate) const L4: u16 = 54;
+/// Where UDP's header ends.
+const TRANSPORT: usize = 62;
 
 impl Lean {
     /// Reads a frame; false if it is not lean, not for us or not good. What is wrong with it the
@@ -19,7 +22,7 @@ impl Lean {
     #[inline(never)]
     pub(crate) fn read_v6<F: Frame>(&mut self, frame: &F, by: &Reading) -> bool {
         let head = frame.head();
-        let Some(bytes) = head.first_chunk::<62>() else { return false };
+        let Some(bytes) = head.first_chunk::<TRANSPORT>() else { return false };
         let le64 = |at: usize| {
             let word = bytes[at..].first_chunk().copied().unwrap_or_default();
             u64::from_le_bytes(word)
@@ -28,39 +31,43 @@ impl Lean {
         let link = (le64(0) ^ by.mac) << 16 | (le64(8) >> 32 ^ 0x0060_dd86) & 0x00f0_ffff;
         // Traffic class and flow label, payload's length, next header, hop limit.
         let header = le64(14);
-        let key = KeyV6::read(bytes, (header >> 48) as u8);
+        let (length, proto_number) = (header >> 32 & 0xffff, (header >> 48) as u8);
+        let (addresses, transport) = ([le64(22), le64(30), le64(38), le64(46)], le64(54));
+        let key = KeyV6 {
+            addresses: addresses.map(u64::swap_bytes),
+            ids: transport as u32,
+            proto: proto_number,
+        };
         let [src, _, dst, _] = key.addresses;
-        if link != 0 || !is_ordinary(src) || !is_ordinary(dst) {
+        let end = L4 as usize + (length as u16).swap_bytes() as usize;
+        if link != 0 || !is_ordinary(src) || !is_ordinary(dst) || end > u16::MAX as usize {
             return false;
         }
-        let length = header >> 32 & 0xffff;
-        let payload = (length as u16).swap_bytes();
-        let end = L4 as usize + payload as usize;
-        if end > head.len() || end > u16::MAX as usize {
-            return false;
-        }
+        let Some(packet) = head.get(..end) else { return false };
+        let Some(behind) = packet.get(TRANSPORT..) else { return false };
+        // The pseudo header and what has been read: all but what is behind.
+        let pseudo = length + ((proto_number as u64) << 8);
+        let sum = addresses.into_iter().fold(pseudo, checksum::add_wide);
+        let sum = checksum::add_wide(sum, transport);
         self.life = (header >> 56) as u8;
-        let pseudo = length + ((key.proto as u64) << 8);
-        let keys = match key.proto {
+        let keys = match proto_number {
             proto::UDP => {
-                let transport = le64(54);
-                if payload < 8 || transport >> 32 & 0xffff != length {
-                    return false;
-                }
-                // 0 says that there is no checksum; that there has to be one is the receiver's
-                // matter.
+                // A checksum of 0 says that there is none; that there has to be one is the
+                // receiver's matter.
                 let check = by.check && transport >> 48 != 0;
-                if check && !is_sound(frame, head, ADDRESSES..end, pseudo) {
+                if transport >> 32 & 0xffff != length
+                    || check && !is_sound(frame, packet, TRANSPORT, sum)
+                {
                     return false;
                 }
                 &by.udp[1]
             }
             proto::TCP => {
-                let Some(bytes) = head.first_chunk::<74>() else { return false };
-                if payload < 20 || by.check && !is_sound(frame, head, ADDRESSES..end, pseudo) {
+                let Some(header) = behind.first_chunk::<12>() else { return false };
+                if by.check && !is_sound(frame, packet, TRANSPORT, sum) {
                     return false;
                 }
-                if bytes[67] & WALKS != 0 {
+                if header[5] & WALKS != 0 {
                     self.life = 0;
                 }
                 &by.tcp[1]
@@ -70,7 +77,7 @@ impl Lean {
         self.key = KeyV4 { addresses: 0, ids: key.ids, proto: key.proto };
         self.hash = key.hash(keys);
         self.ip_len = end as u16 - L3;
-        (self.v6, self.sought) = (true, true);
+        self.sought = Sought::V6;
         true
     }
 
@@ -82,7 +89,8 @@ impl Lean {
         }
         let l4_len = self.ip_len.wrapping_sub(L4 - L3).swap_bytes() as u64;
         let pseudo = ((self.key.proto as u64) << 8) + l4_len;
-        is_sound(frame, frame.head(), ADDRESSES..self.end(), pseudo)
+        let packet = frame.head().get(..self.end());
+        packet.is_some_and(|packet| is_sound(frame, packet, ADDRESSES, pseudo))
     }
 
     /// The key of a frame that was read so.
@@ -110,8 +118,8 @@ mod tests {
     use crate::lcore::memory::MemoryFrame;
     use crate::pipeline::burst::is_plain;
     use crate::pipeline::track::{sound, tuple_of};
+    use crate::wire::headers;
     use crate::wire::tcp::flags;
-    use crate::wire::{checksum, headers};
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const SEED: HashSeed = HashSeed([3, 5, 7, 11, 13]);
@@ -202,7 +210,7 @@ mod tests {
             prop_assert_eq!(lean.l4(), h.l4);
             let walks = h.tcp_flags & WALKS != 0;
             prop_assert_eq!(lean.life, if walks { 0 } else { h.ttl });
-            prop_assert!(lean.sought && lean.v6 && (!check || lean.is_sound(&whole)));
+            prop_assert!(lean.is_v6() && (!check || lean.is_sound(&whole)));
         }
     }
 

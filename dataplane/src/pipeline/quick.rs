@@ -16,7 +16,8 @@ use crate::conntrack::zones::Zones;
 use crate::nat::rewrite;
 use crate::pipeline::burst::{Long, Prejudged};
 use crate::pipeline::frame::{Frame, FramePool};
-use crate::pipeline::lean::{Lean, overtakes};
+use crate::pipeline::lean::{self, Lean, overtakes};
+use crate::pipeline::lean6;
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
 use crate::pipeline::track::{Judged, ct_state, stream_after};
@@ -34,6 +35,8 @@ pub(crate) struct Quick {
     udp: [Tick; 2],
     tcp: Patience,
     known: Known,
+    /// Of the packet behind the last run what its tracker said, if that has been asked.
+    judged: Option<Prejudged>,
 }
 
 /// The path of the last packet that went this way.
@@ -75,6 +78,12 @@ impl Quick {
     pub(crate) fn out(&self) -> PortId {
         self.known.out
     }
+
+    /// What the tracker said of the packet behind the last run, if that is why it has to walk.
+    #[inline]
+    pub(crate) fn judged(&mut self) -> Option<Prejudged> {
+        self.judged.take()
+    }
 }
 
 /// In the key of a path: of packets that no conn carries.
@@ -90,14 +99,6 @@ pub(crate) struct Described<'a> {
 
 /// The status of conns that trackers have no more to say about.
 const BOTH: u16 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
-
-/// Why a run ends before a packet.
-enum Stop {
-    /// It takes another way, and nothing has been done.
-    Otherwise,
-    /// It has to walk, with what its tracker said.
-    Judged(Prejudged),
-}
 
 impl<P: FramePool> Pipeline<P> {
     /// For a burst; `None` if none of it may be quick: in the table raw it is decided where to
@@ -122,12 +123,19 @@ impl<P: FramePool> Pipeline<P> {
         let zones = zones.map(Option::unwrap_or_default);
         let udp = [Timeout::Udp, Timeout::UdpStream].map(|t| now.plus_secs(timeouts.get(t)));
         let tcp = Patience::new(&at.policy.knobs, now);
-        Some(Quick { zones, port: arrival.port, wanted, udp, tcp, known: Known::NOTHING })
+        Some(Quick {
+            zones,
+            port: arrival.port,
+            wanted,
+            udp,
+            tcp,
+            known: Known::NOTHING,
+            judged: None,
+        })
     }
 
-    /// Makes the first packets of a burst ready to leave by [`Quick::out`], and says how many; of
-    /// the one behind them, what its tracker said if that has been asked. `long` are those before
-    /// that have to walk.
+    /// Makes the first packets of a burst ready to leave by [`Quick::out`], and says how many.
+    /// `long` are those before that have to walk.
     #[inline(never)]
     pub(crate) fn quick_way<const UNTRACKED: bool>(
         &mut self,
@@ -136,9 +144,9 @@ impl<P: FramePool> Pipeline<P> {
         long: &[Long<P::Frame>],
         quick: &mut Quick,
         at: At<'_>,
-    ) -> (usize, Option<Prejudged>) {
+    ) -> usize {
         let Described { lean, candidates, untracked } = *described;
-        let (mut ready, mut judged) = (0, None);
+        let mut ready = 0;
         for (frame, (lean, candidate)) in frames.iter_mut().zip(lean.iter().zip(candidates)) {
             let way = if UNTRACKED { untracked.get(ready) } else { None };
             if let Some(way) = way.filter(|way| way.0 != 0) {
@@ -148,47 +156,68 @@ impl<P: FramePool> Pipeline<P> {
                 ready += 1;
                 continue;
             }
-            let Some(conn) = *candidate else { break };
+            let Some(conn) = candidate else { break };
             // Where some are untracked, checksums have not been looked at yet.
             if UNTRACKED && at.policy.knobs.checksum && !lean.is_sound(frame)
-                || !long.is_empty() && overtakes(long, quick.zones[lean.v6 as usize], conn)
+                || !long.is_empty() && overtakes(long, quick.zones[lean.is_v6() as usize], *conn)
             {
                 break;
             }
-            match self.quickly(frame, lean, conn, ready, quick, at) {
-                Ok(()) => ready += 1,
-                Err(Stop::Otherwise) => break,
-                Err(Stop::Judged(prejudged)) => {
-                    judged = Some(prejudged);
-                    break;
+            let is_ready = match (lean.is_v6(), lean.key.proto) {
+                (false, proto::UDP) => {
+                    self.quickly::<false, true>(frame, lean, conn, ready, quick, at)
                 }
+                (false, _) => {
+                    self.quickly_apart::<false, false>(frame, lean, conn, ready, quick, at)
+                }
+                (true, proto::UDP) => {
+                    self.quickly_apart::<true, true>(frame, lean, conn, ready, quick, at)
+                }
+                (true, _) => self.quickly_apart::<true, false>(frame, lean, conn, ready, quick, at),
+            };
+            if !is_ready {
+                break;
             }
+            ready += 1;
         }
         self.count_quick(quick, ready);
         quick.known.counted = 0;
-        (ready, judged)
+        ready
+    }
+
+    /// Apart from the loop, as what all of them need at once is more than there are registers.
+    #[inline(never)]
+    fn quickly_apart<const V6: bool, const UDP: bool>(
+        &mut self,
+        frame: &mut P::Frame,
+        lean: &Lean,
+        conn: &Conn<'_>,
+        ready: usize,
+        quick: &mut Quick,
+        at: At<'_>,
+    ) -> bool {
+        self.quickly::<V6, UDP>(frame, lean, conn, ready, quick, at)
     }
 
     /// Makes a packet of `conn` ready to leave. If some are `ready` already it has to leave by the
     /// same port.
     #[inline(always)]
-    fn quickly(
+    fn quickly<const V6: bool, const UDP: bool>(
         &mut self,
         frame: &mut P::Frame,
         lean: &Lean,
-        conn: Conn<'_>,
+        conn: &Conn<'_>,
         ready: usize,
         quick: &mut Quick,
         at: At<'_>,
-    ) -> Result<(), Stop> {
+    ) -> bool {
         const PATHS: u16 = Status::SEEN_REPLY.0 | Status::EXPECTED.0 | Status::ASSURED.0;
-        let seen = match lean.v6 {
-            false => conn.glance(&lean.key, &quick.wanted[0]),
-            true => conn.glance_v6(&lean.key_v6(frame), &quick.wanted[1]),
+        let conn = *conn;
+        let nearer = if V6 { conn.nearer_v6(&lean.key_v6(frame)) } else { conn.nearer(&lean.key) };
+        let proto = if UDP { proto::UDP } else { proto::TCP };
+        let Some(seen) = conn.glance(nearer, proto, &quick.wanted[V6 as usize]) else {
+            return false;
         };
-        if !seen.fits {
-            return Err(Stop::Otherwise);
-        }
         let (direction, status) = (seen.direction, seen.status);
         let of_status = (status.0 & PATHS) as u64;
         let key = (of_status << 1 | direction.index() as u64) << 16 | seen.path as u64;
@@ -196,22 +225,28 @@ impl<P: FramePool> Pipeline<P> {
             || seen.next_hop as u32 != quick.known.next_hop
                 && !self.towards(seen.next_hop, &mut quick.known)
         {
-            return Err(Stop::Otherwise);
+            return false;
         }
-        let (size, udp) = (lean.ip_len as u32, lean.key.proto == proto::UDP);
+        let size = lean.ip_len as u32;
         if lean.life <= 1 || size > quick.known.mtu {
-            return Err(Stop::Otherwise);
+            return false;
         }
-        if udp {
-            let known = quick.known.deadline;
-            let deadline = known.or_else(|| young_deadline(conn, status, &quick.udp, at));
-            if !deadline.is_some_and(|deadline| put_off(conn, &seen, deadline)) {
-                return Err(Stop::Otherwise);
+        if UDP {
+            let deadline = match quick.known.deadline {
+                Some(deadline) => deadline,
+                None => match young_deadline(conn, status, &quick.udp, at) {
+                    Some(deadline) => deadline,
+                    None => return false,
+                },
+            };
+            if !put_off(conn, &seen, deadline) {
+                return false;
             }
-        } else if !self.refresh_tcp(frame, lean, conn, &seen, &quick.tcp, at)
+        } else if !self.refresh_tcp::<V6>(frame, lean, conn, &seen, &quick.tcp, at)
             && let Some(prejudged) = self.judge_quickly(frame, lean, conn, direction, at)
         {
-            return Err(Stop::Judged(prejudged));
+            quick.judged = Some(prejudged);
+            return false;
         }
         quick.known.bytes += size as u64;
         if frame.total_len() > lean.end() {
@@ -219,14 +254,14 @@ impl<P: FramePool> Pipeline<P> {
         }
         let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
         let (head, macs) = (frame.head_mut(), &quick.known.macs);
-        if lean.v6 {
-            let to = translated.then(|| conn.leaving_v6(direction));
-            rewrite::forward_lean_v6(head, macs, udp, to);
+        if V6 {
+            let to = translated.then_some(|| conn.leaving_v6(direction));
+            rewrite::forward_lean_v6(head, macs, UDP, to);
         } else {
             let to = translated.then_some(|| conn.leaving_v4(direction));
-            rewrite::forward_lean(head, macs, udp, to);
+            rewrite::forward_lean(head, macs, UDP, to);
         }
-        Ok(())
+        true
     }
 
     /// The same for a packet that no conn carries.
@@ -309,7 +344,7 @@ impl<P: FramePool> Pipeline<P> {
     /// What the tracker of TCP does about a packet that only moves windows and deadline; false, and
     /// nothing is done, for any other.
     #[inline(always)]
-    fn refresh_tcp(
+    fn refresh_tcp<const V6: bool>(
         &mut self,
         frame: &P::Frame,
         lean: &Lean,
@@ -322,10 +357,16 @@ impl<P: FramePool> Pipeline<P> {
         if answered != BOTH && (answered != 0 || direction == Direction::Reply) {
             return false;
         }
-        let segment = frame.head().get(lean.l4() as usize..lean.end()).and_then(Segment::plain);
+        let l4 = if V6 { lean6::L4 } else { lean::L4 };
+        let segment = frame.head().get(l4 as usize..lean.end()).and_then(Segment::plain);
         let Some(segment) = segment else { return false };
         let replied = answered == BOTH;
-        let until = TcpTrack::established(conn, &segment, direction, replied, patience);
+        let judge = |direction| TcpTrack::established(conn, &segment, direction, replied, patience);
+        // Each direction by itself: what is known of both sides stands at fixed places then.
+        let until = match direction {
+            Direction::Original => judge(Direction::Original),
+            Direction::Reply => judge(Direction::Reply),
+        };
         let Some(until) = until else { return false };
         if until != seen.deadline() {
             self.refresh(conn, until, at);

@@ -120,8 +120,8 @@ impl Ours {
             for (&candidate, Sought { key, hash, .. }) in candidates.iter().zip(&all) {
                 let (matches, search) =
                     (|conn: Conn<'_>| conn.matches_v4(key, 0), || (*hash, key.tuple()));
-                let seen = candidate.map(|conn| (conn, conn.glance(key, &wanted)));
-                if let Some((conn, seen)) = seen.filter(|(_, seen)| seen.fits) {
+                let glance = |conn: Conn<'_>| conn.glance(conn.nearer(key), key.proto, &wanted);
+                if let Some((conn, seen)) = candidate.and_then(|conn| Some((conn, glance(conn)?))) {
                     conn.put_off(&seen, deadline);
                     found += 1;
                 } else if let Some((conn, _)) =
