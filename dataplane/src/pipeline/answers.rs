@@ -188,11 +188,11 @@ fn lend<F>(t: &Transit<F>) -> Option<Attachment> {
 }
 
 /// True if an error may be sent about the packet.
-fn may_be_answered<F>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
+fn may_be_answered<F: Frame>(t: &Transit<F>, error: IcmpError, at: At<'_>) -> bool {
     let h = &t.headers;
     let group_too = matches!(error, IcmpError::TooBig(_));
     let Some(port) = t.link() else { return false };
-    if !t.addressed || !icmp_error::answerable(h, group_too) {
+    if !t.addressed || !icmp_error::answerable(h, t.frame.head(), group_too) {
         return false;
     }
     // A source that cannot be a single host's is not answered, nor is what was sent to many.

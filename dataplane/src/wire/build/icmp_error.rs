@@ -62,19 +62,20 @@ impl Problem {
 /// fragment, not to or about a group or broadcast address that the header shows. Whether an address
 /// is a subnet's broadcast is the caller's knowledge. `group_too` is for ICMPv6 packet too big and
 /// unknown options, which are sent about multicast packets as well.
-pub fn answerable(headers: &Headers, group_too: bool) -> bool {
+///
+/// The type byte of an ICMP header counts even where the header is cut short behind it, as the
+/// kernel reads no more of it (`icmp_send`, `is_ineligible`); `frame` is its first segment.
+pub fn answerable(headers: &Headers, frame: &[u8], group_too: bool) -> bool {
     if headers.fragment.is_later() && !headers.is_v6() {
         return false;
     }
+    let kind = frame.get(headers.l4 as usize).copied().filter(|_| headers.l4_len() > 0);
     let about_error = match headers.proto {
         // A later IPv6 fragment shows no type, and the kernel answers it (RFC 8200 section 4.5).
         protocol::ICMPV6 if headers.is_v6() => {
-            !headers.fragment.is_later()
-                && (headers.l4_truncated || icmpv6::is_error(headers.icmp_type))
+            !headers.fragment.is_later() && kind.is_none_or(icmpv6::is_error)
         }
-        protocol::ICMP if !headers.is_v6() => {
-            headers.l4_truncated || icmp::is_unanswerable(headers.icmp_type)
-        }
+        protocol::ICMP if !headers.is_v6() => kind.is_none_or(icmp::is_unanswerable),
         _ => false,
     };
     if about_error {
@@ -166,7 +167,7 @@ mod tests {
             assert_eq!((icmp.rest(), icmp.seq()), (1400, 1400));
             let inner = quoted::parse(&error[42..], false).unwrap();
             assert_eq!((inner.src_port, inner.dst_port), (40000, 53));
-            assert!(!answerable(&read, false), "no error about an error");
+            assert!(!answerable(&read, &error, false), "no error about an error");
         }
     }
 
@@ -180,7 +181,7 @@ mod tests {
             assert_eq!((read.ip_len(), read.tos, read.ttl), (len, 0, 64));
             assert_eq!((read.icmp_type, read.icmp_code), (3, 0));
             assert_eq!(quoted::parse(&error[62..], true).unwrap().dst_port, 53);
-            assert!(!answerable(&read, false));
+            assert!(!answerable(&read, &error, false));
         }
     }
 
@@ -196,7 +197,7 @@ mod tests {
     fn what_is_answered() {
         let ask = |frame: &[u8], group| {
             let read = headers::parse(frame, frame.len()).unwrap();
-            answerable(&read, group)
+            answerable(&read, frame, group)
         };
         assert!(ask(&udp(V4, 0), false));
         assert!(!ask(&udp([V4[0], "224.0.0.5:1"], 0), false));
@@ -212,6 +213,38 @@ mod tests {
         assert!(ask(&Packet::icmp(a, b, 8, 0, 1).to_vec(), false));
         assert!(!ask(&Packet::icmp(a, b, 11, 0, 0).to_vec(), false));
         assert!(!ask(&Packet::icmp(a, b, 40, 0, 0).to_vec(), false));
+    }
+
+    /// As Linux 6.18 does: the type alone decides, where there is one.
+    #[test]
+    fn of_a_header_cut_short_the_type_counts() {
+        let v4 = ["10.1.0.5".parse().unwrap(), "10.9.0.5".parse().unwrap()];
+        let v6 = ["fd00:1::5".parse().unwrap(), "fd00:9::5".parse().unwrap()];
+        for (ends, kind, left, answered) in [
+            (v4, 8, 5, true),
+            (v4, 8, 1, true),
+            (v4, 8, 0, false),
+            (v4, 11, 5, false),
+            (v6, 128, 5, true),
+            (v6, 128, 1, true),
+            (v6, 128, 0, false),
+            (v6, 3, 5, false),
+        ] {
+            let mut frame = Packet::icmp(ends[0], ends[1], kind, 0, 1).to_vec();
+            let l3: usize = if ends[0].is_ipv4() { 20 } else { 40 };
+            frame.truncate(14 + l3 + left);
+            if ends[0].is_ipv4() {
+                frame[16..18].copy_from_slice(&(20 + left as u16).to_be_bytes());
+                frame[24..26].fill(0);
+                let sum = crate::wire::checksum::internet(&frame[14..34]);
+                frame[24..26].copy_from_slice(&sum.to_be_bytes());
+            } else {
+                frame[18..20].copy_from_slice(&(left as u16).to_be_bytes());
+            }
+            let read = headers::parse(&frame, frame.len()).unwrap();
+            assert!(read.l4_truncated);
+            assert_eq!(answerable(&read, &frame, false), answered, "{ends:?} {kind} {left}");
+        }
     }
 
     /// What Linux 6.18 answered when the TTL of this datagram ran out.
