@@ -178,11 +178,15 @@ impl Records {
         match number.family() {
             Family::V4 => {
                 let lines = self.v4.get(number.number())?;
-                Some(Conn { lines, addresses: None, number })
+                Some(Conn { lines, addresses: None, number: number.bits().into() })
             }
             Family::V6 => {
                 let all = self.v6.get(number.number())?;
-                Some(Conn { lines: all.first_chunk()?, addresses: all.last(), number })
+                Some(Conn {
+                    lines: all.first_chunk()?,
+                    addresses: all.last(),
+                    number: number.bits().into(),
+                })
             }
         }
     }
@@ -206,7 +210,7 @@ impl Records {
         // Each family apart, as one of them hardly ever comes.
         if number.family() == Family::V4 {
             let lines = self.v4.get(number.number())?;
-            let conn = Conn { lines, addresses: None, number };
+            let conn = Conn { lines, addresses: None, number: number.bits().into() };
             bring(conn);
             return Some(conn);
         }
@@ -222,7 +226,8 @@ impl Records {
 pub struct Conn<'a> {
     pub(super) lines: &'a [Line; 2],
     pub(super) addresses: Option<&'a Line>,
-    number: ConnRef,
+    /// As wide as the others: to put a number and its padding into place takes more than a move.
+    number: u64,
 }
 
 /// Replaces `width` bits at `shift`. A plain load and store: the owner is the only writer.
@@ -255,13 +260,13 @@ impl<'a> Conn<'a> {
     /// The record's number.
     #[inline]
     pub fn number(self) -> ConnRef {
-        self.number
+        ConnRef::from_bits(self.number as u32)
     }
 
     /// Number and incarnation.
     #[inline]
     pub fn id(self) -> ConnId {
-        ConnId { conn: self.number, incarnation: self.incarnation() }
+        ConnId { conn: self.number(), incarnation: self.incarnation() }
     }
 
     /// True for an IPv6 conn.

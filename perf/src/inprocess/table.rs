@@ -113,26 +113,35 @@ impl Ours {
             }
             let mut candidates: [Option<Conn<'_>>; N] = [None; N];
             for (candidate, Sought { hash, home, .. }) in candidates.iter_mut().zip(&all) {
-                let number = index.candidate(*home, *hash);
-                *candidate = number.and_then(|number| records.prefetch(number, false, false));
+                if let Some(number) = index.candidate(*home, *hash) {
+                    *candidate = records.prefetch(number, false, false);
+                }
             }
             let deadline = Tick(tick.wrapping_add(batch));
-            for (&candidate, Sought { key, hash, .. }) in candidates.iter().zip(&all) {
-                let (matches, search) =
-                    (|conn: Conn<'_>| conn.matches_v4(key, 0), || (*hash, key.tuple()));
+            for (&candidate, sought) in candidates.iter().zip(&all) {
+                let key = &sought.key;
                 let glance = |conn: Conn<'_>| conn.glance(conn.nearer(key), key.proto, &wanted);
-                if let Some((conn, seen)) = candidate.and_then(|conn| Some((conn, glance(conn)?))) {
-                    conn.put_off(&seen, deadline);
-                    found += 1;
-                } else if let Some((conn, _)) =
-                    self.shared.find_live(candidate, 0, NOW, matches, search)
-                {
-                    conn.set_deadline(deadline);
-                    found += 1;
-                }
+                let there = match candidate.and_then(|conn| Some((conn, glance(conn)?))) {
+                    Some((conn, seen)) => {
+                        conn.put_off(&seen, deadline);
+                        true
+                    }
+                    None => self.search(candidate, sought, deadline),
+                };
+                found += u64::from(there);
             }
         }
         found
+    }
+
+    /// What remains to be done for one that is not at home, or not first.
+    #[cold]
+    #[inline(never)]
+    fn search(&self, candidate: Option<Conn<'_>>, sought: &Sought, deadline: Tick) -> bool {
+        let Sought { key, hash, .. } = sought;
+        let matches = |conn: Conn<'_>| conn.matches_v4(key, 0);
+        let found = self.shared.find_live(candidate, 0, NOW, matches, || (*hash, key.tuple()));
+        found.inspect(|(conn, _)| conn.set_deadline(deadline)).is_some()
     }
 }
 
