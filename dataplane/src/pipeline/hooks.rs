@@ -269,8 +269,8 @@ impl<P: FramePool> Pipeline<P> {
         let walked = family.rules.walk(table, hook, facts, &mut witness);
         let labelled = conn.labelled.get();
         self.random = conn.random.get();
-        let logs = witness.logs;
-        if !logs.is_empty() {
+        if !witness.logs.is_empty() {
+            let logs = witness.logs;
             self.log(t, &logs, walked.mark);
         }
         if labelled {

@@ -85,16 +85,42 @@ impl Compiled {
         facts: impl Fn() -> Facts<'f>,
         out: &mut impl Sink,
     ) -> Walked {
-        let mut mark = facts().mark;
+        let plain = |verdict, mark| Walked { verdict, said: None, mark };
         let Some(base) = self.base(table, hook) else {
-            return Walked { verdict: Verdict::Accept, said: None, mark };
+            return plain(Verdict::Accept, facts().mark);
         };
+        let mut rules = self.chain(base.chain).as_slice();
         let bits = bits_of(&facts);
+        // Mostly the first rule that the packet is admitted to has nothing more to ask, and decides.
+        if let Some((bits, mark)) = bits {
+            let first = rules.iter().position(|rule| rule.gate.admits(&bits));
+            rules = first.and_then(|first| rules.get(first..)).unwrap_or_default();
+            let Some(rule) = rules.first() else { return plain(self.policy(base, out), mark) };
+            if rule.first_open == rule.end_test
+                && let Some(verdict) = self.final_verdict(rule.action)
+            {
+                out.hit(rule.counter);
+                return plain(verdict, mark);
+            }
+        }
+        self.walk_on(base, rules.iter(), bits.map(|(bits, _)| bits), facts, out)
+    }
+
+    /// Walks a base chain from some rule on.
+    #[inline(never)]
+    fn walk_on<'r, 'f>(
+        &'r self,
+        base: &BaseChain,
+        mut rules: slice::Iter<'r, CompiledRule>,
+        bits: Option<Bits>,
+        facts: impl Fn() -> Facts<'f>,
+        out: &mut impl Sink,
+    ) -> Walked {
+        let mut mark = facts().mark;
         if bits.is_none() {
             out.per_packet();
         }
         let (mut said, mut known) = (None, None);
-        let mut rules = self.chain(base.chain);
         let mut callers: ArrayVec<slice::Iter<'_, CompiledRule>, MAX_DEPTH> = ArrayVec::new();
         let verdict = loop {
             let admits = |rule: &&CompiledRule| bits.is_none_or(|bits| rule.gate.admits(&bits));
@@ -113,8 +139,10 @@ impl Compiled {
                 }
             }
             out.hit(rule.counter);
+            if let Some(verdict) = self.final_verdict(rule.action) {
+                break verdict;
+            }
             match rule.action {
-                Action::Continue => {}
                 Action::Jump(chain) => {
                     // Nesting was bounded when the ruleset was compiled; the stack has the room.
                     if callers.try_push(core::mem::replace(&mut rules, self.chain(chain))).is_err()
@@ -129,14 +157,28 @@ impl Compiled {
                 }
                 Action::Say(number) => said = said.or(Some(number)),
                 Action::Mark(set) => mark = set.apply(mark),
-                Action::Accept => break Verdict::Accept,
-                Action::Drop => break Verdict::Drop,
-                Action::Reject(with) => break Verdict::Reject(with),
-                Action::Nat(number) => break self.nat_verdict(number),
+                // The others have decided.
+                Action::Continue
+                | Action::Accept
+                | Action::Drop
+                | Action::Reject(_)
+                | Action::Nat(_) => {}
             }
         };
         let said = said.and_then(|number| self.said.get(number as usize).copied());
         Walked { verdict, said, mark }
+    }
+
+    /// What a rule decides by itself.
+    #[inline]
+    fn final_verdict(&self, action: Action) -> Option<Verdict> {
+        match action {
+            Action::Accept => Some(Verdict::Accept),
+            Action::Drop => Some(Verdict::Drop),
+            Action::Reject(with) => Some(Verdict::Reject(with)),
+            Action::Nat(number) => Some(self.nat_verdict(number)),
+            _ => None,
+        }
     }
 
     fn policy(&self, base: &BaseChain, out: &mut impl Sink) -> Verdict {
@@ -179,10 +221,10 @@ impl Compiled {
     }
 }
 
-/// What gates look at; `None` for a packet that they are not asked for. Not inlined: in the walk's
-/// loop it would be put together anew for each rule.
+/// What gates look at, and the mark; `None` for a packet that they are not asked for. Not inlined:
+/// in the walk's loop it would be put together anew for each rule.
 #[inline(never)]
-fn bits_of<'f>(facts: &impl Fn() -> Facts<'f>) -> Option<Bits> {
+fn bits_of<'f>(facts: &impl Fn() -> Facts<'f>) -> Option<(Bits, u32)> {
     let facts = facts();
-    facts.is_whole().then(|| Bits::of(&facts))
+    facts.is_whole().then(|| (Bits::of(&facts), facts.mark))
 }
