@@ -89,7 +89,7 @@ use counters::LcoreCounters;
 use drops::DropReason;
 use frame::{BURST_MAX, Frame, FramePool};
 use messages::FromLcore;
-use neighbour::NeighbourTable;
+use neighbour::{NeighbourTable, NextHop};
 use neighbours::Held;
 use paths::Paths;
 use place::Place;
@@ -218,6 +218,8 @@ pub struct Pipeline<P: FramePool> {
     generation: u32,
     /// The neighbour table's epoch those numbers belong to.
     epoch: u32,
+    /// Of the last packet that walked and left: mostly the next one's too.
+    last_hop: NextHop,
     held: Held<P::Frame>,
     /// What waits for the rest of its datagram.
     fragments: Reassembly<P::Frame>,
@@ -281,6 +283,7 @@ impl<P: FramePool> Pipeline<P> {
             took_path: 0,
             generation: 1,
             epoch,
+            last_hop: NextHop(0),
             held: Held::default(),
             fragments: Reassembly::new(seed),
             heard: 0,

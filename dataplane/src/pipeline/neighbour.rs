@@ -383,6 +383,25 @@ impl NeighbourTable {
         Resolved::Full
     }
 
+    /// The same, where `guess` may be the slot: that of the last one who was asked for, say. One that
+    /// is not sure to be answered for is searched.
+    #[inline]
+    pub fn resolve_guessed(
+        &self,
+        guess: NextHop,
+        (port, address): (u8, Address),
+        now: Tick,
+    ) -> Resolved {
+        if let Some((its_port, its_address, found)) = self.read(guess.0 as usize)
+            && (its_port, its_address) == (port, address)
+            && matches!(found.word.state(), State::Reachable | State::Permanent)
+            && let Some(mac) = found.word.mac()
+        {
+            return Resolved::Known(guess, mac);
+        }
+        self.resolve(port, address, now)
+    }
+
     fn resolve_known(&self, found: &Found<'_>, now: Tick) -> Resolved {
         let next_hop = found.number;
         match (found.word.state(), found.word.mac()) {

@@ -133,8 +133,14 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Finds the next hop of a packet that is ready to leave.
-    pub(crate) fn resolve(&self, port: PortId, towards: Address, at: At<'_>) -> Resolved {
-        self.links.neighbours.resolve(port.0, towards, at.now.tick)
+    #[inline]
+    pub(crate) fn resolve(&mut self, port: PortId, towards: Address, at: At<'_>) -> Resolved {
+        let (neighbours, wanted) = (&self.links.neighbours, (port.0, towards));
+        let resolved = neighbours.resolve_guessed(self.last_hop, wanted, at.now.tick);
+        if let Resolved::Known(next_hop, _) = resolved {
+            self.last_hop = next_hop;
+        }
+        resolved
     }
 
     /// Sends a frame to a next hop, or holds it until the next hop's MAC address is known.
