@@ -8,13 +8,6 @@ use super::state::Direction;
 use super::store::Shared;
 
 impl Shared {
-    /// True if nothing stands in the way of a conn's reply tuple, by one look at its home; false
-    /// says nothing.
-    #[inline(always)]
-    pub fn is_reply_free(&self, conn: Conn<'_>) -> bool {
-        self.index.is_vacant(self.hash_of(conn, Direction::Reply))
-    }
-
     /// The hash that a conn with a translated source is listed by.
     #[inline]
     pub(super) fn source_hash(&self, conn: Conn<'_>) -> u64 {

@@ -221,6 +221,19 @@ impl Records {
     }
 }
 
+/// What a record is to say of a conn that begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// The first packet's tuple.
+    pub orig: &'a Tuple,
+    /// The answers', of the same family.
+    pub reply: &'a Tuple,
+    /// The zones that they are looked up in.
+    pub zones: [u16; 2],
+    /// The words of its tracker.
+    pub tracker: [u64; 7],
+}
+
 /// A conn's record. Getters may be called by anybody, setters by the owner alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Conn<'a> {
@@ -235,6 +248,14 @@ pub struct Conn<'a> {
 fn put(word: &AtomicU64, shift: u32, width: u32, value: u64) {
     let mask = ((1u64 << width) - 1) << shift;
     word.store(word.load(Relaxed) & !mask | value << shift & mask, Relaxed);
+}
+
+fn set_v6_addresses(line: &Line, direction: Direction, tuple: &Tuple) {
+    let (src, dst) = (tuple.src.bits(), tuple.dst.bits());
+    let words = [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64];
+    for (word, value) in line.0.iter().skip(4 * direction.index()).zip(words) {
+        word.store(value, Relaxed);
+    }
 }
 
 /// Where a direction's 16 bits lie in a word whose upper half is original, reply.
@@ -319,14 +340,7 @@ impl<'a> Conn<'a> {
             None => {
                 self.lines[0].0[at].store(KeyV4::of(tuple).addresses, Relaxed);
             }
-            Some(line) => {
-                let (src, dst) = (tuple.src.bits(), tuple.dst.bits());
-                let words = [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64];
-                let from = 4 * direction.index();
-                for (word, value) in line.0.iter().skip(from).zip(words) {
-                    word.store(value, Relaxed);
-                }
-            }
+            Some(line) => set_v6_addresses(line, direction, tuple),
         }
     }
 
@@ -651,21 +665,30 @@ impl<'a> Conn<'a> {
         self.lines[0].0[7].store(self.word(7) | Self::LISTED, Relaxed);
     }
 
-    /// Makes the record an unconfirmed conn of `owner`. The incarnation stays.
-    pub(super) fn start(self, orig: &Tuple, reply: &Tuple, zones: [u16; 2], owner: u8) {
-        let incarnation = self.incarnation();
+    /// Makes the record an unconfirmed conn of `owner` with these words of its tracker. The
+    /// incarnation stays.
+    #[inline]
+    pub(super) fn start(self, new: &Start<'_>, owner: u8) {
+        let Start { orig, reply, zones, tracker } = new;
+        let (to, back) = (KeyV4::of(orig), KeyV4::of(reply));
+        let (mut first, mut second) = (to.addresses, back.addresses);
+        if let Some(line) = self.addresses {
+            (first, second) = (0, 0);
+            set_v6_addresses(line, Direction::Original, orig);
+            set_v6_addresses(line, Direction::Reply, reply);
+        }
+        let ids = (to.ids as u64) << 32 | back.ids as u64;
         let zones = (zones[0] as u64) << 16 | zones[1] as u64;
-        self.lines[0].0[3].store((orig.proto as u64) << 40 | zones, Relaxed);
-        for word in [0, 2, 4, 5, 6] {
-            self.lines[0].0[word].store(0, Relaxed);
-        }
+        let proto = (orig.proto as u64) << 40;
         let owner = (owner as u64) << 8 | Self::IN_USE;
-        self.lines[0].0[7].store((incarnation as u64) << 16 | owner, Relaxed);
-        for word in &self.lines[1].0 {
-            word.store(0, Relaxed);
+        let last = (self.incarnation() as u64) << 16 | owner;
+        let words = [first, ids, second, proto | zones, 0, 0, 0, last];
+        for (word, value) in self.lines[0].0.iter().zip(words) {
+            word.store(value, Relaxed);
         }
-        self.set_tuple(Direction::Original, orig);
-        self.set_tuple(Direction::Reply, reply);
+        for (word, value) in self.lines[1].0.iter().zip(tracker.iter().chain(&[0])) {
+            word.store(*value, Relaxed);
+        }
     }
 
     /// Marks the record free: no status, the next incarnation.
@@ -722,6 +745,10 @@ mod tests {
         records.get(ConnRef::new(family, 2)).unwrap()
     }
 
+    fn start(conn: Conn<'_>, (orig, reply): (&Tuple, &Tuple), zones: [u16; 2], owner: u8) {
+        conn.start(&Start { orig, reply, zones, tracker: [0; 7] }, owner);
+    }
+
     /// Every field as one value, to see which ones a setter changes.
     fn everything(conn: Conn<'_>) -> Vec<u64> {
         let (original, reply) = (Direction::Original, Direction::Reply);
@@ -752,7 +779,7 @@ mod tests {
         ) {
             let records = records();
             let conn = record(&records, &orig);
-            conn.start(&orig, &reply, zones, 3);
+            start(conn, (&orig, &reply), zones, 3);
             let (original, answer) = (Direction::Original, Direction::Reply);
             let mut wanted = everything(conn);
             for (field, value) in values {
@@ -815,7 +842,7 @@ mod tests {
             // Some differ in nothing but one end.
             let reply = if which == 2 { Tuple { dst_id: reply.dst_id, ..orig } } else { reply };
             let conn = record(&records, &orig);
-            conn.start(&orig, &reply, [zone; 2], 3);
+            start(conn, (&orig, &reply), [zone; 2], 3);
             conn.add_status(Status::CONFIRMED);
             conn.set_generation(9);
             conn.set_path(Direction::Original, 5);
@@ -870,7 +897,7 @@ mod tests {
         ) {
             let records = records();
             let conn = record(&records, &orig);
-            conn.start(&orig, &reply, [zone, other], 0);
+            start(conn, (&orig, &reply), [zone, other], 0);
             prop_assert_eq!(conn.matches(&orig, zone), Some(Direction::Original));
             if (orig, zone) != (reply, other) {
                 prop_assert_eq!(conn.matches(&reply, other), Some(Direction::Reply));
@@ -903,7 +930,7 @@ mod tests {
         let orig = Tuple { src: Address::v4(1), dst: Address::v4(2), ..Tuple::default() };
         let conn = record(&records, &orig);
         for incarnation in 0..3u16 {
-            conn.start(&orig, &orig, [0, 0], 200);
+            start(conn, (&orig, &orig), [0, 0], 200);
             assert_eq!((conn.incarnation(), conn.owner()), (incarnation, Some(200)));
             assert_eq!(conn.status(), Status::default());
             conn.add_status(Status::CONFIRMED);

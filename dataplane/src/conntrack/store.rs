@@ -34,7 +34,7 @@ use super::dccp::DccpState;
 use super::expect::{EXPECT_MAX_LIMIT, Expectations};
 use super::extension::{Extension, Extensions};
 use super::index::{Due, Index, Moved, Refused};
-use super::record::{Conn, ConnId, ConnRef, Family, Records};
+use super::record::{Conn, ConnId, ConnRef, Family, Records, Start};
 use super::sctp::SctpState;
 use super::state::{Direction, Status};
 use super::tcp::TcpTrack;
@@ -557,12 +557,18 @@ impl Store {
         reply: &Tuple,
         zones: [u16; 2],
     ) -> Result<ConnRef, AllocError> {
-        debug_assert_eq!(orig.is_v6(), reply.is_v6());
+        self.begin(&Start { orig, reply, zones, tracker: [0; 7] })
+    }
+
+    /// The same for a conn whose tracker has spoken.
+    pub fn begin(&mut self, new: &Start<'_>) -> Result<ConnRef, AllocError> {
+        let v6 = new.orig.is_v6();
+        debug_assert_eq!(v6, new.reply.is_v6());
         if !self.shared.capacity.take(self.lcore) {
             return Err(AllocError::Full);
         }
         let records = &self.shared.records;
-        let (family, number) = if orig.is_v6() {
+        let (family, number) = if v6 {
             (Family::V6, self.free_v6.pop(&records.v6))
         } else {
             (Family::V4, self.free_v4.pop(&records.v4))
@@ -572,7 +578,7 @@ impl Store {
             self.shared.capacity.give(self.lcore);
             return Err(AllocError::NoRecord);
         };
-        conn.start(orig, reply, zones, self.lcore);
+        conn.start(new, self.lcore);
         Ok(conn.number())
     }
 
@@ -580,13 +586,16 @@ impl Store {
     /// (`__nf_conntrack_confirm`). Expired conns are no clash. After a refusal the conn is still
     /// unconfirmed and has to be released.
     pub fn confirm(&mut self, number: ConnRef, deadline: Tick, now: Tick) -> Result<(), Refused> {
-        self.confirm_over(number, None, deadline, now)
+        let hashes = self.conn(number).map_or((0, 0), |conn| self.shared.hashes(conn));
+        self.confirm_over(number, hashes, None, deadline, now)
     }
 
-    /// The same; `over`, which its owner is about to delete, is no clash either.
+    /// The same where the hashes of the original and the reply tuple are known; `over`, which its
+    /// owner is about to delete, is no clash either.
     pub fn confirm_over(
         &mut self,
         number: ConnRef,
+        (orig, reply): (u64, u64),
         over: Option<ConnId>,
         deadline: Tick,
         now: Tick,
@@ -596,8 +605,8 @@ impl Store {
             debug_assert!(false, "confirm of a conn that is not this lcore's unconfirmed one");
             return Err(Refused::NoRoom);
         };
+        debug_assert_eq!((orig, reply), shared.hashes(conn), "its tuples have changed since");
         conn.set_deadline(deadline);
-        let (orig, reply) = shared.hashes(conn);
         let due = Due::of(deadline, now);
         shared.index.confirm_pair(orig, reply, number, due, |side, other| {
             !shared.is(other, over) && shared.holds(other, &conn.tuple(side), conn.zone(side), now)
@@ -920,11 +929,12 @@ pub(super) mod tests {
         assert!(owner.delete(finished));
         assert_eq!(add_plain(&mut owner, &orig), finished, "the same record once more");
         let late = other.allocate(&orig, &reply, [0, 0]).unwrap();
-        let deadline = NOW.plus_secs(30);
-        let refused = other.confirm_over(late, Some(over), deadline, NOW);
+        let (deadline, hash) = (NOW.plus_secs(30), other.shared().hash(&orig, 0));
+        let hashes = (hash, hash);
+        let refused = other.confirm_over(late, hashes, Some(over), deadline, NOW);
         assert!(matches!(refused, Err(Refused::Clash { with, .. }) if with == finished));
         let over = owner.conn(finished).unwrap().id();
-        assert_eq!(other.confirm_over(late, Some(over), deadline, NOW), Ok(()));
+        assert_eq!(other.confirm_over(late, hashes, Some(over), deadline, NOW), Ok(()));
     }
 
     #[test]

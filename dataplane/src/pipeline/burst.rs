@@ -24,6 +24,7 @@ use crate::pipeline::quick::Described;
 use crate::pipeline::snapshot::PortKind;
 use crate::pipeline::track::{Judged, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
+use crate::pipeline::translate::Leaving;
 use crate::pipeline::untracked::Untracked;
 use crate::pipeline::{Arrival, At, Holder, Pipeline};
 use crate::rules::facts::PortId;
@@ -90,7 +91,27 @@ pub(crate) struct Long<F> {
     pub sound: bool,
     /// The hash of its tuple, and the zone that it is for.
     pub hash: Option<(u16, u64)>,
+    /// How a conn that begins with it will probably leave.
+    pub leaving: Option<Leaving>,
     pub datagram: Option<Datagram>,
+}
+
+impl<F> Long<F> {
+    /// A lean frame, which is for us and sound.
+    #[inline(always)]
+    fn first(frame: F, headers: Headers, hash: (u16, u64)) -> Long<F> {
+        let (addressed, sound, hash) = (true, true, Some(hash));
+        Long {
+            frame,
+            headers,
+            prejudged: None,
+            addressed,
+            sound,
+            hash,
+            leaving: None,
+            datagram: None,
+        }
+    }
 }
 
 /// A frame of a burst, its number there, the conn it may be of, and what its tracker said already.
@@ -187,6 +208,15 @@ impl<P: FramePool> Pipeline<P> {
             }
             for frame in frames.drain(..strangers.max(1).min(frames.len())) {
                 let candidate = candidates.get(done).copied().flatten();
+                if candidate.is_none()
+                    && !untracked
+                    && let Some((headers, hash)) =
+                        self.begins(arrival, zones, (&frame, done), &scratch, at)
+                {
+                    long.push(Long::first(frame, headers, hash));
+                    done += 1;
+                    continue;
+                }
                 let frame = (frame, done, candidate, prejudged.take());
                 self.short_way(pool, arrival, zones, &our_mac, frame, &scratch, &mut long, at);
                 done += 1;
@@ -194,7 +224,7 @@ impl<P: FramePool> Pipeline<P> {
         }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
         if long.len() > 1 {
-            self.foresee(&long, at);
+            self.foresee(&mut long, at);
             self.foresee_room(&long, at);
         }
         // Not by value: the list itself, mostly empty, would be copied whole.
@@ -202,6 +232,33 @@ impl<P: FramePool> Pipeline<P> {
             self.walk_in_turn(pool, arrival, l, at);
         }
         self.scratch = Some(scratch);
+    }
+
+    /// The headers, zone and hash of a frame without a candidate that is the first of a conn of this
+    /// lcore's, as far as one look tells; the short way is for all others.
+    #[inline(always)]
+    fn begins(
+        &self,
+        arrival: Arrival,
+        zones: [Option<Zones>; 2],
+        (frame, i): (&P::Frame, usize),
+        scratch: &Scratch,
+        at: At<'_>,
+    ) -> Option<(Headers, (u16, u64))> {
+        let (Kind::Lean, lean) = (scratch.kinds.get(i)?, scratch.lean.get(i)?) else { return None };
+        let zones = zones[lean.is_v6() as usize].filter(|zones| !zones.is_split())?;
+        let others = arrival.past_raw
+            || self.crowded
+            || !at.table.index.is_vacant(lean.hash)
+            || self.place.elsewhere(arrival.port, lean.hash).is_some();
+        if others {
+            return None;
+        }
+        let headers = match lean.is_v6() {
+            false => headers::parse_known(frame.head())?,
+            true => headers::parse(frame.head(), frame.total_len()).ok()?,
+        };
+        Some((headers, (zones.original, lean.hash)))
     }
 
     /// Finds those that no conn carries, where some are remembered: as raw comes before conntrack,
@@ -249,7 +306,7 @@ impl<P: FramePool> Pipeline<P> {
         let mut t = Transit::new(l.frame, l.headers, Some(arrival.port));
         t.prejudged = l.prejudged;
         (t.addressed, t.sound, t.hash) = (l.addressed, l.sound, l.hash);
-        t.datagram = l.datagram;
+        (t.leaving, t.datagram) = (l.leaving, l.datagram);
         (t.past_raw, t.mark) = (arrival.past_raw, arrival.mark);
         t.template = arrival.template;
         self.walk_received(pool, t, at);
@@ -366,7 +423,8 @@ impl<P: FramePool> Pipeline<P> {
         let lean = matches!(kind, Kind::Lean) || scratch.lean[i].is_v6();
         let sound = lean && !self.untracked.is_used(self.generation);
         let hash = zones.filter(|_| lean).map(|zones| (zones.original, scratch.lean[i].hash));
-        long.push(Long { frame, headers, prejudged, addressed, sound, hash, datagram });
+        let leaving = None;
+        long.push(Long { frame, headers, prejudged, addressed, sound, hash, leaving, datagram });
     }
 
     /// Hands a received frame to the lcore it belongs to.

@@ -7,7 +7,7 @@
 use crate::conntrack::dccp::{DccpState, DccpTrack, Role};
 use crate::conntrack::events::{self, Reported};
 use crate::conntrack::index::Refused;
-use crate::conntrack::record::{Conn, ConnId, ConnRef};
+use crate::conntrack::record::{Conn, ConnId, ConnRef, Start};
 use crate::conntrack::sctp::{SctpState, SctpTrack};
 use crate::conntrack::state::Status;
 use crate::conntrack::tcp::{TcpState, TcpTrack};
@@ -146,7 +146,8 @@ impl<P: FramePool> Pipeline<P> {
             return Err(Refusal::Busy);
         }
         words_of(new.tuples[0].proto, new.told, at.now.tick)?;
-        let room = self.room_for(original, reply, new.zones, at);
+        let start = Start { orig: original, reply, zones: new.zones, tracker: [0; 7] };
+        let room = self.room_for(&start, at);
         let number = room.map_err(|_| Refusal::NoMemory)?;
         let entered = self.enter(number, new, at);
         if entered.is_ok() {

@@ -7,12 +7,11 @@
 use crate::conntrack::early::EARLY_DROP_BUCKETS;
 use crate::conntrack::events;
 use crate::conntrack::index::{NEIGHBOURS, Refused};
-use crate::conntrack::record::{Conn, ConnRef};
+use crate::conntrack::record::{Conn, ConnRef, Start};
 use crate::conntrack::state::{Direction, Status};
 use crate::conntrack::store::AllocError;
-use crate::conntrack::tuple::{Tuple, proto};
+use crate::conntrack::tuple::proto;
 use crate::conntrack::view::{ConnView, EventKind};
-use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::Deltas;
 use crate::pipeline::burst::Long;
 use crate::pipeline::drops::DropReason;
@@ -30,57 +29,56 @@ const EARLY_DROPS_MAX: usize = EARLY_DROP_BUCKETS as usize * NEIGHBOURS;
 impl<P: FramePool> Pipeline<P> {
     /// A record within `max`, after early drop if need be. What other lcores own only they can
     /// drop: where nothing of ours can go, the packet goes to one of them.
-    pub(crate) fn allocate(
-        &mut self,
-        tuple: &Tuple,
-        reply: &Tuple,
-        zones: Zones,
-        at: At<'_>,
-    ) -> Result<ConnRef, Exit> {
-        let result = self.room_for(tuple, reply, [zones.original, zones.reply], at);
-        if result.is_ok() {
-            self.links.counters.conntrack.begun.add(1);
-        }
-        if result == Err(AllocError::Full)
+    #[inline(always)]
+    pub(crate) fn allocate(&mut self, new: &Start<'_>, at: At<'_>) -> Result<ConnRef, Exit> {
+        let number = match self.room_for(new, at) {
+            Ok(number) => number,
+            Err(error) => return Err(self.no_room(new, error, at)),
+        };
+        self.links.counters.conntrack.begun.add(1);
+        Ok(number)
+    }
+
+    /// What becomes of a packet that there is no record for.
+    #[inline(never)]
+    fn no_room(&mut self, new: &Start<'_>, error: AllocError, at: At<'_>) -> Exit {
+        let refuses = at.table.capacity.refuses();
+        if error == AllocError::Full
             && !self.place.is_alone()
-            && !at.table.capacity.refuses()
+            && !refuses
             && at.hops < HOPS_MAX
             && let Some(lcore) =
-                self.store.droppable_elsewhere(at.table.hash(tuple, zones.original), at.now.tick)
+                self.store.droppable_elsewhere(at.table.hash(new.orig, new.zones[0]), at.now.tick)
         {
-            return Err(Exit::Elsewhere(lcore));
+            return Exit::Elsewhere(lcore);
         }
-        result.map_err(|error| {
-            self.links.counters.conntrack.drop.add(1);
-            Exit::Drop(match error {
-                AllocError::Full => {
-                    let refuses = at.table.capacity.refuses();
-                    // Once a tick is more than is logged, and leaves room for other messages.
-                    if self.told_full != Some(at.now.tick) {
-                        self.told_full = Some(at.now.tick);
-                        self.tell(FromLcore::TableFull);
-                    }
-                    if refuses { DropReason::TableRefuses } else { DropReason::TableFull }
+        self.links.counters.conntrack.drop.add(1);
+        Exit::Drop(match error {
+            AllocError::Full => {
+                // Once a tick is more than is logged, and leaves room for other messages.
+                if self.told_full != Some(at.now.tick) {
+                    self.told_full = Some(at.now.tick);
+                    self.tell(FromLcore::TableFull);
                 }
-                AllocError::NoRecord => DropReason::NoRecord,
-            })
+                if refuses { DropReason::TableRefuses } else { DropReason::TableFull }
+            }
+            AllocError::NoRecord => DropReason::NoRecord,
         })
     }
 
     /// A record within `max`, after early drop among this lcore's conns if need be.
-    pub(crate) fn room_for(
-        &mut self,
-        tuple: &Tuple,
-        reply: &Tuple,
-        zones: [u16; 2],
-        at: At<'_>,
-    ) -> Result<ConnRef, AllocError> {
-        let result = self.store.allocate(tuple, reply, zones);
-        if result != Err(AllocError::Full) || at.table.capacity.refuses() {
-            return result;
+    #[inline(always)]
+    pub(crate) fn room_for(&mut self, new: &Start<'_>, at: At<'_>) -> Result<ConnRef, AllocError> {
+        match self.store.begin(new) {
+            Err(AllocError::Full) if !at.table.capacity.refuses() => self.room_by_dropping(new, at),
+            result => result,
         }
-        self.drop_early(at.table.hash(tuple, zones[0]), at);
-        self.store.allocate(tuple, reply, zones)
+    }
+
+    #[inline(never)]
+    fn room_by_dropping(&mut self, new: &Start<'_>, at: At<'_>) -> Result<ConnRef, AllocError> {
+        self.drop_early(at.table.hash(new.orig, new.zones[0]), at);
+        self.store.begin(new)
     }
 
     /// Brings in what packets that walk will ask for if they begin conns and the table is full: who
@@ -157,7 +155,8 @@ impl<P: FramePool> Pipeline<P> {
             conn.set_deltas(deltas.l3, deltas.l4);
         }
         let deadline = at.now.tick.plus_secs(a.timeout_secs);
-        let done = match self.store.confirm_over(a.conn, a.instead_of, deadline, at.now.tick) {
+        let (over, hashes) = (a.instead_of, t.birth.hashes);
+        let done = match self.store.confirm_over(a.conn, hashes, over, deadline, at.now.tick) {
             Ok(()) => {
                 t.attached = Attached::Conn(Attachment { fresh: false, ..a });
                 if self.listened() {
@@ -285,7 +284,7 @@ mod tests {
     use crate::conntrack::record::Family as Space;
     use crate::conntrack::state::Status;
     use crate::conntrack::store::{Shared, Sizes, Store};
-    use crate::conntrack::tuple::HashSeed;
+    use crate::conntrack::tuple::{HashSeed, Tuple};
     use crate::lcore::memory::{MemoryFrame, MemoryIo};
     use crate::pipeline::counters::LcoreCounters;
     use crate::pipeline::neighbour::NeighbourTable;
@@ -350,7 +349,7 @@ mod tests {
         /// The other lcore confirms a conn of these tuples.
         fn theirs(&mut self, orig: &Tuple, reply: &Tuple) -> ConnRef {
             let number = self.theirs.allocate(orig, reply, [0, 0]).unwrap();
-            self.theirs.confirm_over(number, None, NOW.tick.plus_secs(30), NOW.tick).unwrap();
+            self.theirs.confirm(number, NOW.tick.plus_secs(30), NOW.tick).unwrap();
             number
         }
 
@@ -375,6 +374,7 @@ mod tests {
             let conn = shared.records.get(number).unwrap();
             if let Some(reply) = reply {
                 conn.set_reply(&reply);
+                t.birth.hashes.1 = shared.hash(&reply, 0);
             }
             meanwhile(self, &conn.orig(), &conn.reply());
             self.ours.confirm(&mut t, at)?;

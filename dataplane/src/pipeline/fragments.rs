@@ -260,8 +260,8 @@ impl<P: FramePool> Pipeline<P> {
             return self.pass_on_datagram(lcore, arrival.port, frame, datagram, at);
         }
         let datagram = Some(datagram);
-        let l =
-            Long { frame, headers, prejudged: None, addressed, sound: false, hash: None, datagram };
+        let (prejudged, leaving, hash, sound) = (None, None, None, false);
+        let l = Long { frame, headers, prejudged, addressed, sound, hash, leaving, datagram };
         self.walk_in_turn(pool, arrival, l, at);
     }
 

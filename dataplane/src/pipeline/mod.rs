@@ -79,8 +79,6 @@ use crate::conntrack::fragments::Reassembly;
 use crate::conntrack::knobs::Knobs;
 use crate::conntrack::record::{Conn, ConnId};
 use crate::conntrack::store::{Shared, Store};
-use crate::conntrack::zones::Zones;
-use crate::nat::range::Range;
 use crate::rules::facts::PortId;
 use crate::rules::template::Template;
 use crate::time::{Now, Tick};
@@ -238,8 +236,8 @@ pub struct Pipeline<P: FramePool> {
     /// Conns of other lcores whose tuples were given away, and their owners.
     evictions: ArrayVec<(u8, ConnId), { handoff::EVICTIONS_MAX }>,
     random: Random,
-    /// What a new conn's source was last translated to, and its zones: the next one's guess.
-    mapped_lately: Option<(Range, Zones)>,
+    /// What a new conn's source was last translated to.
+    lately: Option<translate::Lately>,
     /// When the control core was last told that the table is full.
     told_full: Option<Tick>,
     /// The last INVALID packets.
@@ -295,7 +293,7 @@ impl<P: FramePool> Pipeline<P> {
             outbound: (0..others).map(|_| handoff::Outbound::new()).collect(),
             place,
             random: Random(seed | 1),
-            mapped_lately: None,
+            lately: None,
             told_full: None,
             trail: invalid::Trail::default(),
             sayings: invalid::Sayings::default(),

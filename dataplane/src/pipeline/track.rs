@@ -5,7 +5,7 @@
 use crate::conntrack::events::Reported;
 use crate::conntrack::invalid::{InvalidReason, Numbers, Remark};
 use crate::conntrack::knobs::Knobs;
-use crate::conntrack::record::{Conn, ConnRef};
+use crate::conntrack::record::{Conn, ConnRef, Start};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tcp::{self, Outcome, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
@@ -13,7 +13,7 @@ use crate::conntrack::zones::Zones;
 use crate::conntrack::{events, icmp, udp};
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::invalid::{Place, Said};
-use crate::pipeline::transit::{Attached, Attachment, Exit, Extent, Transit};
+use crate::pipeline::transit::{Attached, Attachment, Birth, Exit, Extent, Transit};
 use crate::pipeline::{At, Holder, Pipeline, rare, transport_segments};
 use crate::rules::template::Template;
 use crate::time::{TICKS_PER_SEC, Tick};
@@ -174,11 +174,31 @@ impl<P: FramePool> Pipeline<P> {
             Some((zone, hash)) if zone == zones.original => hash,
             _ => at.table.hash(&tuple, zones.original),
         };
+        // All that most first packets want to know.
+        let vacant = !zones.is_split() && at.table.index.is_vacant(hash);
+        if !vacant && self.track_known(t, (hash, &tuple), zones, at)? {
+            return Ok(());
+        }
+        self.keep_here(t, hash)?;
+        let answers = if zones.is_split() { at.table.hash(&tuple, zones.reply) } else { hash };
+        t.birth = Birth { hashes: (hash, answers), vacant };
+        self.start(t, &tuple, zones, at)
+    }
+
+    /// Attaches the conn that a packet belongs to; false if there is none.
+    #[inline(never)]
+    fn track_known(
+        &mut self,
+        t: &mut Transit<P::Frame>,
+        (hash, tuple): (u64, &Tuple),
+        zones: Zones,
+        at: At<'_>,
+    ) -> Result<bool, Exit> {
         // A finished conn that is opened anew goes round once more, as a new one.
         for _ in 0..2 {
             let Some(found) = at
                 .table
-                .find_hashed(hash, &tuple, zones, at.now.tick)
+                .find_hashed(hash, tuple, zones, at.now.tick)
                 .map(|f| (f.conn, f.direction, f.expired))
             else {
                 break;
@@ -196,13 +216,12 @@ impl<P: FramePool> Pipeline<P> {
             if !expired {
                 let judged = self.judge(&t.frame, (&t.headers).into(), conn, direction, at);
                 if self.attach(t, conn, direction, judged, at).is_some() {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
             self.delete_conn(number, at);
         }
-        self.keep_here(t, hash)?;
-        self.start(t, &tuple, zones, at)
+        Ok(false)
     }
 
     /// Where the table raw had to tell the zone, nobody could tell before it whose a new conn is.
@@ -395,7 +414,7 @@ impl<P: FramePool> Pipeline<P> {
         let policy = t.template.map_or(0, |template| template.timeout_policy);
         let knobs = at.policy.policies.knobs(policy).unwrap_or(&at.policy.knobs);
         let first = first(&t.frame, &t.headers, knobs, at);
-        let (timeout_secs, words) = match first {
+        let (timeout_secs, tracker) = match first {
             Ok(first) => first,
             Err(reason) => {
                 self.invalid(t, reason, at);
@@ -406,7 +425,9 @@ impl<P: FramePool> Pipeline<P> {
             self.invalid(t, InvalidReason::IcmpType, at);
             return Ok(());
         };
-        let number = self.allocate(tuple, &reply, zones, at)?;
+        let zones = [zones.original, zones.reply];
+        let new = Start { orig: tuple, reply: &reply, zones, tracker };
+        let number = self.allocate(&new, at)?;
         let expected = self.expected(number, tuple, at)?;
         let said = t.template.unwrap_or_default();
         // The helper of an expected conn is its expectation's.
@@ -415,7 +436,6 @@ impl<P: FramePool> Pipeline<P> {
         let wanted = Reported { conn: said.ct_events, expectations: said.exp_events };
         self.decide_reported(number, wanted, at);
         if let Some(conn) = at.table.records.get(number) {
-            conn.set_tracker_words(&words);
             self.account(conn, Direction::Original, (&t.headers).into(), at);
         }
         t.attached = Attached::Conn(Attachment {

@@ -7,6 +7,7 @@ use crate::pipeline::burst::Prejudged;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::fragments::Datagram;
 use crate::pipeline::paths::Hits;
+use crate::pipeline::translate::Leaving;
 use crate::rules::facts::PortId;
 use crate::rules::template::Template;
 use crate::wire::address::Address;
@@ -53,6 +54,15 @@ impl Attachment {
             instead_of: None,
         }
     }
+}
+
+/// What a fresh conn will be entered under.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Birth {
+    /// The hashes of its original and its reply tuple.
+    pub hashes: (u64, u64),
+    /// Nobody had anything under either when they were looked at.
+    pub vacant: bool,
 }
 
 /// What conntrack attached.
@@ -116,6 +126,10 @@ pub(crate) struct Transit<F> {
     /// The hash of its tuple as it came, and the zone that it is for.
     pub hash: Option<(u16, u64)>,
     pub attached: Attached,
+    /// Of the conn that begins with it.
+    pub birth: Birth,
+    /// How that will probably leave, if its source is translated.
+    pub leaving: Option<Leaving>,
     /// The tracker has spoken already, on the short way.
     pub prejudged: Option<Prejudged>,
     pub mark: u32,
@@ -143,6 +157,8 @@ impl<F> Transit<F> {
             sound: false,
             hash: None,
             attached: Attached::Nothing,
+            birth: Birth::default(),
+            leaving: None,
             prejudged: None,
             mark: 0,
             template: None,

@@ -10,7 +10,7 @@ use crate::conntrack::record::{Conn, ConnId};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::store::Shared;
 use crate::conntrack::tcp::TcpTrack;
-use crate::conntrack::tuple::{KeyV4, Tuple, proto};
+use crate::conntrack::tuple::{HashSeed, KeyV4, Tuple, proto};
 use crate::conntrack::zones::Zones;
 use crate::nat::range::{Manip, Range};
 use crate::nat::select::{self, Claims, Holder, Wanted};
@@ -22,7 +22,7 @@ use crate::pipeline::pieces::CHECKED_HEADER;
 use crate::pipeline::place::Place;
 use crate::pipeline::route::Destination;
 use crate::pipeline::track::tuple_of;
-use crate::pipeline::transit::{Attached, Attachment, Transit};
+use crate::pipeline::transit::{Attached, Attachment, Birth, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::rules::hook::{Hook, Table};
@@ -30,6 +30,40 @@ use crate::rules::walk::{NatTarget, Verdict};
 use crate::time::Tick;
 use crate::wire::address::Address;
 use crate::wire::tcp::flags;
+
+/// How a conn leaves whose source is translated in the common case: ports over IPv4, a range of
+/// addresses alone, and nobody in the way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaving {
+    key: KeyV4,
+    /// The hash of its answers' tuple.
+    answers: u64,
+    /// The hash that its source is listed under.
+    source: u64,
+    /// Which of the ranges that were used lately it was chosen from.
+    range: u32,
+}
+
+/// What a new conn's source was last translated to: the next one's guess.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lately {
+    range: Range,
+    zones: Zones,
+    /// Counts the changes.
+    number: u32,
+}
+
+impl Lately {
+    /// How a conn leaves that would have this tuple without its translation.
+    #[inline(always)]
+    fn leaving(&self, current: &KeyV4, seed: &HashSeed) -> Option<Leaving> {
+        let Lately { range, zones, number } = self;
+        let key = select::undisturbed(current, range, zones.id())?;
+        let answers = key.hash(&seed.keys(key.proto, zones.reply));
+        let source = current.source_hash(zones.original, seed);
+        Some(Leaving { key, answers, source, range: *number })
+    }
+}
 
 /// The conntrack table as the choice of a tuple sees it.
 struct TuplesInUse<'a> {
@@ -118,7 +152,8 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<(), DropReason> {
         let walked = self.walk(t, Table::Nat, hook, at);
-        if walked.verdict == Verdict::Accept && at.table.is_reply_free(conn) {
+        let unopposed = || t.birth.vacant || at.table.index.is_vacant(t.birth.hashes.1);
+        if walked.verdict == Verdict::Accept && unopposed() {
             // Nobody is in the way of a conn that stays as it is.
             conn.add_status(bits(manip).1);
             return Ok(());
@@ -175,15 +210,45 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<(), DropReason> {
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         let (translated, decided) = bits(manip);
+        // Where somebody may be in the way, which two glances tell, it is for the search to find out.
         if manip == Manip::Src
-            && let Some(leaving) = unopposed(conn, range, at.table)
+            && let Some(leaving) = self.leaving(t.leaving, conn, range, at)
+            && at.table.by_source.is_vacant(leaving.source)
+            && at.table.index.is_vacant(leaving.answers)
         {
-            conn.set_reply(&leaving.inverted().tuple());
+            conn.set_reply(&leaving.key.inverted().tuple());
             conn.add_status(decided.with(translated));
-            self.mapped_lately = Some((*range, conn.zones()));
+            t.birth.hashes.1 = leaving.answers;
             return Ok(());
         }
         self.search(t, a, manip, range, at)
+    }
+
+    /// How a fresh conn leaves if nobody is in its way: as was foreseen of its packet, if that was
+    /// for this range and its destination stayed as it was.
+    #[inline(always)]
+    fn leaving(
+        &mut self,
+        foreseen: Option<Leaving>,
+        conn: Conn<'_>,
+        range: &Range,
+        at: At<'_>,
+    ) -> Option<Leaving> {
+        let (zones, lately) = (conn.zones(), self.lately);
+        let number = match lately {
+            Some(lately) if lately.range == *range && lately.zones == zones => lately.number,
+            _ => lately.map_or(0, |lately| lately.number.wrapping_add(1)),
+        };
+        let fits =
+            |leaving: &Leaving| leaving.range == number && !conn.status().has(Status::DST_NAT);
+        if let Some(leaving) = foreseen.filter(fits) {
+            return Some(leaving);
+        }
+        let current = conn.key(Direction::Reply)?.inverted();
+        let lately = Lately { range: *range, zones, number };
+        let leaving = lately.leaving(&current, &at.table.seed)?;
+        self.lately = Some(lately);
+        Some(leaving)
     }
 
     /// The same where somebody may be in the way.
@@ -236,15 +301,17 @@ impl<P: FramePool> Pipeline<P> {
         {
             conn.set_reply(&reply);
             conn.add_status(translated);
+            let answers = at.table.hash(&reply, zones.reply);
+            t.birth = Birth { hashes: (t.birth.hashes.0, answers), vacant: false };
         }
         Ok(())
     }
 
     /// Brings in what packets that walk will ask for if they begin conns that leave as the last one
     /// did whose source was translated: the list of their source, and the home of their answers.
-    pub(crate) fn foresee(&self, walking: &[Long<P::Frame>], at: At<'_>) {
-        let Some((range, zones)) = &self.mapped_lately else { return };
-        for h in walking.iter().map(|long| &long.headers) {
+    pub(crate) fn foresee(&self, walking: &mut [Long<P::Frame>], at: At<'_>) {
+        let Some(lately) = &self.lately else { return };
+        for Long { headers: h, leaving, .. } in walking {
             let begins = match h.proto {
                 proto::TCP => h.tcp_flags & (flags::SYN | flags::ACK) == flags::SYN,
                 proto::UDP => true,
@@ -253,11 +320,10 @@ impl<P: FramePool> Pipeline<P> {
             if h.is_v6() || !begins {
                 continue;
             }
-            let current = KeyV4::of(&tuple_of(h));
-            if let Some(leaving) = select::undisturbed(&current, range, zones.id()) {
-                let seed = &at.table.seed;
-                at.table.by_source.prefetch(current.source_hash(zones.original, seed));
-                at.table.index.prefetch(leaving.hash(&seed.keys(h.proto, zones.reply)));
+            *leaving = lately.leaving(&KeyV4::of(&tuple_of(h)), &at.table.seed);
+            if let Some(leaving) = leaving {
+                at.table.by_source.prefetch(leaving.source);
+                at.table.index.prefetch(leaving.answers);
             }
         }
     }
@@ -380,16 +446,4 @@ fn translated_by(conn: Conn<'_>, direction: Direction, manip: Manip) -> Option<T
         (Manip::Dst, Direction::Original) | (Manip::Src, Direction::Reply) => Status::DST_NAT,
     };
     conn.status().has(bit).then(|| conn.tuple(direction.opposite()))
-}
-
-/// How a new conn leaves whose source is translated, in the common case: ports over IPv4, a range
-/// of addresses alone, and nobody has been here before. Where that is not known at two glances it
-/// is for the search to find out.
-#[inline(always)]
-fn unopposed(conn: Conn<'_>, range: &Range, table: &Shared) -> Option<KeyV4> {
-    let (current, zones) = (conn.key(Direction::Reply)?.inverted(), conn.zones());
-    let source = current.source_hash(zones.original, &table.seed);
-    let leaving = select::undisturbed(&current, range, zones.id())?;
-    let reply = leaving.hash(&table.seed.keys(leaving.proto, zones.reply));
-    (table.by_source.is_vacant(source) && table.index.is_vacant(reply)).then_some(leaving)
 }
