@@ -28,6 +28,8 @@
 use core::fmt;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use super::capacity::Capacity;
 use super::chunks::FreeList;
 use super::dccp::DccpState;
@@ -112,6 +114,18 @@ pub struct Found<'a> {
     pub direction: Direction,
     /// Its deadline has passed: treat as not found, and delete it if it is yours.
     pub expired: bool,
+}
+
+/// Conns that end together: about as many cache misses as a core has under way.
+pub const ENDS_AT_ONCE: usize = 16;
+
+/// A conn that is to end, and what it is entered under.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// Which one.
+    pub id: ConnId,
+    hashes: (u64, u64),
+    source: Option<u64>,
 }
 
 /// What all lcores share; see above.
@@ -647,38 +661,57 @@ impl Store {
     /// Takes a confirmed conn out of the table and frees it. False if it is not one of this
     /// lcore's. Whoever tells others about the end of a conn does so before.
     pub fn delete(&mut self, number: ConnRef) -> bool {
-        let shared = &*self.shared;
-        let Some(conn) = self.owned(number, true) else { return false };
-        let (orig, reply) = shared.hashes(conn);
+        self.ending(number).is_some_and(|ending| self.end(&ending))
+    }
+
+    /// What a confirmed conn of this lcore is entered under.
+    #[inline(always)]
+    pub fn ending(&self, number: ConnRef) -> Option<Ending> {
+        let conn = self.owned(number, true)?;
+        let hashes = self.shared.hashes(conn);
+        let source = conn.is_listed().then(|| self.shared.source_hash(conn));
+        Some(Ending { id: conn.id(), hashes, source })
+    }
+
+    /// The same as [`Store::delete`]; false if the conn that was meant is no more.
+    pub fn end(&mut self, ending: &Ending) -> bool {
+        let Ending { id, hashes: (orig, reply), source } = *ending;
+        if self.get(id).is_none() {
+            return false;
+        }
+        let (shared, number) = (&*self.shared, id.conn);
         let mut removed = shared.index.remove(orig, number, Direction::Original);
         if reply != orig {
             removed &= shared.index.remove(reply, number, Direction::Reply);
         }
         debug_assert!(removed, "a confirmed conn has its entries");
-        if conn.is_listed() {
-            shared.by_source.remove(shared.source_hash(conn), number, Direction::Original);
+        if let Some(hash) = source {
+            shared.by_source.remove(hash, number, Direction::Original);
         }
         self.free(number)
     }
 
-    /// Brings in what the end of these conns will touch: their records, then the lines of both
-    /// indexes. For a few dozen at once that are deleted next; one that is meant no more is passed
-    /// over.
-    pub fn prefetch_ends(&self, conns: &[ConnId]) {
+    /// Brings in what the end of these conns will touch, a few at once that are deleted next: their
+    /// records, then the lines of both indexes. Those that are meant no more are left out.
+    pub fn prefetch_ends(&self, conns: &[ConnId]) -> ArrayVec<Ending, ENDS_AT_ONCE> {
         let shared = &*self.shared;
         for id in conns {
             shared.records.prefetch(id.conn, false, false);
         }
-        for conn in conns.iter().filter_map(|id| self.get(*id)) {
-            let (orig, reply) = shared.hashes(conn);
+        let mut endings = ArrayVec::new();
+        let meant = |id: &ConnId| self.ending(id.conn).filter(|ending| ending.id == *id);
+        for ending in conns.iter().take(ENDS_AT_ONCE).filter_map(meant) {
+            let (orig, reply) = ending.hashes;
             shared.index.prefetch(orig);
             if reply != orig {
                 shared.index.prefetch(reply);
             }
-            if conn.is_listed() {
-                shared.by_source.prefetch(shared.source_hash(conn));
+            if let Some(hash) = ending.source {
+                shared.by_source.prefetch(hash);
             }
+            endings.push(ending);
         }
+        endings
     }
 
     fn free(&mut self, number: ConnRef) -> bool {

@@ -9,7 +9,7 @@ use crate::conntrack::events;
 use crate::conntrack::index::{NEIGHBOURS, Refused};
 use crate::conntrack::record::{Conn, ConnRef, Start};
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::store::AllocError;
+use crate::conntrack::store::{AllocError, Ending};
 use crate::conntrack::tuple::proto;
 use crate::conntrack::view::{ConnView, EventKind};
 use crate::nat::rewrite::Deltas;
@@ -247,11 +247,17 @@ impl<P: FramePool> Pipeline<P> {
 
     /// Takes a confirmed conn of this lcore out of the table.
     pub(crate) fn delete_conn(&mut self, number: ConnRef, at: At<'_>) {
-        if at.table.records.get(number).is_some_and(|conn| self.owns(conn)) {
-            self.report(events::DESTROY, number, at);
-            at.table.records.get(number).inspect(|conn| self.end_expectations(*conn, at));
-            self.store.delete(number);
+        if let Some(ending) = self.store.ending(number) {
+            self.end(&ending, None, at);
         }
+    }
+
+    /// The same by a tool's process, or by none.
+    pub(crate) fn end(&mut self, ending: &Ending, by: Option<u32>, at: At<'_>) {
+        let number = ending.id.conn;
+        self.report_by(events::DESTROY, number, by, at);
+        at.table.records.get(number).inspect(|conn| self.end_expectations(*conn, at));
+        self.store.end(ending);
     }
 
     /// Gives back a conn that did not come to be.

@@ -11,7 +11,7 @@ use crate::conntrack::gre;
 use crate::conntrack::record::{Conn, ConnId, ConnRef};
 use crate::conntrack::sctp::{SctpState, SctpTrack};
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::store::{Shared, can_go_early};
+use crate::conntrack::store::{ENDS_AT_ONCE, Ending, Shared, can_go_early};
 use crate::conntrack::tcp::TcpTrack;
 use crate::conntrack::tuple::proto;
 use crate::conntrack::view::{ConnView, Counters, EventKind, EventView};
@@ -22,9 +22,6 @@ use crate::pipeline::snapshot::Snapshot;
 use crate::pipeline::{At, Pipeline, World};
 use crate::rules::facts::PortId;
 use crate::time::Now;
-
-/// Conns that end together: about as many cache misses as a core has under way.
-const ENDS_AT_ONCE: usize = 16;
 
 impl<P: FramePool> Pipeline<P> {
     /// Does what one message asks; answers leave through [`Pipeline::deliver`].
@@ -47,15 +44,15 @@ impl<P: FramePool> Pipeline<P> {
         match message {
             ToLcore::Adopt(_) | ToLcore::View(_) | ToLcore::Fold => {}
             ToLcore::Expire(mut conns) => {
-                self.few_at_once(&mut conns, |pipeline, id| {
-                    pipeline.expire(id, at);
+                self.few_at_once(&mut conns, |pipeline, ending| {
+                    pipeline.expire(ending, at);
                     false
                 });
                 self.answer(FromLcore::Expired(conns));
             }
             ToLcore::Relieve(mut conns) => {
-                self.few_at_once(&mut conns, |pipeline, id| {
-                    pipeline.relieve(id, at);
+                self.few_at_once(&mut conns, |pipeline, ending| {
+                    pipeline.relieve(ending, at);
                     false
                 });
                 self.answer(FromLcore::Expired(conns));
@@ -65,7 +62,7 @@ impl<P: FramePool> Pipeline<P> {
                 self.answer(FromLcore::Moved(which, moved));
             }
             ToLcore::Delete(question, by, mut conns) => {
-                self.few_at_once(&mut conns, |pipeline, id| pipeline.delete_by(id, by, at));
+                self.few_at_once(&mut conns, |pipeline, ending| pipeline.delete_by(ending, by, at));
                 self.answer(FromLcore::Deleted(question, conns));
             }
             ToLcore::Create(question, mut new) => {
@@ -93,18 +90,17 @@ impl<P: FramePool> Pipeline<P> {
     fn few_at_once(
         &mut self,
         conns: &mut Vec<ConnId>,
-        mut end: impl FnMut(&mut Self, ConnId) -> bool,
+        mut end: impl FnMut(&mut Self, &Ending) -> bool,
     ) {
         let mut left = 0;
         for from in (0..conns.len()).step_by(ENDS_AT_ONCE) {
             let few: ArrayVec<ConnId, ENDS_AT_ONCE> =
                 conns.iter().skip(from).take(ENDS_AT_ONCE).copied().collect();
-            self.store.prefetch_ends(&few);
-            for id in few {
-                if end(self, id)
+            for ending in self.store.prefetch_ends(&few) {
+                if end(self, &ending)
                     && let Some(place) = conns.get_mut(left)
                 {
-                    *place = id;
+                    *place = ending.id;
                     left += 1;
                 }
             }
@@ -158,30 +154,28 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// The control core saw a deadline pass; it may have moved since.
-    fn expire(&mut self, id: ConnId, at: At<'_>) {
-        let Some(conn) = self.store.get(id) else { return };
+    fn expire(&mut self, ending: &Ending, at: At<'_>) {
+        let Some(conn) = self.store.get(ending.id) else { return };
         if conn.is_expired(at.now.tick) {
-            self.delete_conn(id.conn, at);
+            self.end(ending, None, at);
         } else {
-            self.store.arm(id.conn, at.now.tick);
+            self.store.arm(ending.id.conn, at.now.tick);
         }
     }
 
-    fn delete_by(&mut self, id: ConnId, by: Option<u32>, at: At<'_>) -> bool {
-        let same = self.store.get(id).is_some();
+    fn delete_by(&mut self, ending: &Ending, by: Option<u32>, at: At<'_>) -> bool {
+        let same = self.store.get(ending.id).is_some();
         if same {
-            self.report_by(events::DESTROY, id.conn, by, at);
-            at.table.records.get(id.conn).inspect(|conn| self.end_expectations(*conn, at));
-            self.store.delete(id.conn);
+            self.end(ending, by, at);
         }
         same
     }
 
     /// `gc_worker` in pressure mode: a conn that may go early goes while the table is nearly full.
-    fn relieve(&mut self, id: ConnId, at: At<'_>) {
-        let Some(conn) = self.store.get(id) else { return };
+    fn relieve(&mut self, ending: &Ending, at: At<'_>) {
+        let Some(conn) = self.store.get(ending.id) else { return };
         if at.table.capacity.is_pressed() && can_go_early(conn) {
-            self.delete_conn(id.conn, at);
+            self.end(ending, None, at);
         }
     }
 
