@@ -21,7 +21,6 @@ use crate::pipeline::transit::{Attached, Exit, Transit};
 use crate::pipeline::{At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::rules::hook::{Hook, Table};
-use crate::wire::address::Address;
 use crate::wire::vlan;
 
 impl<P: FramePool> Pipeline<P> {
@@ -35,10 +34,10 @@ impl<P: FramePool> Pipeline<P> {
         };
         match exit {
             // As nearly all do. What is known of them is not copied once more for that.
-            Exit::Transmit { port, towards } if !leaves_in_pieces(&t, at.policy.port(port).mtu) => {
+            Exit::Transmit(port) if !leaves_in_pieces(&t, at.policy.port(port).mtu) => {
                 self.settle_conn(&t, at);
-                let resolved = self.depart(&mut t, port, towards, at);
-                self.transmit(pool, t.frame, port, towards, resolved, at);
+                let resolved = self.depart(&mut t, port, at);
+                self.transmit(pool, t.frame, (port, t.towards), resolved, at);
             }
             exit => self.finish(pool, t, exit, at),
         }
@@ -166,7 +165,8 @@ impl<P: FramePool> Pipeline<P> {
         t.out_port = Some(out_port);
         self.filter(pool, t, Table::Mangle, Hook::Forward, at)?;
         self.filter(pool, t, Table::Filter, Hook::Forward, at)?;
-        self.postrouting(pool, t, route.via.unwrap_or(t.headers.dst), out_port, at)
+        t.towards = route.via.unwrap_or(t.headers.dst);
+        self.postrouting(pool, t, out_port, at)
     }
 
     /// The last hooks before the wire; the conn is confirmed here.
@@ -174,7 +174,6 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         pool: &mut P,
         t: &mut Transit<P::Frame>,
-        towards: Address,
         port: PortId,
         at: At<'_>,
     ) -> Result<Exit, DropReason> {
@@ -182,19 +181,14 @@ impl<P: FramePool> Pipeline<P> {
         self.translate(t, Hook::Postrouting, Manip::Src, at)?;
         self.help(t, at)?;
         self.confirm(t, at)?;
-        Ok(Exit::Transmit { port, towards })
+        Ok(Exit::Transmit(port))
     }
 
     /// Finds the next hop of a packet that is ready to leave, and remembers its path.
-    fn depart(
-        &mut self,
-        t: &mut Transit<P::Frame>,
-        port: PortId,
-        towards: Address,
-        at: At<'_>,
-    ) -> Resolved {
+    #[inline(always)]
+    fn depart(&mut self, t: &mut Transit<P::Frame>, port: PortId, at: At<'_>) -> Resolved {
         t.frame.truncate(t.headers.end as usize);
-        let resolved = self.resolve(port, towards, at);
+        let resolved = self.resolve(port, t.towards, at);
         if let Resolved::Known(next_hop, _) = resolved {
             self.remember_path(t, PathEnd::Forward(port), Some(next_hop), at);
         }
@@ -211,13 +205,13 @@ impl<P: FramePool> Pipeline<P> {
     ) {
         self.settle_conn(&t, at);
         match exit {
-            Exit::Transmit { port, towards } => {
-                let resolved = self.depart(&mut t, port, towards, at);
+            Exit::Transmit(port) => {
+                let (resolved, towards) = (self.depart(&mut t, port, at), t.towards);
                 if leaves_in_pieces(&t, at.policy.port(port).mtu) {
                     let towards = Towards::NextHop(towards, resolved);
                     return self.send_pieces(pool, t, port, towards, at);
                 }
-                self.transmit(pool, t.frame, port, towards, resolved, at);
+                self.transmit(pool, t.frame, (port, towards), resolved, at);
             }
             Exit::Framed(port) => {
                 t.frame.truncate(t.headers.end as usize);

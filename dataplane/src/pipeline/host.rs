@@ -183,7 +183,8 @@ impl<P: FramePool> Pipeline<P> {
             self.answer_error(pool, t, IcmpError::TooBig(mtu), at);
             return Err(DropReason::TooBig.into());
         }
-        Ok(self.postrouting(pool, t, towards, port, at)?)
+        t.towards = towards;
+        Ok(self.postrouting(pool, t, port, at)?)
     }
 
     /// Where a packet of our own leaves and towards whom; `None` if it is for ourselves. What the

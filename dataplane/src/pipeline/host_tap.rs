@@ -167,7 +167,7 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<Exit, Exit> {
         let (asked, given) = (t.headers.dst, dst_mac(&t.frame));
         let exit = self.local_out(pool, t, Some(host.of), at)?;
-        let Exit::Transmit { port, .. } = exit else { return Ok(exit) };
+        let Exit::Transmit(port) = exit else { return Ok(exit) };
         let our_mac = Mac(at.policy.port(port).mac);
         let dst = t.headers.dst;
         let mac = match at.policy.routes.classify(dst, Some(port.0)) {
@@ -194,7 +194,8 @@ impl<P: FramePool> Pipeline<P> {
         let settings = at.policy.port(port);
         let tap = settings.host_tap.ok_or(DropReason::NotAccepted)?;
         self.filter(pool, t, Table::Filter, Hook::Output, at)?;
-        self.postrouting(pool, t, t.headers.dst, port, at)?;
+        t.towards = t.headers.dst;
+        self.postrouting(pool, t, port, at)?;
         come_from_afar(t, at);
         let mac = Mac(settings.mac);
         ethernet::rewrite(t.frame.head_mut(), mac, mac);

@@ -144,12 +144,12 @@ impl<P: FramePool> Pipeline<P> {
     }
 
     /// Sends a frame to a next hop, or holds it until the next hop's MAC address is known.
+    #[inline]
     pub(crate) fn transmit(
         &mut self,
         pool: &mut P,
         frame: P::Frame,
-        port: PortId,
-        towards: Address,
+        (port, towards): (PortId, Address),
         resolved: Resolved,
         at: At<'_>,
     ) {

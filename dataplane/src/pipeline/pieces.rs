@@ -148,7 +148,7 @@ impl<P: FramePool> Pipeline<P> {
                     // The first one has asked for the neighbour, if need be.
                     let resolved =
                         if offset == len { first } else { self.resolve(port, next_hop, at) };
-                    self.transmit(pool, piece, port, next_hop, resolved, at);
+                    self.transmit(pool, piece, (port, next_hop), resolved, at);
                 }
             }
         }

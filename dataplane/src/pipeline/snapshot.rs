@@ -182,6 +182,12 @@ impl Snapshot {
         self.v4.rules.knows_labels() || self.v6.rules.knows_labels()
     }
 
+    /// True if every conn that begins has counters, a time stamp or labels.
+    #[inline]
+    pub fn furnishes(&self) -> bool {
+        self.knobs.acct || self.knobs.timestamp || self.knows_labels()
+    }
+
     /// The rules of a family.
     #[inline]
     pub fn family(&self, v6: bool) -> &FamilyRules {

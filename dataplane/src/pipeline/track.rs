@@ -429,14 +429,13 @@ impl<P: FramePool> Pipeline<P> {
         let new = Start { orig: tuple, reply: &reply, zones, tracker };
         let number = self.allocate(&new, at)?;
         let expected = self.expected(number, tuple, at)?;
-        let said = t.template.unwrap_or_default();
-        // The helper of an expected conn is its expectation's.
-        let helper = said.helper.filter(|_| expected.is_none());
-        self.furnish(Template { helper, ..said }, number, at);
-        let wanted = Reported { conn: said.ct_events, expectations: said.exp_events };
-        self.decide_reported(number, wanted, at);
-        if let Some(conn) = at.table.records.get(number) {
-            self.account(conn, Direction::Original, (&t.headers).into(), at);
+        if t.template.is_some() || expected.is_some() || at.policy.furnishes() {
+            let said = t.template.unwrap_or_default();
+            // The helper of an expected conn is its expectation's.
+            let helper = said.helper.filter(|_| expected.is_none());
+            self.furnish(Template { helper, ..said }, number, (&t.headers).into(), at);
+        } else {
+            self.decide_reported(number, Reported::default(), at);
         }
         t.attached = Attached::Conn(Attachment {
             state: if expected.is_some() { CtState::Related } else { CtState::New },
@@ -451,20 +450,26 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// Gives a new conn what the sysctls and the table raw say it is to have.
-    fn furnish(&mut self, template: Template, number: ConnRef, at: At<'_>) {
-        let knobs = &at.policy.knobs;
+    /// Gives a new conn what the sysctls and the table raw say it is to have, and counts its first
+    /// packet.
+    #[inline(never)]
+    fn furnish(&mut self, template: Template, number: ConnRef, first: Extent, at: At<'_>) {
+        let (knobs, labelled) = (&at.policy.knobs, at.policy.knows_labels());
         let (helper, policy) = (template.helper, template.timeout_policy);
-        let labelled = at.policy.knows_labels();
-        if !knobs.acct && !knobs.timestamp && !labelled && helper.is_none() && policy == 0 {
-            return;
+        if (at.policy.furnishes() || helper.is_some() || policy != 0)
+            && let Some(extension) = self.store.extend(number)
+        {
+            extension.begin(knobs.acct, if knobs.timestamp { at.now.unix_ns } else { 0 }, labelled);
+            if helper.is_some() {
+                extension.set_helper(helper);
+            }
+            extension.set_timeout_policy(policy);
         }
-        let Some(extension) = self.store.extend(number) else { return };
-        extension.begin(knobs.acct, if knobs.timestamp { at.now.unix_ns } else { 0 }, labelled);
-        if helper.is_some() {
-            extension.set_helper(helper);
+        let wanted = Reported { conn: template.ct_events, expectations: template.exp_events };
+        self.decide_reported(number, wanted, at);
+        if let Some(conn) = at.table.records.get(number) {
+            self.account(conn, Direction::Original, first, at);
         }
-        extension.set_timeout_policy(policy);
     }
 
     /// `nf_conntrack_inet_error`: an ICMP error belongs to the conn that its quote names.

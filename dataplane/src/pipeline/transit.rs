@@ -119,6 +119,8 @@ pub(crate) struct Transit<F> {
     /// Where a packet of the box's own programs came from.
     pub host: Option<FromHost>,
     pub out_port: Option<PortId>,
+    /// The next hop, once it has been routed onwards.
+    pub towards: Address,
     /// The frame was sent to our MAC address, not broadcast or multicast.
     pub addressed: bool,
     /// What every tracker checks first has been found right.
@@ -153,6 +155,7 @@ impl<F> Transit<F> {
             in_port,
             host: None,
             out_port: None,
+            towards: Address::default(),
             addressed: true,
             sound: false,
             hash: None,
@@ -194,8 +197,8 @@ impl<F> Transit<F> {
 /// How a packet's way through the hooks ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Out of a port towards a next hop.
-    Transmit { port: PortId, towards: Address },
+    /// Out of a port towards the next hop.
+    Transmit(PortId),
     /// Out of a port with the MAC addresses that it has.
     Framed(PortId),
     /// The gateway itself took it.
