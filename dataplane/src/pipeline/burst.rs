@@ -234,8 +234,8 @@ impl<P: FramePool> Pipeline<P> {
         self.scratch = Some(scratch);
     }
 
-    /// The headers, zone and hash of a frame without a candidate that is the first of a conn of this
-    /// lcore's, as far as one look tells; the short way is for all others.
+    /// The headers, zone and hash of a frame without a candidate that is the first of a conn of
+    /// this lcore's, as far as one look tells; the short way is for all others.
     #[inline(always)]
     fn begins(
         &self,

@@ -383,8 +383,8 @@ impl NeighbourTable {
         Resolved::Full
     }
 
-    /// The same, where `guess` may be the slot: that of the last one who was asked for, say. One that
-    /// is not sure to be answered for is searched.
+    /// The same, where `guess` may be the slot: that of the last one who was asked for, say. One
+    /// that is not sure to answer is searched for.
     #[inline]
     pub fn resolve_guessed(
         &self,

@@ -210,7 +210,7 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<(), DropReason> {
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         let (translated, decided) = bits(manip);
-        // Where somebody may be in the way, which two glances tell, it is for the search to find out.
+        // Where somebody may be in the way, as two glances tell, the search has to find out.
         if manip == Manip::Src
             && let Some(leaving) = self.leaving(t.leaving, conn, range, at)
             && at.table.by_source.is_vacant(leaving.source)

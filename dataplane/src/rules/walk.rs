@@ -91,7 +91,7 @@ impl Compiled {
         };
         let mut rules = self.chain(base.chain).as_slice();
         let bits = bits_of(&facts);
-        // Mostly the first rule that the packet is admitted to has nothing more to ask, and decides.
+        // Mostly the first rule that admits the packet has nothing more to ask, and decides.
         if let Some((bits, mark)) = bits {
             let first = rules.iter().position(|rule| rule.gate.admits(&bits));
             rules = first.and_then(|first| rules.get(first..)).unwrap_or_default();
