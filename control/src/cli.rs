@@ -1,8 +1,8 @@
 //! The command line: `sluicegate [--socket PATH] COMMAND …`.
 //!
 //! Everything after the name of a tool belongs to that tool and is passed on verbatim, `-h` and
-//! `--` included. Tools run in the gateway: this side only finds the socket, reads what standard
-//! input or a file has for `-restore`, and copies the answer.
+//! `--` included. Tools run in the gateway: this side only finds the socket, reads and writes the
+//! files of `-restore` and `-save`, and copies the answer.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -14,7 +14,8 @@ use clap::{Parser, Subcommand};
 
 use crate::config::SOCKET_DEFAULT;
 use crate::socket::{self, CallError};
-use crate::tools::conntrack;
+use crate::tools::iptables_files::{Restore, Save};
+use crate::tools::{Answer, conntrack};
 
 /// The variable that names the control socket where `--socket` does not.
 pub const SOCKET_VARIABLE: &str = "SLUICEGATE_SOCKET";
@@ -68,6 +69,12 @@ pub enum Command {
     /// The tracked conns, as conntrack(8)
     #[command(disable_help_flag = true)]
     Conntrack(Arguments),
+    /// List and edit the IPv4 rules, as iptables(8)
+    #[command(disable_help_flag = true)]
+    Iptables(Arguments),
+    /// List and edit the IPv6 rules, as ip6tables(8)
+    #[command(name = "ip6tables", disable_help_flag = true)]
+    Ip6tables(Arguments),
     /// The live IPv4 rules as text, as iptables-save(8)
     #[command(disable_help_flag = true)]
     IptablesSave(Arguments),
@@ -116,6 +123,8 @@ impl Command {
         let (name, arguments) = match self {
             Command::Run { .. } | Command::Check { .. } | Command::Replay { .. } => return None,
             Command::Conntrack(a) => ("conntrack", a),
+            Command::Iptables(a) => ("iptables", a),
+            Command::Ip6tables(a) => ("ip6tables", a),
             Command::IptablesSave(a) => ("iptables-save", a),
             Command::IptablesRestore(a) => ("iptables-restore", a),
             Command::Ip6tablesSave(a) => ("ip6tables-save", a),
@@ -129,18 +138,23 @@ impl Command {
     }
 }
 
+/// What a tool is called with once its files are read.
+struct Prepared {
+    argv: Vec<String>,
+    stdin: String,
+    /// Where its output goes; standard output if there is none.
+    output: Option<PathBuf>,
+}
+
 /// Runs a tool in the gateway that listens on `socket` (by default [`SOCKET_DEFAULT`]); returns the
 /// exit code. SIGINT and SIGTERM end a stream in order.
-pub fn call_tool(socket: Option<&Path>, mut argv: Vec<String>) -> u8 {
+pub fn call_tool(socket: Option<&Path>, argv: Vec<String>) -> u8 {
     let socket = socket.unwrap_or(Path::new(SOCKET_DEFAULT));
-    let read = match file_to_load(&argv) {
-        Some(file) => read_to_load(file).map_err(|complaint| (complaint, 2)),
-        None => input(&mut argv).map_err(|complaint| (complaint, 1)),
-    };
-    let stdin = match read {
-        Ok(text) => text,
-        Err((complaint, exit)) => {
-            eprintln!("{complaint}");
+    let Prepared { argv, stdin, output } = match prepare(argv) {
+        Ok(prepared) => prepared,
+        Err(Answer { out, err, exit }) => {
+            print!("{out}");
+            eprint!("{err}");
             return exit;
         }
     };
@@ -151,7 +165,9 @@ pub fn call_tool(socket: Option<&Path>, mut argv: Vec<String>) -> u8 {
         let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
     }
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    match socket::call(socket, &argv, &stdin, &interrupted, &mut out, &mut err) {
+    let mut kept = Vec::new();
+    let to: &mut dyn io::Write = if output.is_some() { &mut kept } else { &mut out };
+    let exit = match socket::call(socket, &argv, &stdin, &interrupted, to, &mut err) {
         Ok(exit) => exit,
         Err(CallError::Broken(e)) if e.kind() == io::ErrorKind::BrokenPipe => 141,
         Err(e) => {
@@ -159,6 +175,14 @@ pub fn call_tool(socket: Option<&Path>, mut argv: Vec<String>) -> u8 {
             eprintln!("{e}");
             1
         }
+    };
+    // A file is written once all of it is there: a gateway that is down spoils no old one.
+    match output.filter(|_| exit == 0).map(|path| (std::fs::write(&path, &kept), path)) {
+        Some((Err(e), path)) => {
+            eprintln!("{}: cannot write {}: {e}", argv.concat(), path.display());
+            1
+        }
+        _ => exit,
     }
 }
 
@@ -183,47 +207,41 @@ fn read_to_load(file: &str) -> Result<String, String> {
     text.ok_or_else(|| conntrack::cannot_read(file).err.trim_end().to_owned())
 }
 
-/// What a `-restore` reads: the file it names, which is then taken off its arguments, or standard
-/// input. Other tools read nothing.
-fn input(argv: &mut Vec<String>) -> Result<String, String> {
-    let name = argv.first().cloned().unwrap_or_default();
-    if !name.ends_with("-restore") {
-        return Ok(String::new());
+/// Reads what the tool reads on this side and takes files off its arguments.
+///
+/// # Errors
+/// What to answer without asking the gateway.
+fn prepare(argv: Vec<String>) -> Result<Prepared, Answer> {
+    let plain = |argv, stdin| Prepared { argv, stdin, output: None };
+    if let Some(file) = file_to_load(&argv) {
+        let text = read_to_load(file).map_err(|complaint| Answer::failure(2, complaint))?;
+        return Ok(plain(argv, text));
     }
-    let file = file_operand(argv);
-    if argv.iter().any(|a| matches!(a.as_str(), "-h" | "--help" | "-V" | "--version")) {
-        return Ok(String::new());
+    let Some((tool, words)) = argv.split_first() else { return Ok(plain(argv, String::new())) };
+    if tool.ends_with("-save") {
+        let save = Save::read(tool, words)?;
+        let output = save.file.as_ref().map(PathBuf::from);
+        return Ok(Prepared { argv: save.argv(tool), stdin: String::new(), output });
     }
-    let mut bytes = Vec::new();
-    let read = match &file {
-        Some(at) => std::fs::read(&argv[*at]).map(|b| bytes = b),
-        None => io::stdin().lock().read_to_end(&mut bytes).map(drop),
-    };
-    if let Err(e) = read {
-        let what = file.map_or("standard input", |at| &argv[at]);
-        return Err(format!("{name}: cannot read {what}: {e}"));
+    if tool.ends_with("-restore") {
+        let restore = Restore::read(tool, words)?;
+        let text = input(tool, restore.file.as_deref())
+            .map_err(|complaint| Answer::failure(1, complaint))?;
+        return Ok(plain(restore.argv(tool), text));
     }
-    let what = file.map_or("standard input".to_owned(), |at| argv.remove(at));
-    String::from_utf8(bytes).map_err(|_| format!("{name}: {what} is not UTF-8 text"))
+    Ok(plain(argv, String::new()))
 }
 
-/// The place of the file among the arguments of a `-restore`: the first word that is neither an
-/// option nor an option's argument.
-fn file_operand(argv: &[String]) -> Option<usize> {
-    const TAKES: &[&str] = &["-T", "--table", "-M", "--modprobe", "-W", "--wait-interval"];
-    let mut after_option = false;
-    for (at, word) in argv.iter().enumerate().skip(1) {
-        let number = word.parse::<u32>().is_ok();
-        let waits = matches!(argv[at - 1].as_str(), "-w" | "--wait");
-        if after_option || (waits && number) {
-            after_option = false;
-        } else if TAKES.contains(&word.as_str()) {
-            after_option = true;
-        } else if !word.starts_with('-') {
-            return Some(at);
-        }
-    }
-    None
+/// What a `-restore` reads: its file or standard input.
+fn input(tool: &str, file: Option<&str>) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let read = match file {
+        Some(file) => std::fs::read(file).map(|b| bytes = b),
+        None => io::stdin().lock().read_to_end(&mut bytes).map(drop),
+    };
+    let what = file.unwrap_or("standard input");
+    read.map_err(|e| format!("{tool}: cannot read {what}: {e}"))?;
+    String::from_utf8(bytes).map_err(|_| format!("{tool}: {what} is not UTF-8 text"))
 }
 
 #[cfg(test)]
@@ -261,6 +279,10 @@ mod tests {
             "stats --json",
             "proc net/nf_conntrack",
             "iptables-save -c -t nat",
+            "iptables -t nat -nvL POSTROUTING 2 --line-numbers",
+            "iptables -A INPUT ! -s 1.2.3.4 -p tcp --dport 80 -j ACCEPT",
+            "iptables -h",
+            "ip6tables -V",
             "ip6tables-restore --test",
         ] {
             assert_eq!(tool(line), line);
@@ -282,7 +304,7 @@ mod tests {
             let (config, input, output) = ("a".into(), "b".into(), "c".into());
             assert_eq!(replay, Command::Replay { config, input, output, explain, conntrack });
         }
-        for line in ["run", "check", "", "explain", "top", "iptables -L", "replay -c a --in b"] {
+        for line in ["run", "check", "", "explain", "top", "replay -c a --in b"] {
             assert!(parse(line).is_err(), "{line}");
         }
     }
@@ -298,18 +320,21 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_a_restore() {
-        let at = |line: &str| {
-            let argv: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-            file_operand(&argv).map(|i| argv[i].clone())
-        };
-        assert_eq!(at("iptables-restore -c --test"), None);
-        assert_eq!(at("iptables-restore -T nat rules"), Some("rules".to_owned()));
-        assert_eq!(at("iptables-restore -w 5 rules -n"), Some("rules".to_owned()));
-        assert_eq!(at("iptables-restore -w rules"), Some("rules".to_owned()));
-        let mut argv = vec!["iptables-restore".to_owned(), "/nonexistent/r".to_owned()];
-        let error = input(&mut argv).unwrap_err();
-        assert!(error.starts_with("iptables-restore: cannot read /nonexistent/r: "), "{error}");
-        assert_eq!(input(&mut vec!["conntrack".to_owned()]), Ok(String::new()));
+    fn files_are_opened_on_this_side() {
+        let prepare = |line: &str| prepare(line.split_whitespace().map(str::to_owned).collect());
+        let error = prepare("iptables-restore /nonexistent/r").err().unwrap();
+        let said = "iptables-restore: cannot read /nonexistent/r: ";
+        assert!(error.err.starts_with(said) && error.exit == 1, "{error:?}");
+        let save = prepare("iptables-save -c -f /tmp/x").unwrap();
+        assert_eq!(
+            (save.argv.join(" "), save.output),
+            ("iptables-save -c".to_owned(), Some("/tmp/x".into()))
+        );
+        let plain = prepare("conntrack -L").unwrap();
+        assert_eq!((plain.argv.join(" "), plain.stdin), ("conntrack -L".to_owned(), String::new()));
+        assert_eq!(
+            prepare("ip6tables-save -V").err().unwrap().out,
+            "ip6tables-save v1.8.9 (nf_tables)\n"
+        );
     }
 }

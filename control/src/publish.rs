@@ -11,6 +11,7 @@ use dataplane::pipeline::snapshot::{
 use dataplane::rules::check::CheckError;
 use dataplane::rules::compiled::Compiled;
 use dataplane::rules::facts::PortId;
+use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
 
 use crate::config::{Config, Port, Prefixed, Vlan};
@@ -48,6 +49,24 @@ pub struct Rulesets {
     pub v4: Ruleset,
     /// `ip6tables`.
     pub v6: Ruleset,
+}
+
+impl Rulesets {
+    /// Those of a family.
+    pub fn of(&self, family: Family) -> &Ruleset {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    /// The same, to edit.
+    pub fn of_mut(&mut self, family: Family) -> &mut Ruleset {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
 }
 
 /// What the kernel has learnt on the host taps and the file does not say.

@@ -36,6 +36,7 @@ mod nflog;
 mod packets;
 mod reload;
 mod rig;
+mod rules_by_hand;
 mod servers;
 mod sysctl;
 mod sysctl_effects;

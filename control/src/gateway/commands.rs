@@ -1,15 +1,15 @@
 //! From a command line to its answer: the dispatch of everything that comes in by the socket.
 
-use dataplane::rules::hook::{Family, Table};
+use dataplane::rules::hook::Family;
 
 use super::ControlCore;
 use super::policy::RestoreError;
-use crate::iptables::{self, Look};
+use crate::iptables::{self, Effect, Look};
 use crate::labels::Names;
 use crate::socket::Reply;
 use crate::tools::conntrack::{Outcome, Subscription};
 use crate::tools::conntrack_format::calendar;
-use crate::tools::getopt::{Opt, Reader, Takes, Unreadable, Word};
+use crate::tools::iptables_files::{Restore, Save};
 use crate::tools::{self, Answer};
 
 /// What became of a command.
@@ -21,77 +21,6 @@ pub enum Served {
     Events(Box<Subscription>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flag {
-    Counters,
-    Table,
-    Test,
-    NoFlush,
-    /// Without meaning here: no other writer to wait for, no module to load.
-    Nothing,
-}
-
-const fn option(key: Flag, short: char, long: &'static [&'static str], takes: Takes) -> Opt<Flag> {
-    Opt { key, short: Some(short), long, takes }
-}
-
-const SAVE: &[Opt<Flag>] = &[
-    option(Flag::Counters, 'c', &["counters"], Takes::Nothing),
-    option(Flag::Table, 't', &["table"], Takes::Argument),
-    option(Flag::Nothing, 'M', &["modprobe"], Takes::Argument),
-];
-
-const RESTORE: &[Opt<Flag>] = &[
-    option(Flag::Counters, 'c', &["counters"], Takes::Nothing),
-    option(Flag::Test, 't', &["test"], Takes::Nothing),
-    option(Flag::NoFlush, 'n', &["noflush"], Takes::Nothing),
-    option(Flag::Nothing, 'v', &["verbose"], Takes::Nothing),
-    option(Flag::Nothing, 'w', &["wait"], Takes::Optional),
-    option(Flag::Nothing, 'M', &["modprobe"], Takes::Argument),
-];
-
-/// The options of a `-save` or `-restore`.
-#[derive(Default)]
-struct Options {
-    counters: bool,
-    test: bool,
-    noflush: bool,
-    table: Option<Table>,
-}
-
-impl Options {
-    fn parse(tool: &str, argv: &[String], known: &[Opt<Flag>]) -> Result<Options, Answer> {
-        let mut options = Options::default();
-        let mut words = Reader::new(argv);
-        while let Some(word) = words.step(known) {
-            match word {
-                Ok(Word::Option(Flag::Counters, _)) => options.counters = true,
-                Ok(Word::Option(Flag::Test, _)) => options.test = true,
-                Ok(Word::Option(Flag::NoFlush, _)) => options.noflush = true,
-                Ok(Word::Option(Flag::Table, name)) => {
-                    let name = name.unwrap_or_default();
-                    let table = Table::from_name(name);
-                    let unknown = || Answer::failure(1, format!("{tool}: no table '{name}'"));
-                    options.table = Some(table.ok_or_else(unknown)?);
-                }
-                Ok(Word::Option(Flag::Nothing, _)) => {}
-                Ok(Word::Operand(word)) => {
-                    let text = format!("{tool}: unexpected argument '{word}'");
-                    return Err(Answer::failure(1, text));
-                }
-                Err(Unreadable::Unknown(word)) => {
-                    return Err(Answer::failure(1, format!("{tool}: unknown option '{word}'")));
-                }
-                Err(Unreadable::NeedsArgument(word)) => {
-                    let text = format!("{tool}: option '{word}' requires an argument");
-                    return Err(Answer::failure(1, text));
-                }
-            }
-        }
-        Ok(options)
-    }
-}
-
 impl ControlCore {
     /// Runs a command line that came in by the socket.
     pub fn serve(&mut self, argv: &[String], stdin: &str) -> Served {
@@ -100,6 +29,8 @@ impl ControlCore {
             None => return Served::Done(Answer::failure(1, "sluicegate: no command")),
         };
         Served::Done(match name {
+            "iptables" => self.edit_rules(rest, Family::V4),
+            "ip6tables" => self.edit_rules(rest, Family::V6),
             "iptables-save" => self.save(name, rest, Family::V4),
             "ip6tables-save" => self.save(name, rest, Family::V6),
             "iptables-restore" => self.restore_tool(name, rest, stdin, Family::V4),
@@ -121,14 +52,41 @@ impl ControlCore {
         self.end_subscriptions();
     }
 
+    /// `iptables` and `ip6tables`.
+    fn edit_rules(&mut self, argv: &[String], family: Family) -> Answer {
+        let tool = family.tool();
+        let failed = |e: &dyn std::fmt::Display| Answer::failure(4, format_args!("{tool}: {e}"));
+        if let Err(silent) = self.count_rules() {
+            return failed(&silent);
+        }
+        let names = Names::read(&self.config.conntrack.label_names).unwrap_or_default();
+        let mut rulesets = self.rulesets.clone();
+        let (answer, effect) = tools::iptables::run(argv, rulesets.of_mut(family), &names);
+        let published = match effect {
+            Effect::Nothing => return answer,
+            // What the workers have counted is in the copy, which begins anew: no packet that was
+            // counted since is lost.
+            Effect::Counters => {
+                self.rulesets = rulesets;
+                return answer;
+            }
+            Effect::Rules => self.publish_rules(family, rulesets, false),
+        };
+        match published {
+            Ok(()) => answer,
+            Err(RestoreError::Text(e)) => tools::iptables::fault(tool, &e),
+            Err(e) => failed(&e),
+        }
+    }
+
     fn save(&mut self, tool: &str, argv: &[String], family: Family) -> Answer {
-        let options = match Options::parse(tool, argv, SAVE) {
-            Ok(options) => options,
+        let save = match Save::read(tool, argv) {
+            Ok(save) => save,
             Err(answer) => return answer,
         };
         let date = calendar(self.now().unix_ns);
         let names = Names::read(&self.config.conntrack.label_names).ok();
-        let (counters, table, labels) = (options.counters, options.table, names.as_ref());
+        let (counters, table, labels) = (save.counters, save.table, names.as_ref());
         let look = Look { counters, date: Some(&date), table, labels };
         match self.counted_rules(family) {
             Ok(rules) => Answer::text(iptables::save(rules, look)),
@@ -137,18 +95,18 @@ impl ControlCore {
     }
 
     fn restore_tool(&mut self, tool: &str, argv: &[String], stdin: &str, family: Family) -> Answer {
-        let options = match Options::parse(tool, argv, RESTORE) {
-            Ok(options) => options,
+        let restore = match Restore::read(tool, argv) {
+            Ok(restore) => restore,
             Err(answer) => return answer,
         };
-        let restored = self.restore(family, stdin, options.noflush, options.counters, options.test);
-        match restored {
-            Ok(()) => Answer::default(),
-            Err(RestoreError::Text(e)) => Answer::failure(1, format!("{tool}: line {e}")),
-            Err(RestoreError::Publish(e)) => Answer::failure(1, format!("{tool}: {e}")),
-            Err(RestoreError::Memory(e)) => Answer::failure(1, format!("{tool}: {e}")),
-            Err(RestoreError::Silent(e)) => Answer::failure(1, format!("{tool}: {e}")),
-            Err(RestoreError::NotAdopted(e)) => Answer::failure(1, format!("{tool}: {e}")),
+        let family = restore.family.unwrap_or(family);
+        match self.restore(family, stdin, restore.options, restore.test) {
+            // With `-t` iptables-restore says nothing.
+            Ok(text) => Answer::text(if restore.test { String::new() } else { text }),
+            Err(RestoreError::Text(e)) => {
+                Answer::failure(e.kind.exit(), format_args!("{tool}: line {e}"))
+            }
+            Err(e) => Answer::failure(1, format_args!("{tool}: {e}")),
         }
     }
 }

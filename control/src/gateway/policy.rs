@@ -1,14 +1,15 @@
 //! Policy in and out: publishing rules, routes and knobs, and the rule counters across snapshots.
 //!
 //! A snapshot counts from zero. Its sums are added to the counters of the model whenever somebody
-//! asks, and once more when the last lcore has handed it back; a rule of a table that was not
-//! replaced keeps its count.
+//! asks, and once more when the last lcore has handed it back; a rule that an edit leaves where it
+//! is keeps its count.
 //!
 //! Before anything changes every lcore is asked for its counts: one that does not answer would not
 //! adopt either, so that nothing changes then. One that falls silent just afterwards finds the new
 //! policy in its mailbox when it goes on; until then the old one is kept ([`Late`]), for what it
 //! may still count there.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,12 +22,12 @@ use dataplane::pipeline::snapshot::{FamilyRules, Snapshot};
 use dataplane::rules::check::check_policies;
 use dataplane::rules::compiled::CounterId;
 use dataplane::rules::hook::Family;
-use dataplane::rules::model::{Counters, Ruleset, TableRules};
+use dataplane::rules::model::{Counters, Rule, Ruleset};
 
 use super::resize::SizeError;
 use super::{ControlCore, Lcore};
 use crate::config::{Config, ConfigError};
-use crate::iptables::{self, ParseError};
+use crate::iptables::{self, ParseError, Restored};
 use crate::labels::Names;
 use crate::publish::{self, Learnt, PublishError, Rulesets};
 use crate::tools::Silent;
@@ -118,7 +119,7 @@ pub fn load_rules(config: &Config) -> Result<Rulesets, RulesError> {
         let text =
             fs::read_to_string(path).map_err(|e| RulesError::Unreadable(path.to_owned(), e))?;
         iptables::restore_named(&empty, &text, (false, true), &names)
-            .and_then(|ruleset| known_policies(ruleset, config))
+            .and_then(|ruleset| known_policies(&ruleset, config).map(|()| ruleset))
             .map_err(|e| RulesError::Wrong(path.to_owned(), e))
     };
     Ok(Rulesets {
@@ -127,11 +128,11 @@ pub fn load_rules(config: &Config) -> Result<Rulesets, RulesError> {
     })
 }
 
-/// The ruleset, if the configuration has every timeout policy that it names.
-fn known_policies(ruleset: Ruleset, config: &Config) -> Result<Ruleset, ParseError> {
+/// Whether the configuration has every timeout policy that the ruleset names.
+fn known_policies(ruleset: &Ruleset, config: &Config) -> Result<(), ParseError> {
     let known = |name: &str| config.timeout_policies.iter().any(|(policy, _)| policy == name);
-    check_policies(&ruleset, known)?;
-    Ok(ruleset)
+    check_policies(ruleset, known)?;
+    Ok(())
 }
 
 /// What has been added to the model of a snapshot's counters so far, by family.
@@ -179,27 +180,56 @@ fn add(ruleset: &mut Ruleset, news: &[Counters]) {
     }
 }
 
-/// Adds late counts to the rules of tables that were kept as they were.
+/// Adds late counts to the rules and policies that are still there.
 fn carry(before: &Ruleset, now: &mut Ruleset, news: &[Counters]) {
-    let late: Vec<_> = before.countables().zip(news).filter(|(_, n)| n.packets > 0).collect();
-    for (place, new) in late {
-        let (Some(old), Some(kept)) = (before.table(place.table), now.table(place.table)) else {
-            continue;
-        };
-        let rule = |t: &TableRules| {
-            let chain = t.chains.get(place.chain)?;
-            let rule = place.rule.map(|n| chain.rules.get(n).cloned());
-            Some((chain.name.clone(), rule))
-        };
-        if rule(old) != rule(kept) {
-            continue;
-        }
-        let number = now.countables().position(|c| c == place);
-        if let Some(counters) = number.and_then(|n| now.counters_mut().nth(n)) {
+    if news.iter().all(|new| new.packets == 0) {
+        return;
+    }
+    let kept = successors(before, now);
+    let mut counters: Vec<&mut Counters> = now.counters_mut().collect();
+    for (new, to) in news.iter().zip(kept) {
+        if let Some(counters) = to.and_then(|to| counters.get_mut(to)) {
             counters.packets += new.packets;
             counters.bytes += new.bytes;
         }
     }
+}
+
+/// Where each counter of one ruleset is in another that an edit has made of it: a chain keeps its
+/// name, and rules before and behind what was changed keep their order.
+fn successors(before: &Ruleset, now: &Ruleset) -> Vec<Option<usize>> {
+    let mut first = HashMap::new();
+    let mut number = 0;
+    for rules in now.tables.iter().flatten() {
+        for chain in &rules.chains {
+            first.insert((rules.table, chain.name.as_str()), (number, chain));
+            number += usize::from(chain.base.is_some()) + chain.rules.len();
+        }
+    }
+    let mut kept = Vec::new();
+    for rules in before.tables.iter().flatten() {
+        for old in &rules.chains {
+            let found = first.get(&(rules.table, old.name.as_str()));
+            let found = found.filter(|(_, new)| new.base.is_some() == old.base.is_some());
+            let Some(&(number, new)) = found else {
+                kept.resize(kept.len() + usize::from(old.base.is_some()) + old.rules.len(), None);
+                continue;
+            };
+            kept.extend(old.base.map(|_| Some(number)));
+            let number = number + usize::from(new.base.is_some());
+            let least = old.rules.len().min(new.rules.len());
+            let same = |(a, b): &(&Rule, &Rule)| a == b;
+            let head = old.rules.iter().zip(&new.rules).take_while(same).count();
+            let ends = old.rules.iter().rev().zip(new.rules.iter().rev()).take(least - head);
+            let tail = old.rules.len() - ends.take_while(same).count();
+            kept.extend((0..old.rules.len()).map(|at| match at {
+                at if at < head => Some(number + at),
+                at if at >= tail => Some(number + new.rules.len() - (old.rules.len() - at)),
+                _ => None,
+            }));
+        }
+    }
+    kept
 }
 
 impl ControlCore {
@@ -221,31 +251,37 @@ impl ControlCore {
     /// The rules of a family with up-to-date counters.
     pub(super) fn counted_rules(&mut self, family: Family) -> Result<&Ruleset, Silent> {
         self.count_rules()?;
-        Ok(match family {
-            Family::V4 => &self.rulesets.v4,
-            Family::V6 => &self.rulesets.v6,
-        })
+        Ok(self.rulesets.of(family))
     }
 
-    /// Takes text as `iptables-restore` does. With `test` nothing is changed.
+    /// Takes text as `iptables-restore` does and returns what it prints. With `test` nothing is
+    /// changed.
     pub(super) fn restore(
         &mut self,
         family: Family,
         text: &str,
-        noflush: bool,
-        counters: bool,
+        options: iptables::Options,
         test: bool,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<String, RestoreError> {
         self.count_rules().map_err(RestoreError::Silent)?;
         let mut rulesets = self.rulesets.clone();
-        let place = match family {
-            Family::V4 => &mut rulesets.v4,
-            Family::V6 => &mut rulesets.v6,
-        };
         let names = Names::read(&self.config.conntrack.label_names).unwrap_or_default();
-        *place = iptables::restore_named(place, text, (noflush, counters), &names)
-            .and_then(|ruleset| known_policies(ruleset, &self.config))
-            .map_err(RestoreError::Text)?;
+        let place = rulesets.of_mut(family);
+        let restored = iptables::restore_with(place, text, options, &names);
+        let Restored { ruleset, text } = restored.map_err(RestoreError::Text)?;
+        *place = ruleset;
+        self.publish_rules(family, rulesets, test).map(|()| text)
+    }
+
+    /// Puts rules in force of which one family's were changed; the counts are up to date. With
+    /// `test` only what would stand against it is found.
+    pub(super) fn publish_rules(
+        &mut self,
+        family: Family,
+        rulesets: Rulesets,
+        test: bool,
+    ) -> Result<(), RestoreError> {
+        known_policies(rulesets.of(family), &self.config).map_err(RestoreError::Text)?;
         let (config, macs) = (self.config.clone(), self.macs.clone());
         let publish = self.build(&config, &macs, &rulesets).map_err(RestoreError::Publish)?;
         if test {
@@ -394,7 +430,7 @@ impl ControlCore {
     }
 }
 
-/// Why `iptables-restore` failed.
+/// Why rules were not put in force.
 pub(super) enum RestoreError {
     /// The text.
     Text(ParseError),
@@ -406,6 +442,18 @@ pub(super) enum RestoreError {
     Memory(OutOfMemory),
     /// It is in force, but for one worker.
     NotAdopted(NotAdopted),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RestoreError::Text(e) => e.fmt(f),
+            RestoreError::Publish(e) => e.fmt(f),
+            RestoreError::Silent(e) => e.fmt(f),
+            RestoreError::Memory(e) => e.fmt(f),
+            RestoreError::NotAdopted(e) => e.fmt(f),
+        }
+    }
 }
 
 /// What a new configuration changes that a running process cannot follow.
@@ -429,4 +477,50 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         return Some("the control socket");
     }
     (old.log_level != new.log_level).then_some("[log] level")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataplane::rules::hook::Table;
+
+    fn rules(input: &[&str]) -> Ruleset {
+        let lines: String = input.iter().map(|mark| format!("-A INPUT -s {mark}\n")).collect();
+        let text = format!("*filter\n:U - [0:0]\n-A U -j DROP\n{lines}COMMIT\n");
+        iptables::restore(&Ruleset::new(Family::V4), &text, false, false).unwrap()
+    }
+
+    fn input(before: &[&str], now: &[&str]) -> Vec<Option<usize>> {
+        let (before, now) = (rules(before), rules(now));
+        let kept = successors(&before, &now);
+        assert_eq!(kept.len(), before.countables().count());
+        kept[1..=before.table(Table::Filter).unwrap().chains[0].rules.len()].to_vec()
+    }
+
+    #[test]
+    fn late_counts_follow_their_rules() {
+        let (a, b, c) = ("1.1.1.1", "2.2.2.2", "3.3.3.3");
+        assert_eq!(input(&[a, b], &[a, b]), [Some(1), Some(2)]);
+        assert_eq!(input(&[a, b], &[c, a, b]), [Some(2), Some(3)], "inserted at the head");
+        assert_eq!(input(&[a, b], &[a, c, b]), [Some(1), Some(3)]);
+        assert_eq!(input(&[a, b, c], &[a, c]), [Some(1), None, Some(2)], "deleted");
+        assert_eq!(input(&[a, b], &[a, c]), [Some(1), None], "replaced");
+        assert_eq!(input(&[a, a], &[a]), [Some(1), None]);
+        assert_eq!(input(&[a, b], &[]), [None, None]);
+    }
+
+    #[test]
+    fn late_counts_of_other_tables_stay_where_they_belong() {
+        let before = rules(&["1.1.1.1"]);
+        let text = "*raw\n-A PREROUTING -j ACCEPT\nCOMMIT\n";
+        let mut now = iptables::restore(&before, text, true, false).unwrap();
+        now.table_mut(Table::Filter).add_chain("A");
+        let one = Counters { packets: 1, bytes: 2 };
+        carry(&before, &mut now, &vec![one; before.countables().count()]);
+        let counted = now.counters_mut().filter(|counters| counters.packets == 1).count();
+        assert_eq!(counted, before.countables().count());
+        assert!(now.table(Table::Raw).unwrap().chains[0].rules[0].counters.packets == 0);
+        let drop = &now.table(Table::Filter).unwrap().chain("U").unwrap().rules[0];
+        assert_eq!(drop.counters, one);
+    }
 }

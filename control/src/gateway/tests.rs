@@ -22,6 +22,7 @@ use dataplane::wire::address::Address;
 
 use super::policy::RestoreError;
 use super::*;
+use crate::iptables::Options;
 use crate::tools::{Gateway, SysctlError};
 
 /// Where a worker stops answering.
@@ -170,7 +171,7 @@ const MANGLE: &str = "*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD -j ACCEPT\nCOMM
 #[test]
 fn a_policy_that_one_worker_adopts_late_loses_no_count_and_frees_nothing_early() {
     let (mut core, fakes) = bench();
-    assert!(core.restore(Family::V4, FILTER, false, false, false).is_ok());
+    assert!(core.restore(Family::V4, FILTER, Options::default(), false).is_ok());
     let old = Arc::clone(core.snapshot());
     let count = |lcore: usize, packets: u64| {
         for id in old.v4.rules.counters().map(CounterId) {
@@ -182,7 +183,7 @@ fn a_policy_that_one_worker_adopts_late_loses_no_count_and_frees_nothing_early()
 
     fakes.borrow_mut()[1].stops = Stops::BeforeAdopt;
     let Err(RestoreError::NotAdopted(error)) =
-        core.restore(Family::V4, MANGLE, false, false, false)
+        core.restore(Family::V4, MANGLE, Options::default(), false)
     else {
         panic!("one worker is late");
     };
@@ -196,7 +197,7 @@ fn a_policy_that_one_worker_adopts_late_loses_no_count_and_frees_nothing_early()
     assert!(Arc::strong_count(&old) >= 3);
     // Nothing else is begun meanwhile.
     assert!(saved(&mut core).contains("worker lcore 2 (CPU 3) does not answer"));
-    let again = core.restore(Family::V4, FILTER, false, false, false);
+    let again = core.restore(Family::V4, FILTER, Options::default(), false);
     assert!(matches!(again, Err(RestoreError::Silent(_))));
 
     count(1, 4);
@@ -209,7 +210,7 @@ fn a_policy_that_one_worker_adopts_late_loses_no_count_and_frees_nothing_early()
         assert!(text.contains("[7:420] -A FORWARD -j ACCEPT"), "each counted once: {text}");
     }
     assert_eq!(Arc::strong_count(&old), 1, "nobody has it any more");
-    assert!(core.restore(Family::V4, FILTER, false, false, false).is_ok());
+    assert!(core.restore(Family::V4, FILTER, Options::default(), false).is_ok());
 }
 
 #[test]

@@ -1,230 +1,321 @@
-//! Single edits of a table: what one line of a rule file or one `iptables` command does.
+//! What one line of a rule file or one `iptables` command does to a table, and what it prints.
 //!
-//! An edit changes a [`Ruleset`] in place and stops at the first fault; whoever needs all or
-//! nothing edits a copy. Whether targets stand where they may is seen only when all edits are done
+//! It changes a [`Ruleset`] in place and stops at the first fault; whoever needs all or
+//! nothing gives it a copy. Whether targets stand where they may is seen only when all edits are done
 //! (`dataplane::rules::check`).
 
-use dataplane::rules::hook::{Hook, Table};
+use core::fmt::Write;
+
+use dataplane::rules::hook::{Family, Hook, Table};
 use dataplane::rules::model::{Chain, Counters, Place, Policy, Rule, Ruleset, TableRules};
 use dataplane::rules::targets::Target;
 
+use super::line::{Asked, Command, Zero};
+use super::list::{self, List, list, list_rule};
 use super::rule::is_target;
 use super::words::Word;
-use super::{ParseError, parse_rule};
+use super::{Kind, ParseError, print};
 use crate::labels::Names;
 
 /// The longest name of a chain, in bytes.
 const MAX_CHAIN_NAME: usize = 28;
 
-/// The commands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Edit {
-    /// `-A`.
-    Append,
-    /// `-I`.
-    Insert,
-    /// `-R`.
-    Replace,
-    /// `-D`.
-    Delete,
-    /// `-C`: fails if there is no such rule.
-    Check,
-    /// `-N`.
-    NewChain,
-    /// `-X`.
-    DeleteChain,
-    /// `-E`.
-    RenameChain,
-    /// `-F`.
-    Flush,
-    /// `-Z`.
-    Zero,
-    /// `-P`.
-    Policy,
+/// What a line changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Nothing.
+    Nothing,
+    /// Counters went back to zero; the rules are what they were.
+    Counters,
+    /// Rules, chains or policies.
+    Rules,
 }
 
-impl Edit {
-    /// The command of a word.
-    pub fn from_word(word: &str) -> Option<Edit> {
-        Some(match word {
-            "-A" | "--append" => Edit::Append,
-            "-I" | "--insert" => Edit::Insert,
-            "-R" | "--replace" => Edit::Replace,
-            "-D" | "--delete" => Edit::Delete,
-            "-C" | "--check" => Edit::Check,
-            "-N" | "--new-chain" => Edit::NewChain,
-            "-X" | "--delete-chain" => Edit::DeleteChain,
-            "-E" | "--rename-chain" => Edit::RenameChain,
-            "-F" | "--flush" => Edit::Flush,
-            "-Z" | "--zero" => Edit::Zero,
-            "-P" | "--policy" => Edit::Policy,
-            _ => return None,
-        })
-    }
+/// What a line is done with, besides itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// What new rules start from unless they have a `-c`.
+    pub counters: Counters,
+    /// The names that labels have.
+    pub names: &'a Names,
+    /// `-v` of the whole file.
+    pub verbose: bool,
 }
 
-/// Does what `words` say to `table`; the first word is the command. `counters` is what new rules
-/// start from unless they have a `-c`; `names` are those that labels have.
+/// Does to `table` what a line asks and writes to `out` what `iptables` prints.
 ///
 /// # Errors
-/// The first word that cannot be taken, or the command's if there is nothing to do it to.
-pub fn edit(
+/// The word that is at fault; the ruleset may then be changed in part.
+pub fn obey(
     ruleset: &mut Ruleset,
     table: Table,
-    words: &[Word],
-    (counters, names): (Counters, &Names),
-) -> Result<(), ParseError> {
-    let Some((command, rest)) = words.split_first() else { return Ok(()) };
-    let Some(kind) = Edit::from_word(&command.text) else {
-        let what = if command.text.starts_with('-') { "unknown option" } else { "bad argument" };
-        return Err(command.error(format!("{what} `{}'", command.text)));
-    };
+    asked: &Asked<'_>,
+    given: Given<'_>,
+    out: &mut String,
+) -> Result<Effect, ParseError> {
     let family = ruleset.family;
+    let fresh = ruleset.table(table).is_none();
+    let all = asked.chain.is_none();
+    if fresh
+        && all
+        && matches!(asked.command, Command::Flush | Command::Zero | Command::DeleteChain)
+    {
+        return Ok(Effect::Nothing);
+    }
     let rules = ruleset.table_mut(table);
-    let mut job = Job { rules, command, counters, names };
-    match kind {
-        Edit::Flush | Edit::Zero | Edit::DeleteChain if rest.is_empty() => {
-            job.all_chains(kind);
-            Ok(())
-        }
-        _ => {
-            let Some((name, rest)) = rest.split_first() else {
-                return Err(command.error(format!("`{}' needs a chain", command.text)));
-            };
-            match kind {
-                Edit::Append | Edit::Insert | Edit::Replace | Edit::Delete | Edit::Check => {
-                    job.rule(kind, name, rest, family)
-                }
-                _ => job.chain(kind, name, rest),
-            }
-        }
+    let verbose = asked.verbose > 0 || given.verbose;
+    let mut job = Job { rules, family, fresh, asked, given, verbose, out };
+    let effect = match asked.command {
+        Command::List | Command::ListRules => job.show(),
+        Command::Append | Command::Insert | Command::Replace => job.add(),
+        Command::Delete | Command::Check => job.look_for(),
+        Command::Zero => job.zero(),
+        _ => job.chains(),
+    };
+    match effect {
+        // A table that a list or a check would have made is not there yet.
+        Ok(Effect::Nothing) if fresh => ruleset.tables[table.index()] = None,
+        Ok(Effect::Counters) if fresh => return Ok(Effect::Rules),
+        _ => {}
     }
+    effect
 }
 
-struct Job<'a> {
+struct Job<'a, 'w> {
     rules: &'a mut TableRules,
-    command: &'a Word,
-    counters: Counters,
-    names: &'a Names,
+    family: Family,
+    /// The table was never named before.
+    fresh: bool,
+    asked: &'a Asked<'w>,
+    given: Given<'a>,
+    verbose: bool,
+    out: &'a mut String,
 }
 
-impl Job<'_> {
-    fn found(&mut self, name: &Word) -> Result<&mut Chain, ParseError> {
-        let table = self.rules.table.name();
-        self.rules.chain_mut(&name.text).ok_or_else(|| {
-            name.error(format!("chain `{}' does not exist in table {table}", name.text))
-        })
+impl Job<'_, '_> {
+    /// The chain that the command names.
+    fn name(&self) -> Result<&Word, ParseError> {
+        let command = self.asked.word;
+        let missing = || command.error(format!("`{}' needs a chain", command.text));
+        let name = self.asked.chain.as_ref().ok_or_else(missing)?;
+        if name.text.len() > MAX_CHAIN_NAME {
+            let text = format!("chain name `{}' is longer than {MAX_CHAIN_NAME} bytes", name.text);
+            return Err(name.error(text));
+        }
+        Ok(name)
     }
 
-    fn rule(
-        &mut self,
-        kind: Edit,
-        name: &Word,
-        rest: &[Word],
-        family: dataplane::rules::hook::Family,
-    ) -> Result<(), ParseError> {
-        let (place, given, command) = (self.command.place, self.counters, self.command);
-        let labels = self.names;
-        let chain = self.found(name)?;
-        let (number, spec) = match rest.split_first() {
-            Some((word, spec)) if kind != Edit::Append && kind != Edit::Check => {
-                match word.text.parse::<usize>() {
-                    Ok(number) => (Some((number, word)), spec),
-                    Err(_) => (None, rest),
+    fn absent(&self, name: &Word) -> ParseError {
+        let table = self.rules.table.name();
+        name.error(format!("chain `{}' does not exist in table {table}", name.text))
+            .of(Kind::NoChain)
+    }
+
+    fn found(&mut self) -> Result<&mut Chain, ParseError> {
+        let name = self.name()?.clone();
+        let absent = self.absent(&name);
+        self.rules.chain_mut(&name.text).ok_or(absent)
+    }
+
+    /// `-L` and `-S`, and what `-Z` does beside them.
+    fn show(&mut self) -> Result<Effect, ParseError> {
+        let asked = self.asked;
+        if asked.chain.is_some() {
+            self.found()?;
+        }
+        let chain = asked.chain.as_ref().map(|name| name.text.as_str());
+        let number = asked.number.map(|(number, _)| number);
+        let labels = Some(self.given.names);
+        let (rules, family) = (&*self.rules, self.family);
+        match asked.command {
+            Command::List => {
+                let look = List {
+                    numeric: asked.numeric,
+                    verbose: self.verbose,
+                    exact: asked.exact,
+                    line_numbers: asked.line_numbers,
+                    labels,
+                };
+                match (chain.and_then(|name| rules.chain(name)), number) {
+                    (Some(chain), Some(number)) => {
+                        let rule = chain.rules.get(number.saturating_sub(1));
+                        let line = rule.map(|rule| list_rule(number, rule, family, look));
+                        self.out.push_str(&line.unwrap_or_default());
+                    }
+                    _ => self.out.push_str(&list(rules, family, chain, look)),
                 }
             }
-            _ => (None, rest),
-        };
-        if kind == Edit::Delete
-            && let Some((number, word)) = number
-        {
-            if let Some(extra) = spec.first() {
-                return Err(extra.error(format!("bad argument `{}'", extra.text)));
-            }
-            let at = position(number, chain.rules.len(), word, "deletion")?;
-            chain.rules.remove(at);
-            return Ok(());
+            _ => print::list_rules(
+                self.out,
+                (rules, family),
+                (chain, number),
+                (self.verbose, labels),
+            ),
         }
-        let mut rules = parse_rule(family, &name.text, spec, place, labels)?;
-        for rule in &mut rules {
-            if rule.counters == Counters::default() {
-                rule.counters = given;
+        if asked.zero.is_some() { self.zero() } else { Ok(Effect::Nothing) }
+    }
+
+    /// `-Z`, alone or beside a list.
+    fn zero(&mut self) -> Result<Effect, ParseError> {
+        if self.asked.chain.is_none() {
+            self.say_all("Zeroing");
+            self.rules.chains.iter_mut().for_each(zero);
+            return Ok(Effect::Counters);
+        }
+        let number = self.asked.number.filter(|_| self.asked.zero == Some(Zero::Rule));
+        let chain = self.found()?;
+        match number {
+            Some((number, _)) => {
+                if let Some(rule) = chain.rules.get_mut(number.saturating_sub(1)) {
+                    rule.counters = Counters::default();
+                }
+            }
+            None => {
+                zero(chain);
+                let name = chain.name.clone();
+                self.say("Zeroing", &name);
             }
         }
-        match (kind, number) {
-            (Edit::Append, _) => chain.rules.extend(rules),
-            (Edit::Insert, None) => drop(chain.rules.splice(0..0, rules)),
-            (Edit::Insert, Some((number, word))) => {
-                let at = position(number, chain.rules.len() + 1, word, "insertion")?;
-                chain.rules.splice(at..at, rules);
-            }
-            (Edit::Replace, Some((number, word))) => {
-                let at = position(number, chain.rules.len(), word, "replacement")?;
+        Ok(Effect::Counters)
+    }
+
+    /// `-A`, `-I` and `-R`.
+    fn add(&mut self) -> Result<Effect, ParseError> {
+        let (asked, given) = (self.asked, self.given.counters);
+        self.found()?;
+        self.targets_exist()?;
+        let mut rules = asked.rules.clone();
+        for rule in rules.iter_mut().filter(|rule| rule.counters == Counters::default()) {
+            rule.counters = given;
+        }
+        if self.verbose {
+            self.echo(&rules);
+        }
+        let chain = self.found()?;
+        let count = chain.rules.len();
+        match (asked.command, asked.number) {
+            (Command::Append, _) => chain.rules.extend(rules),
+            (Command::Replace, Some((number, word))) => {
                 if rules.len() != 1 {
                     return Err(word.error("replacement needs exactly one rule"));
                 }
+                let at = position(number, count, word, "replacement")?;
                 chain.rules.splice(at..=at, rules);
             }
-            (Edit::Replace, None) => return Err(command.error("`-R' needs a rule number")),
-            (Edit::Check, _) => {
-                for rule in &rules {
-                    same(chain, rule, command)?;
-                }
-            }
-            _ => {
-                for rule in &rules {
-                    let at = same(chain, rule, command)?;
-                    chain.rules.remove(at);
+            (Command::Replace, None) => return Err(asked.word.error("`-R' needs a rule number")),
+            (_, number) => {
+                let at = match number {
+                    Some((number, word)) => position(number, count + 1, word, "insertion")?,
+                    None => 0,
+                };
+                // One after the other at the same place: the last comes first.
+                for rule in rules {
+                    chain.rules.insert(at, rule);
                 }
             }
         }
+        Ok(Effect::Rules)
+    }
+
+    /// `-D` and `-C`.
+    fn look_for(&mut self) -> Result<Effect, ParseError> {
+        let asked = self.asked;
+        if let Some((number, word)) = asked.number {
+            let fresh = self.fresh;
+            let chain = self.found()?;
+            let at = position(number, chain.rules.len(), word, "deletion")
+                .map_err(|error| if fresh { error.of(Kind::NoChain) } else { error })?;
+            chain.rules.remove(at);
+            return Ok(Effect::Rules);
+        }
+        self.found().map_err(|error| match error.kind {
+            Kind::NoChain => error.of(Kind::NoRule),
+            _ => error,
+        })?;
+        self.targets_exist()?;
+        for rule in &asked.rules {
+            let chain = self.found()?;
+            let Some(at) = chain.rules.iter().position(|known| known == rule) else {
+                let text = format!("`{}': no such rule in chain {}", asked.word.text, chain.name);
+                return Err(asked.word.error(text).of(Kind::NoRule));
+            };
+            let known = match asked.command {
+                Command::Delete => chain.rules.remove(at),
+                _ => chain.rules[at].clone(),
+            };
+            if self.verbose {
+                self.echo(&[known]);
+            }
+        }
+        Ok(if asked.command == Command::Delete { Effect::Rules } else { Effect::Nothing })
+    }
+
+    /// `-N`, `-X`, `-E`, `-F` and `-P`.
+    fn chains(&mut self) -> Result<Effect, ParseError> {
+        let asked = self.asked;
+        match (asked.command, asked.second) {
+            (Command::Flush, _) if asked.chain.is_none() => {
+                self.say_all("Flushing");
+                self.rules.chains.iter_mut().for_each(|chain| chain.rules.clear());
+            }
+            (Command::Flush, _) => {
+                let chain = self.found()?;
+                chain.rules.clear();
+                let name = chain.name.clone();
+                self.say("Flushing", &name);
+            }
+            (Command::DeleteChain, _) if asked.chain.is_none() => self.delete_chains()?,
+            (Command::DeleteChain, _) => {
+                let name = self.name()?.clone();
+                self.found()?;
+                self.say("Deleting", &name.text);
+                self.removable(&name.text, &name)?;
+                self.rules.chains.retain(|chain| chain.name != name.text);
+            }
+            (Command::RenameChain, Some(new)) => {
+                let name = self.name()?.clone();
+                self.rename(&name, new)?;
+            }
+            (Command::Policy, Some(policy)) => {
+                let name = self.name()?.clone();
+                // Counters of a `-c` are read and not used, as iptables does.
+                set_policy(self.rules, &name, policy, None)?;
+            }
+            _ => {
+                let name = self.name()?.clone();
+                new_chain(self.rules, &name)?;
+            }
+        }
+        Ok(Effect::Rules)
+    }
+
+    /// All chains of the user, or none if one of them is in use.
+    fn delete_chains(&mut self) -> Result<(), ParseError> {
+        let names = self.rules.chains.iter().filter(|chain| chain.base.is_none());
+        let names: Vec<String> = names.map(|chain| chain.name.clone()).collect();
+        for name in &names {
+            self.say("Deleting", name);
+        }
+        for name in &names {
+            self.removable(name, self.asked.word)?;
+        }
+        self.rules.chains.retain(|chain| chain.base.is_some());
         Ok(())
     }
 
-    fn chain(&mut self, kind: Edit, name: &Word, rest: &[Word]) -> Result<(), ParseError> {
-        let takes = usize::from(matches!(kind, Edit::Policy | Edit::RenameChain));
-        if let Some(extra) = rest.get(takes) {
-            return Err(extra.error(format!("bad argument `{}'", extra.text)));
-        }
-        let value = rest.first();
-        let missing = || name.error(format!("`{}' requires two arguments", self.command.text));
-        match kind {
-            Edit::NewChain => new_chain(self.rules, name),
-            Edit::Policy => {
-                let value = value.ok_or_else(missing)?;
-                set_policy(self.rules, name, value, None)
-            }
-            Edit::RenameChain => {
-                let value = value.ok_or_else(missing)?;
-                self.rename(name, value)
-            }
-            Edit::Flush => {
-                self.found(name)?.rules.clear();
-                Ok(())
-            }
-            Edit::Zero => {
-                zero(self.found(name)?);
-                Ok(())
-            }
-            _ => self.delete_chain(name),
-        }
-    }
-
-    fn all_chains(&mut self, kind: Edit) {
-        match kind {
-            Edit::Flush => self.rules.chains.iter_mut().for_each(|chain| chain.rules.clear()),
-            Edit::Zero => self.rules.chains.iter_mut().for_each(zero),
-            // Every empty user chain that nothing jumps to, as `iptables -X` removes them.
-            _ => {
-                let used: Vec<bool> =
-                    self.rules.chains.iter().map(|chain| self.jumped_to(&chain.name)).collect();
-                let mut used = used.into_iter();
-                self.rules.chains.retain(|chain| {
-                    let used = used.next().unwrap_or(true);
-                    chain.base.is_some() || used || !chain.rules.is_empty()
-                });
-            }
-        }
+    /// Whether a chain may go; `word` is to blame if not.
+    fn removable(&self, name: &str, word: &Word) -> Result<(), ParseError> {
+        let Some(chain) = self.rules.chain(name) else { return Ok(()) };
+        let fault = if chain.base.is_some() {
+            "is a base chain"
+        } else if self.jumped_to(name) {
+            "is the target of a rule"
+        } else if !chain.rules.is_empty() {
+            "is not empty"
+        } else {
+            return Ok(());
+        };
+        Err(word.error(format!("chain `{name}' {fault}")).of(Kind::Busy))
     }
 
     fn jumped_to(&self, name: &str) -> bool {
@@ -235,25 +326,27 @@ impl Job<'_> {
             .any(|rule| matches!(&rule.target, Target::Jump(to) | Target::Goto(to) if to == name))
     }
 
-    fn delete_chain(&mut self, name: &Word) -> Result<(), ParseError> {
-        let used = self.jumped_to(&name.text);
-        let chain = self.found(name)?;
-        let fault = if chain.base.is_some() {
-            "is a base chain"
-        } else if used {
-            "is the target of a rule"
-        } else if !chain.rules.is_empty() {
-            "is not empty"
-        } else {
-            self.rules.chains.retain(|chain| chain.name != name.text);
-            return Ok(());
-        };
-        Err(name.error(format!("chain `{}' {fault}", name.text)))
+    /// Whether the chains that the rules lead to are there.
+    fn targets_exist(&self) -> Result<(), ParseError> {
+        for rule in &self.asked.rules {
+            if let Target::Jump(to) | Target::Goto(to) = &rule.target
+                && self.rules.chain(to).is_none()
+            {
+                let word = Word { text: to.clone(), place: rule.place };
+                return Err(self.absent(&word).of(Kind::Text));
+            }
+        }
+        Ok(())
     }
 
     fn rename(&mut self, name: &Word, new: &Word) -> Result<(), ParseError> {
-        if self.found(name)?.base.is_some() {
-            return Err(name.error(format!("chain `{}' is a base chain", name.text)));
+        if self.rules.chain(&new.text).is_some() {
+            let text = format!("chain name `{}' exists already", new.text);
+            return Err(new.error(text).of(Kind::NameExists));
+        }
+        if self.found()?.base.is_some() {
+            let text = format!("chain `{}' is a base chain and keeps its name", name.text);
+            return Err(name.error(text).of(Kind::Busy));
         }
         new_chain(self.rules, new)?;
         let old = self.rules.chains.iter().position(|chain| chain.name == name.text);
@@ -270,6 +363,25 @@ impl Job<'_> {
         }
         Ok(())
     }
+
+    fn echo(&mut self, rules: &[Rule]) {
+        for rule in rules {
+            self.out.push_str(&list::echo(rule, self.family, Some(self.given.names)));
+        }
+    }
+
+    fn say(&mut self, what: &str, chain: &str) {
+        if self.verbose {
+            let _ = writeln!(self.out, "{what} chain `{chain}'");
+        }
+    }
+
+    fn say_all(&mut self, what: &str) {
+        if self.verbose {
+            let names = self.rules.chains.iter().map(|chain| chain.name.as_str());
+            self.out.extend(names.map(|name| format!("{what} chain `{name}'\n")));
+        }
+    }
 }
 
 fn zero(chain: &mut Chain) {
@@ -282,18 +394,19 @@ fn zero(chain: &mut Chain) {
 }
 
 /// Rule numbers count from 1.
-fn position(number: usize, count: usize, word: &Word, what: &str) -> Result<usize, ParseError> {
+fn position(
+    number: usize,
+    count: usize,
+    word: &Word,
+    what: &'static str,
+) -> Result<usize, ParseError> {
     match number.checked_sub(1).filter(|&at| at < count) {
         Some(at) => Ok(at),
-        None => Err(word.error(format!("index of {what} `{}' is out of range", word.text))),
+        None => {
+            let text = format!("index of {what} `{}' is out of range", word.text);
+            Err(word.error(text).of(Kind::Index(what)))
+        }
     }
-}
-
-fn same(chain: &Chain, rule: &Rule, command: &Word) -> Result<usize, ParseError> {
-    chain.rules.iter().position(|known| known == rule).ok_or_else(|| {
-        let text = format!("`{}': no such rule in chain {}", command.text, chain.name);
-        command.error(text)
-    })
 }
 
 /// `-N`.
@@ -312,7 +425,8 @@ pub(super) fn new_chain(rules: &mut TableRules, name: &Word) -> Result<(), Parse
     } else if rules.add_chain(text) {
         return Ok(());
     } else {
-        "exists already".to_owned()
+        let error = name.error(format!("chain name `{text}' exists already"));
+        return Err(error.of(Kind::ChainExists));
     };
     Err(name.error(format!("chain name `{text}' {fault}")))
 }
@@ -327,7 +441,8 @@ pub(super) fn set_policy(
     let table = rules.table;
     let base = rules.chain_mut(&name.text).and_then(|chain| chain.base.as_mut());
     let Some(base) = base else {
-        return Err(name.error(format!("`{}' is no base chain of {}", name.text, table.name())));
+        let text = format!("`{}' is no base chain of {}", name.text, table.name());
+        return Err(name.error(text).of(Kind::NotBase));
     };
     base.policy = match policy.text.as_str() {
         "ACCEPT" => Policy::Accept,
@@ -336,7 +451,9 @@ pub(super) fn set_policy(
                 .error("the table nat decides translation only: policy `DROP' is not possible"));
         }
         "DROP" => Policy::Drop,
-        other => return Err(policy.error(format!("bad policy `{other}'"))),
+        other => {
+            return Err(policy.error(format!("bad policy `{other}'")).of(Kind::Policy));
+        }
     };
     base.counters = counters.unwrap_or(base.counters);
     Ok(())

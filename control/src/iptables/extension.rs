@@ -82,13 +82,13 @@ impl Opt {
     }
 
     /// True for one of its spellings.
-    fn is(&self, name: &str) -> bool {
+    pub(super) fn is(&self, name: &str) -> bool {
         self.name == name || !self.alias.is_empty() && self.alias == name
     }
 
     /// True if one of its spellings begins so.
-    fn begins(&self, start: &str) -> bool {
-        self.name.starts_with(start) || self.alias.starts_with(start)
+    pub(super) fn begins(&self, start: &str) -> bool {
+        !start.is_empty() && (self.name.starts_with(start) || self.alias.starts_with(start))
     }
 }
 
@@ -159,6 +159,8 @@ pub(super) struct Given<'a> {
     pub(super) family: Family,
     /// Names that labels have.
     pub(super) labels: &'a Names,
+    /// The number of the protocol that `-p` has named before it.
+    pub(super) proto: Option<u8>,
 }
 
 impl<'a> Given<'a> {

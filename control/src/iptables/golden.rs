@@ -4,9 +4,9 @@
 use proptest::prelude::*;
 
 use dataplane::rules::hook::{Family, Hook, Table};
-use dataplane::rules::model::{Counters, Ruleset};
+use dataplane::rules::model::Ruleset;
 
-use super::{Look, ParseError, restore, restore_named, save};
+use super::{Look, Options, ParseError, restore, restore_named, save};
 use crate::labels::Names;
 
 const V4: &str = include_str!("golden/v4.txt");
@@ -104,7 +104,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("filter", "-A INPUT --dport 5", "--dport", "unknown option"),
     ("filter", "-A INPUT --foo", "--foo", "unknown option"),
     ("filter", "-A INPUT -j ACCEPT --foo", "--foo", "unknown option"),
-    ("filter", "-A INPUT -ptcp", "-ptcp", "unknown option"),
+    ("filter", "-A INPUT -Qtcp", "-Qtcp", "unknown option `-Q'"),
     ("filter", "-A INPUT foo", "foo", "bad argument"),
     ("filter", "-A INPUT -j ACCEPT # no", "#", "bad argument"),
     ("filter", "-A INPUT -s", "-s", "requires an argument"),
@@ -333,13 +333,14 @@ fn edits_insert_replace_delete_rename_zero_and_flush() {
 -R A 3 -p tcp -j ACCEPT
 -A A -j DROP
 -D A -j DROP
--A INPUT -j A
--E A B
 -N C
 -N D
 -A D -j ACCEPT
 -F D
--X
+-X C
+-X D
+-A INPUT -j A
+-E A B
 COMMIT
 ";
     let ruleset = restore(&Ruleset::new(Family::V6), text, false, false).unwrap();
@@ -349,6 +350,10 @@ COMMIT
     assert_eq!(rules_of(&text), expected);
 }
 
+fn noflush() -> Options {
+    Options { noflush: true, ..Options::default() }
+}
+
 #[test]
 fn zero_clears_counters_and_numbering_covers_all_that_counts() {
     let ruleset = restore(&Ruleset::new(Family::V4), WHOLE, false, true).unwrap();
@@ -356,8 +361,9 @@ fn zero_clears_counters_and_numbering_covers_all_that_counts() {
     let counters: Vec<u64> = copy.counters_mut().map(|counters| counters.packets).collect();
     assert_eq!(counters, [3, 5, 10, 9, 0, 1, 0, 0, 0, 7]);
     assert_eq!(ruleset.countables().count(), counters.len());
-    let words = super::words::split("-Z", 1).unwrap();
-    super::edit(&mut copy, Table::Filter, &words, (Counters::default(), &Names::default()))
+    let none = Names::default();
+    super::restore_with(&copy, "*filter\n-Z\nCOMMIT\n", noflush(), &none)
+        .map(|restored| copy = restored.ruleset)
         .unwrap();
     let counters: Vec<u64> = copy.counters_mut().map(|counters| counters.packets).collect();
     assert_eq!(counters, [0, 0, 0, 0, 0, 1, 0, 0, 0, 7]);

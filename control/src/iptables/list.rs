@@ -46,11 +46,7 @@ pub fn list_rule(number: usize, rule: &Rule, family: Family, look: List<'_>) -> 
         out.push_str(&count(rule.counters.packets, look));
         out.push_str(&count(rule.counters.bytes, look));
     }
-    let name = match &rule.target {
-        Target::Notrack => "CT",
-        target => target.name(),
-    };
-    let _ = write!(out, "{name:<9} ");
+    let _ = write!(out, "{:<9} ", target_name(&rule.target));
     let basics = &rule.basics;
     let proto = basics.proto.unwrap_or(Maybe::is(0));
     let text = match names::protocol_name(proto.value) {
@@ -60,11 +56,7 @@ pub fn list_rule(number: usize, rule: &Rule, family: Family, look: List<'_>) -> 
         Some(name) => name.to_owned(),
     };
     let _ = write!(out, "{}{text:<4} ", sign(proto.not));
-    out.push_str(match basics.fragment {
-        None => "-- ",
-        Some(Maybe { not: false, .. }) => "-f ",
-        Some(Maybe { not: true, .. }) => "!f ",
-    });
+    let _ = write!(out, "{} ", fragment(basics.fragment));
     if look.verbose {
         let _ = write!(out, " {:<6} ", port(&basics.in_port, look));
         let _ = write!(out, "{:<6} ", port(&basics.out_port, look));
@@ -77,6 +69,52 @@ pub fn list_rule(number: usize, rule: &Rule, family: Family, look: List<'_>) -> 
     out.push_str(&extensions(rule, family, look));
     out.push('\n');
     out
+}
+
+/// A rule as `iptables -v` repeats what it adds, finds or deletes.
+pub(super) fn echo(rule: &Rule, family: Family, labels: Option<&Names>) -> String {
+    let look = List { numeric: true, labels, ..List::default() };
+    let basics = &rule.basics;
+    let proto = basics.proto.unwrap_or(Maybe::is(0));
+    let known = |number| names::protocol_name(number).filter(|name| SELF_KNOWN.contains(name));
+    let name = match proto.value {
+        0 => "all".to_owned(),
+        number => known(number).map_or_else(|| number.to_string(), str::to_owned),
+    };
+    let fragment = fragment(basics.fragment);
+    let (into, out) = (port(&basics.in_port, look), port(&basics.out_port, look));
+    let mut line = format!(
+        "{} {}{name} opt {fragment} in {into} out {out} ",
+        target_name(&rule.target),
+        sign(proto.not)
+    );
+    let not = |asked: Option<Maybe<Net>>| sign(asked.is_some_and(|net| net.not));
+    let (src, dst) = (basics.src, basics.dst);
+    let _ = write!(line, "{}{} ", not(src), net_name(src, family, look));
+    let _ = write!(line, "{}-> {}  ", not(dst), net_name(dst, family, look));
+    line.push_str(if matches!(rule.target, Target::Goto(_)) { "[goto] " } else { "" });
+    line.push_str(&extensions(rule, family, look));
+    line.push('\n');
+    line
+}
+
+/// Protocols that iptables names without asking the system.
+const SELF_KNOWN: &[&str] =
+    &["icmp", "tcp", "udp", "esp", "ah", "ipv6-icmp", "sctp", "mobility-header", "udplite"];
+
+fn target_name(target: &Target) -> &str {
+    match target {
+        Target::Notrack => "CT",
+        target => target.name(),
+    }
+}
+
+fn fragment(asked: Option<Maybe<()>>) -> &'static str {
+    match asked {
+        None => "--",
+        Some(Maybe { not: false, .. }) => "-f",
+        Some(Maybe { not: true, .. }) => "!f",
+    }
 }
 
 fn one_chain(rules: &TableRules, chain: &Chain, family: Family, look: List<'_>) -> String {
@@ -148,21 +186,26 @@ fn port(asked: &Option<Maybe<String>>, look: List<'_>) -> String {
 }
 
 fn net(out: &mut String, asked: Option<Maybe<Net>>, family: Family, look: List<'_>) {
+    let text = net_name(asked, family, look);
+    let _ = write!(out, "{}{text:<19} ", sign(asked.is_some_and(|net| net.not)));
+}
+
+fn net_name(asked: Option<Maybe<Net>>, family: Family, look: List<'_>) -> String {
     let everything = match family {
         Family::V4 => "0.0.0.0/0",
         Family::V6 => "::/0",
     };
-    let text = match asked {
+    match asked {
         Some(net) if net.value.mask != 0 => net_text(net.value, family, false),
         _ if look.numeric => everything.to_owned(),
         _ => "anywhere".to_owned(),
-    };
-    let _ = write!(out, "{}{text:<19} ", sign(asked.is_some_and(|net| net.not)));
+    }
 }
 
 fn extensions(rule: &Rule, family: Family, look: List<'_>) -> String {
     let mut line = Line::new(family, look.labels);
     line.numeric = look.numeric;
+    line.proto = rule.basics.proto.map_or(0, |proto| proto.value);
     for asked in &rule.matches {
         if let Some((row, text)) = of_match(asked) {
             line.extension = row.name;

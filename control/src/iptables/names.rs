@@ -1,4 +1,4 @@
-//! Names for numbers: protocols, services, ICMP types, REJECT types, log levels, states, flags.
+//! Names for numbers: protocols, ICMP types, REJECT types, log levels, states, flags.
 //!
 //! Numbers are the assigned ones (IANA); spellings and abbreviations are those that iptables takes.
 
@@ -67,100 +67,10 @@ const PROTOCOLS: &[(&str, u8)] = &[
     ("mh", 135),
 ];
 
-/// Names of services that rule files use, the same for all transport protocols.
-const SERVICES: &[(&str, u16)] = &[
-    ("amqp", 5672),
-    ("amqps", 5671),
-    ("auth", 113),
-    ("bgp", 179),
-    ("bootpc", 68),
-    ("bootps", 67),
-    ("chargen", 19),
-    ("daytime", 13),
-    ("dhcpv6-client", 546),
-    ("dhcpv6-server", 547),
-    ("discard", 9),
-    ("domain", 53),
-    ("domain-s", 853),
-    ("exec", 512),
-    ("finger", 79),
-    ("ftp", 21),
-    ("ftp-data", 20),
-    ("ftps", 990),
-    ("ftps-data", 989),
-    ("git", 9418),
-    ("gopher", 70),
-    ("http", 80),
-    ("http-alt", 8080),
-    ("https", 443),
-    ("imap2", 143),
-    ("imaps", 993),
-    ("ipp", 631),
-    ("isakmp", 500),
-    ("iscsi-target", 3260),
-    ("kerberos", 88),
-    ("l2f", 1701),
-    ("l2tp", 1701),
-    ("ldap", 389),
-    ("ldaps", 636),
-    ("login", 513),
-    ("mdns", 5353),
-    ("microsoft-ds", 445),
-    ("ms-sql-m", 1434),
-    ("ms-sql-s", 1433),
-    ("ms-wbt-server", 3389),
-    ("mysql", 3306),
-    ("netbios-dgm", 138),
-    ("netbios-ns", 137),
-    ("netbios-ssn", 139),
-    ("nfs", 2049),
-    ("nntp", 119),
-    ("ntp", 123),
-    ("ntske", 4460),
-    ("openvpn", 1194),
-    ("pop3", 110),
-    ("pop3s", 995),
-    ("postgresql", 5432),
-    ("printer", 515),
-    ("radius", 1812),
-    ("radius-acct", 1813),
-    ("redis", 6379),
-    ("ripngd", 2603),
-    ("route", 520),
-    ("router", 520),
-    ("rsync", 873),
-    ("rtsp", 554),
-    ("sane-port", 6566),
-    ("shell", 514),
-    ("sip", 5060),
-    ("sip-tls", 5061),
-    ("smtp", 25),
-    ("snmp", 161),
-    ("snmp-trap", 162),
-    ("socks", 1080),
-    ("ssh", 22),
-    ("submission", 587),
-    ("submissions", 465),
-    ("sunrpc", 111),
-    ("svn", 3690),
-    ("syslog", 514),
-    ("tcpmux", 1),
-    ("telnet", 23),
-    ("telnets", 992),
-    ("tftp", 69),
-    ("time", 37),
-    ("tinc", 655),
-    ("webcache", 8080),
-    ("whois", 43),
-    ("x11", 6000),
-    ("xmpp-client", 5222),
-    ("xmpp-server", 5269),
-];
-
 /// The protocol of a name or number; case does not matter.
 pub(super) fn protocol(word: &str) -> Option<u8> {
-    if let Ok(number) = word.parse() {
-        return Some(number);
+    if let Ok(number) = super::values::number(word) {
+        return u8::try_from(number).ok();
     }
     let word = word.to_ascii_lowercase();
     if word == "all" {
@@ -172,19 +82,6 @@ pub(super) fn protocol(word: &str) -> Option<u8> {
 /// The name that `iptables-save` prints for a protocol.
 pub(super) fn protocol_name(number: u8) -> Option<&'static str> {
     PROTOCOLS.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
-}
-
-/// The port of a number or of a service's name.
-pub(super) fn port(word: &str) -> Option<u16> {
-    if word.bytes().all(|b| b.is_ascii_digit()) {
-        return word.parse().ok();
-    }
-    SERVICES.iter().find(|(name, _)| *name == word).map(|(_, port)| *port)
-}
-
-/// The first name of a port's service.
-pub(super) fn service(number: u16) -> Option<&'static str> {
-    SERVICES.iter().find(|(_, port)| *port == number).map(|(name, _)| *name)
 }
 
 /// A type with all its codes.
@@ -472,8 +369,9 @@ mod tests {
         assert_eq!(protocol_name(0), None);
         assert_eq!(protocol("MH"), Some(135));
         assert_eq!(protocol("256"), None);
-        assert_eq!(port("https"), Some(443));
-        assert_eq!(port(""), None);
-        assert_eq!(port("+5"), None);
+        assert_eq!(
+            (protocol("0x6"), protocol("021"), protocol("TCP")),
+            (Some(6), Some(17), Some(6))
+        );
     }
 }

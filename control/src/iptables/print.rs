@@ -8,7 +8,7 @@ use dataplane::rules::model::{Chain, Counters, Policy, Rule, Ruleset, TableRules
 use dataplane::rules::targets::Target;
 
 use super::extensions::{of_match, of_target};
-use super::{names, values};
+use super::{names, services, values};
 use crate::labels::Names;
 
 /// How to print.
@@ -28,7 +28,9 @@ pub struct Look<'a> {
 pub fn save(ruleset: &Ruleset, look: Look<'_>) -> String {
     let mut out = String::new();
     let tool = ruleset.family.tool();
-    for rules in ruleset.tables.iter().flatten() {
+    // A table that is asked for is shown even if nobody has named it yet.
+    let asked = look.table.filter(|only| ruleset.table(*only).is_none()).map(TableRules::new);
+    for rules in ruleset.tables.iter().flatten().chain(&asked) {
         if look.table.is_some_and(|only| only != rules.table) {
             continue;
         }
@@ -61,6 +63,37 @@ fn table(out: &mut String, family: Family, rules: &TableRules, look: Look<'_>) {
     out.push_str("COMMIT\n");
 }
 
+/// What `iptables -S` prints of a table, of one of its chains, or of one rule by its number;
+/// `counters` as with `-v`.
+pub(super) fn list_rules(
+    out: &mut String,
+    (rules, family): (&TableRules, Family),
+    (only, number): (Option<&str>, Option<usize>),
+    (counters, labels): (bool, Option<&Names>),
+) {
+    let chains = || rules.chains.iter().filter(|chain| only.is_none_or(|name| chain.name == name));
+    for chain in chains().filter(|_| number.is_none()) {
+        let _ = match chain.base {
+            None => writeln!(out, "-N {}", chain.name),
+            Some(base) => {
+                let Counters { packets, bytes } = base.counters;
+                let counts =
+                    if counters { format!(" -c {packets} {bytes}") } else { String::new() };
+                writeln!(out, "-P {} {}{counts}", chain.name, policy_name(base.policy))
+            }
+        };
+    }
+    for chain in chains() {
+        for (at, rule) in (1..).zip(&chain.rules) {
+            if number.is_none_or(|number| number == at) {
+                let mut line = Line::new(family, labels);
+                line.rule(rule, counters.then_some(rule.counters));
+                let _ = writeln!(out, "-A {}{}", chain.name, line.into_text());
+            }
+        }
+    }
+}
+
 fn chain_line(out: &mut String, chain: &Chain) {
     let (policy, counters) = match chain.base {
         Some(base) => (policy_name(base.policy), base.counters),
@@ -90,11 +123,7 @@ pub fn rule_text(rule: &Rule, family: Family) -> String {
 
 fn named_rule_text(rule: &Rule, family: Family, labels: Option<&Names>) -> String {
     let mut out = Line::new(family, labels);
-    out.basics(&rule.basics);
-    for asked in &rule.matches {
-        out.asked(asked);
-    }
-    out.target(&rule.target);
+    out.rule(rule, None);
     out.into_text()
 }
 
@@ -109,12 +138,14 @@ pub(super) struct Line<'a> {
     pub(super) labels: Option<&'a Names>,
     /// In a list: numbers instead of names.
     pub(super) numeric: bool,
+    /// The number of the protocol that the rule asks for; 0 for any.
+    pub(super) proto: u8,
 }
 
 impl<'a> Line<'a> {
     /// Nothing yet.
     pub(super) fn new(family: Family, labels: Option<&'a Names>) -> Line<'a> {
-        Line { text: String::new(), extension: "", family, labels, numeric: true }
+        Line { text: String::new(), extension: "", family, labels, numeric: true, proto: 0 }
     }
 
     /// What was written.
@@ -138,7 +169,7 @@ impl<'a> Line<'a> {
 
     /// Ports as a list has them: with the service's name unless it is numeric.
     pub(super) fn ports(&self, ports: PortRange) -> String {
-        let one = |port| match names::service(port).filter(|_| !self.numeric) {
+        let one = |port| match services::name(port, self.proto).filter(|_| !self.numeric) {
             Some(name) => name.to_owned(),
             None => port.to_string(),
         };
@@ -161,6 +192,18 @@ impl<'a> Line<'a> {
             }
             self.option(name, &value(asked.value));
         }
+    }
+
+    /// All of a rule; `counters` before its target.
+    fn rule(&mut self, rule: &Rule, counters: Option<Counters>) {
+        self.basics(&rule.basics);
+        for asked in &rule.matches {
+            self.asked(asked);
+        }
+        if let Some(Counters { packets, bytes }) = counters {
+            self.word(&format!("-c {packets} {bytes}"));
+        }
+        self.target(&rule.target);
     }
 
     fn basics(&mut self, basics: &Basics) {

@@ -2,16 +2,39 @@
 
 use dataplane::rules::check;
 use dataplane::rules::hook::Table;
-use dataplane::rules::model::{Counters, Ruleset, TableRules};
+use dataplane::rules::model::{Counters, Place, Ruleset, TableRules};
 
-use super::edit;
+use super::edit::{self, line_place};
+use super::line::{self, Read};
 use super::words::{self, Word};
-use super::{ParseError, edit::line_place};
+use super::{Kind, ParseError, table_sentence};
 use crate::labels::Names;
+
+/// How to read a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// `-n`: tables are added to, not replaced.
+    pub noflush: bool,
+    /// `-c`: counters in the text count; otherwise everything new starts from zero.
+    pub counters: bool,
+    /// `-v`: say what is done.
+    pub verbose: bool,
+    /// `-T`: the others are not looked at.
+    pub table: Option<Table>,
+}
+
+/// What a file leads to.
+#[derive(Debug)]
+pub struct Restored {
+    /// The rules.
+    pub ruleset: Ruleset,
+    /// What `-v` and lists in the file print.
+    pub text: String,
+}
 
 /// Reads `text` over `current` and returns the ruleset it leads to. Tables that the text names are
 /// replaced, or with `noflush` kept and added to; the others stay. Counters in the text count only
-/// with `counters`, otherwise everything new starts from zero.
+/// with `counters`.
 ///
 /// # Errors
 /// The first fault in the text, or in what it leads to; nothing is changed then.
@@ -34,8 +57,29 @@ pub fn restore_named(
     (noflush, counters): (bool, bool),
     names: &Names,
 ) -> Result<Ruleset, ParseError> {
-    let ruleset = current.clone();
-    let mut reader = Reader { ruleset, table: None, last_line: 0, noflush, counters, names };
+    let options = Options { noflush, counters, ..Options::default() };
+    restore_with(current, text, options, names).map(|restored| restored.ruleset)
+}
+
+/// The same with all options.
+///
+/// # Errors
+/// Likewise.
+pub fn restore_with(
+    current: &Ruleset,
+    text: &str,
+    options: Options,
+    names: &Names,
+) -> Result<Restored, ParseError> {
+    let mut reader = Reader {
+        ruleset: current.clone(),
+        table: None,
+        skips: false,
+        last_line: 0,
+        options,
+        names,
+        out: String::new(),
+    };
     for (line, text) in (1u32..).zip(text.lines()) {
         reader.last_line = line;
         reader.line(line, text)?;
@@ -45,27 +89,32 @@ pub fn restore_named(
         return Err(at_line(reader.last_line.saturating_add(1), message));
     }
     check::check(&reader.ruleset)?;
-    Ok(reader.ruleset)
+    Ok(Restored { ruleset: reader.ruleset, text: reader.out })
 }
 
 fn at_line(line: u32, message: String) -> ParseError {
-    let place = line_place(line);
-    ParseError { line: place.line, column: place.column, word: String::new(), message }
+    let Place { line, column } = line_place(line);
+    ParseError { line, column, word: String::new(), message, kind: Kind::Frame }
 }
 
 struct Reader<'a> {
     ruleset: Ruleset,
     table: Option<Table>,
+    /// In a table that is not looked at.
+    skips: bool,
     last_line: u32,
-    noflush: bool,
-    counters: bool,
+    options: Options,
     names: &'a Names,
+    out: String,
 }
 
 impl Reader<'_> {
     fn line(&mut self, line: u32, text: &str) -> Result<(), ParseError> {
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.trim().is_empty() || text.starts_with('#') {
+            return Ok(());
+        }
+        if self.skips && !text.starts_with('*') {
             return Ok(());
         }
         let words = words::split(text, line)?;
@@ -81,25 +130,58 @@ impl Reader<'_> {
             return no_more(words.get(1));
         }
         if !first.text.starts_with('[') {
-            return edit::edit(&mut self.ruleset, table, &words, (Counters::default(), self.names));
+            return self.command(table, &words, Counters::default());
         }
         let (given, rest) = self.counted(first, &words)?;
         if rest.is_empty() {
             return Err(first.error("no command specified"));
         }
-        edit::edit(&mut self.ruleset, table, &rest, (given, self.names))
+        self.command(table, &rest, given)
+    }
+
+    fn command(
+        &mut self,
+        table: Table,
+        words: &[Word],
+        counters: Counters,
+    ) -> Result<(), ParseError> {
+        match line::line(words, self.ruleset.family, line::From::File, self.names)? {
+            // A line for the other family's tool; a file asks for no help.
+            Read::OtherFamily(_) | Read::Help | Read::Version => {}
+            Read::Line(asked) => {
+                let given = edit::Given { counters, names: self.names, verbose: self.says() };
+                edit::obey(&mut self.ruleset, table, &asked, given, &mut self.out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it tells what it does: iptables-restore does not where it adds.
+    fn says(&self) -> bool {
+        self.options.verbose && !self.options.noflush
     }
 
     /// `*table`.
     fn begin(&mut self, first: &Word, extra: Option<&Word>) -> Result<(), ParseError> {
         let Some(name) = first.text.strip_prefix('*') else {
-            return Err(first.error(format!("`{}' stands outside of a table", first.text)));
+            let text = format!("`{}' stands outside of a table", first.text);
+            return Err(first.error(text).of(Kind::Frame));
         };
-        let Some(table) = Table::from_name(name) else {
-            return Err(first.error(format!("table `{name}' is not supported")));
+        let table = Table::from_name(name);
+        self.skips = self.options.table.is_some_and(|only| table != Some(only));
+        if self.skips {
+            return Ok(());
+        }
+        let Some(table) = table else {
+            return Err(first.error(table_sentence(name)).of(Kind::Text));
         };
         no_more(extra)?;
-        if self.noflush {
+        if self.says() {
+            let fresh = TableRules::new(table);
+            let old = self.ruleset.table(table).unwrap_or(&fresh).chains.iter();
+            self.out.extend(old.map(|chain| format!("Flushing chain `{}'\n", chain.name)));
+        }
+        if self.options.noflush {
             self.ruleset.table_mut(table);
         } else {
             self.ruleset.tables[table.index()] = Some(TableRules::new(table));
@@ -122,8 +204,8 @@ impl Reader<'_> {
         };
         let counters = rest.first().map(counts).transpose()?;
         no_more(rest.get(1))?;
-        let counters = counters.filter(|_| self.counters);
-        let noflush = self.noflush;
+        let counters = counters.filter(|_| self.options.counters);
+        let noflush = self.options.noflush;
         let rules = self.ruleset.table_mut(table);
         if rules.chain(&name.text).is_some_and(|chain| chain.base.is_some()) {
             return match policy.text.as_str() {
@@ -160,7 +242,7 @@ impl Reader<'_> {
             rest.push(Word { text: glued.to_owned(), place: first.place });
         }
         rest.extend(words.iter().skip(1).cloned());
-        Ok((if self.counters { counters } else { Counters::default() }, rest))
+        Ok((if self.options.counters { counters } else { Counters::default() }, rest))
     }
 }
 

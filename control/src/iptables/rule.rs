@@ -1,8 +1,8 @@
-//! One rule from its words.
+//! One rule from its options.
 //!
-//! Words are read in order as getopt does: an option belongs to the rule itself, to a match that
-//! was named, to the target, or to the match that `-p` brings along, which is then loaded at this
-//! place. Names may be abbreviated where that is clear.
+//! An option belongs to the line (`line.rs`), to the rule itself, to a match that was named, to the
+//! target, or to the match that `-p` brings along, which is then loaded at this place. Names may be
+//! abbreviated where that is clear.
 
 use dataplane::rules::hook::{Family, Hook};
 use dataplane::rules::matches::{Basics, Match, Maybe, Net};
@@ -10,11 +10,12 @@ use dataplane::rules::model::{Counters, Place, Rule};
 use dataplane::rules::targets::Target;
 
 use super::ParseError;
-use super::extension::{Given, Loaded, Opt, find, flag, opt, valued};
+use super::extension::{Given, Loaded, Opt, find, opt, valued};
 use super::extensions::{self, match_text, target_text};
-use super::names;
+use super::line::{self, Words};
 use super::values::{self, Fault};
 use super::words::Word;
+use super::{names, refused};
 use crate::labels::Names;
 
 /// The rule's own options.
@@ -28,104 +29,18 @@ const OWN: &[Opt] = &[
     valued("jump").group(1),
     valued("goto").group(1),
     valued("match").many(),
-    valued("set-counters").takes(2),
-    flag("ipv4").many(),
-    flag("ipv6").many(),
-    valued("table"),
+    valued("set-counters"),
 ];
 
-/// The long name of a one letter option.
-fn long_name(letter: &str) -> Option<&'static str> {
-    Some(match letter {
-        "p" => "protocol",
-        "s" => "source",
-        "d" => "destination",
-        "i" => "in-interface",
-        "o" => "out-interface",
-        "f" => "fragments",
-        "j" => "jump",
-        "g" => "goto",
-        "m" => "match",
-        "c" => "set-counters",
-        "4" => "ipv4",
-        "6" => "ipv6",
-        "t" => "table",
-        _ => return None,
-    })
-}
-
-/// Reads one rule of `chain`; lists of addresses make several rules, as with iptables. `place` is
-/// where a rule without target is reported. An empty answer is a rule of the other family (`-4`,
-/// `-6`). `labels` are the names that labels have.
-///
-/// # Errors
-/// The first word that cannot be taken.
-pub fn parse_rule(
-    family: Family,
-    chain: &str,
-    words: &[Word],
-    place: Place,
-    labels: &Names,
-) -> Result<Vec<Rule>, ParseError> {
-    let mut draft = Draft::new(family, chain, place, labels);
-    let mut reader = Reader { words, at: 0 };
-    let mut not: Option<&Word> = None;
-    while let Some(word) = reader.next() {
-        if word.text == "!" {
-            if not.replace(word).is_some() {
-                return Err(word.error("`!' stands twice"));
-            }
-            continue;
-        }
-        draft.option(word, not.take(), &mut reader)?;
-    }
-    if let Some(word) = not {
-        return Err(word.error("nothing follows `!'"));
-    }
-    draft.finish()
-}
-
-struct Reader<'a> {
-    words: &'a [Word],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn next(&mut self) -> Option<&'a Word> {
-        let word = self.words.get(self.at)?;
-        self.at += 1;
-        Some(word)
-    }
-
-    /// The values of an option: `--name=value` has its first one in the word.
-    fn values(
-        &mut self,
-        word: &'a Word,
-        inline: Option<&'a str>,
-        takes: usize,
-    ) -> Result<(Vec<&'a str>, &'a Word), ParseError> {
-        if inline.is_some() && takes == 0 {
-            return Err(word.error(format!("option `{}' takes no value", word.text)));
-        }
-        let mut values: Vec<&str> = inline.into_iter().collect();
-        let mut place = word;
-        while values.len() < takes {
-            let Some(value) = self.next() else {
-                return Err(word.error(format!("option `{}' requires an argument", word.text)));
-            };
-            if values.is_empty() {
-                place = value;
-            }
-            values.push(&value.text);
-        }
-        Ok((values, place))
-    }
-}
-
 /// Whose option a word is.
-enum Owner {
+pub(super) enum Owner {
+    /// The line's.
+    Line,
+    /// The rule's own.
     Rule,
+    /// That of a match, by its position.
     Match(usize),
+    /// The target's.
     Target,
 }
 
@@ -137,24 +52,30 @@ enum Chosen {
     Plain(Target),
 }
 
-struct Draft<'a> {
+/// A value as it was written, read once the whole line is known.
+type Late<'a> = Option<(bool, &'a str, &'a Word)>;
+
+/// A rule while its options are read.
+pub(super) struct Draft<'a> {
     family: Family,
-    chain: &'a str,
     rule: Rule,
-    /// All addresses of `-s` and `-d`.
-    srcs: Vec<Maybe<Net>>,
-    dsts: Vec<Maybe<Net>>,
+    /// Lists of addresses; those of a line for the other family are never looked at.
+    src: Late<'a>,
+    dst: Late<'a>,
+    /// The options `-i` and `-o`: whether they may stand depends on the chain.
+    in_word: Option<&'a Word>,
+    out_word: Option<&'a Word>,
     matches: Vec<(Loaded<Match>, &'a Word)>,
     target: Option<(Chosen, &'a Word)>,
-    seen: Vec<&'static Opt>,
-    other_family: bool,
+    seen: Vec<(&'static Opt, &'a Word)>,
     labels: &'a Names,
 }
 
 impl<'a> Draft<'a> {
-    fn new(family: Family, chain: &'a str, place: Place, labels: &'a Names) -> Draft<'a> {
+    /// A rule that asks nothing and does nothing.
+    pub(super) fn new(family: Family, labels: &'a Names) -> Draft<'a> {
         let rule = Rule {
-            place,
+            place: Place::default(),
             counters: Counters::default(),
             basics: Basics::default(),
             matches: Vec::new(),
@@ -162,48 +83,47 @@ impl<'a> Draft<'a> {
         };
         Draft {
             family,
-            chain,
             rule,
-            srcs: Vec::new(),
-            dsts: Vec::new(),
+            src: None,
+            dst: None,
+            in_word: None,
+            out_word: None,
             matches: Vec::new(),
             target: None,
             seen: Vec::new(),
-            other_family: false,
             labels,
         }
     }
 
-    fn option(
+    /// The word of the first option of the rule's own that only a rule takes; that of `-c` does not
+    /// count with `but_counters`.
+    pub(super) fn first_word(&self, but_counters: bool) -> Option<&'a Word> {
+        let only_here = |name| name != "match" && !(but_counters && name == "set-counters");
+        self.seen.iter().find(|(option, _)| only_here(option.name)).map(|(_, word)| *word)
+    }
+
+    /// The word of `-c`.
+    pub(super) fn counters_word(&self) -> Option<&'a Word> {
+        let counters = |(option, _): &&(&Opt, _)| option.name == "set-counters";
+        self.seen.iter().find(counters).map(|(_, word)| *word)
+    }
+
+    /// Takes an option of a rule, a match or the target with its values.
+    pub(super) fn give(
         &mut self,
-        word: &'a Word,
-        not: Option<&Word>,
-        reader: &mut Reader<'a>,
+        owner: &Owner,
+        option: &'static Opt,
+        not: bool,
+        values: &[&'a str],
+        (word, place): (&'a Word, &'a Word),
     ) -> Result<(), ParseError> {
-        let (name, inline) = match word.text.strip_prefix("--") {
-            Some(long) => match long.split_once('=') {
-                Some((name, value)) => (name, Some(value)),
-                None => (long, None),
-            },
-            None => match word.text.strip_prefix('-') {
-                Some(letter) => {
-                    let unknown = || word.error(format!("unknown option `{}'", word.text));
-                    (long_name(letter).ok_or_else(unknown)?, None)
-                }
-                None => return Err(word.error(format!("bad argument `{}'", word.text))),
-            },
-        };
-        let (owner, option) = self.owner(name, word)?;
-        if not.is_some() && !option.not {
-            return Err(word.error(format!("option `{}' cannot be inverted", word.text)));
-        }
-        let (values, place) = reader.values(word, inline, option.takes)?;
         let (family, labels) = (self.family, self.labels);
-        let not = not.is_some();
-        let given = Given { name: option.name, not, values: &values, family, labels };
+        let proto = self.rule.basics.proto.map(|proto| proto.value);
+        let given = Given { name: option.name, not, values, family, labels, proto };
         match owner {
-            Owner::Rule => return self.own_option(option, &given, word, place),
-            Owner::Match(at) => match self.matches.get_mut(at) {
+            Owner::Line => Ok(()),
+            Owner::Rule => return self.own_option(option, &given, values, (word, place)),
+            Owner::Match(at) => match self.matches.get_mut(*at) {
                 Some((loaded, _)) => loaded.set(option, &given, match_text),
                 None => Ok(()),
             },
@@ -215,8 +135,41 @@ impl<'a> Draft<'a> {
         .map_err(|fault| place.error(fault))
     }
 
+    /// `-c PACKETS BYTES` or `-c PACKETS,BYTES`.
+    pub(super) fn counters(
+        &mut self,
+        first: &Word,
+        words: &mut Words<'a>,
+        word: &'a Word,
+    ) -> Result<(), ParseError> {
+        self.once(&OWN[OWN.len() - 1], word)?;
+        let missing = || word.error(format!("`{}' needs packets and bytes", word.text));
+        let (packets, bytes) = match first.text.split_once(',') {
+            Some((packets, bytes)) => (packets, bytes),
+            None => (first.text.as_str(), words.operand().ok_or_else(missing)?.text.as_str()),
+        };
+        let count = |text: &str| match text.parse() {
+            Ok(count) => Ok(count),
+            Err(_) => Err(first.error(format!("`{text}' is not a count"))),
+        };
+        self.rule.counters = Counters { packets: count(packets)?, bytes: count(bytes)? };
+        Ok(())
+    }
+
+    fn once(&mut self, option: &'static Opt, word: &'a Word) -> Result<(), ParseError> {
+        if self.seen.iter().any(|(seen, _)| seen.clashes(option)) {
+            return Err(word.error(format!("option `{}' stands twice", word.text)));
+        }
+        self.seen.push((option, word));
+        Ok(())
+    }
+
     /// Finds whose option `name` is: whole names first, the newest match first, then beginnings.
-    fn owner(&mut self, name: &str, word: &'a Word) -> Result<(Owner, &'static Opt), ParseError> {
+    pub(super) fn find(
+        &mut self,
+        name: &str,
+        word: &'a Word,
+    ) -> Result<(Owner, &'static Opt), ParseError> {
         for whole in [true, false] {
             if let Some(owner) = self.known(name, whole, word)? {
                 return Ok(owner);
@@ -231,7 +184,7 @@ impl<'a> Draft<'a> {
             let mut loaded = Loaded::new(row, self.family);
             loaded.implied = true;
             self.matches.push((loaded, word));
-            return self.owner(name, word);
+            return self.find(name, word);
         }
         Err(word.error(format!("unknown option `{}'", word.text)))
     }
@@ -242,15 +195,17 @@ impl<'a> Draft<'a> {
         whole: bool,
         word: &Word,
     ) -> Result<Option<(Owner, &'static Opt)>, ParseError> {
+        let fits = |option: &&Opt| if whole { option.is(name) } else { option.begins(name) };
+        let of = |options: &'static [Opt]| options.iter().filter(fits);
         let mut found: Vec<(Owner, &'static Opt)> = Vec::new();
-        found.extend(find(OWN, name, whole).map(|option| (Owner::Rule, option)));
+        found.extend(of(line::OPTIONS).map(|option| (Owner::Line, option)));
+        found.extend(of(OWN).map(|option| (Owner::Rule, option)));
         for (at, (loaded, _)) in self.matches.iter().enumerate().rev() {
-            let option = find(loaded.extension.options, name, whole);
-            found.extend(option.map(|option| (Owner::Match(at), option)));
+            let options = of(loaded.extension.options);
+            found.extend(options.map(|option| (Owner::Match(at), option)));
         }
         if let Some((Chosen::Row(loaded), _)) = &self.target {
-            let option = find(loaded.extension.options, name, whole);
-            found.extend(option.map(|option| (Owner::Target, option)));
+            found.extend(of(loaded.extension.options).map(|option| (Owner::Target, option)));
         }
         let names: Vec<&str> = found.iter().map(|(_, option)| option.name).collect();
         if let [first, rest @ ..] = names.as_slice()
@@ -266,19 +221,30 @@ impl<'a> Draft<'a> {
         &mut self,
         option: &'static Opt,
         given: &Given<'_>,
-        word: &'a Word,
-        place: &'a Word,
+        values: &[&'a str],
+        (word, place): (&'a Word, &'a Word),
     ) -> Result<(), ParseError> {
-        if self.seen.iter().any(|seen| seen.clashes(option)) {
-            return Err(word.error(format!("option `{}' stands twice", word.text)));
-        }
-        self.seen.push(option);
-        let (text, not, family) = (given.text(), given.not, self.family);
+        self.once(option, word)?;
+        let (not, family) = (given.not, self.family);
+        let text = values.first().copied().unwrap_or("");
         let done: Result<(), Fault> = match option.name {
             "protocol" => self.proto(not, text),
-            "source" => addresses(text, not, family).map(|nets| self.srcs = nets),
-            "destination" => addresses(text, not, family).map(|nets| self.dsts = nets),
-            "in-interface" | "out-interface" => return self.port(given, word, place),
+            "source" => {
+                self.src = Some((not, text, place));
+                Ok(())
+            }
+            "destination" => {
+                self.dst = Some((not, text, place));
+                Ok(())
+            }
+            "in-interface" => {
+                self.in_word = Some(word);
+                self.port(given)
+            }
+            "out-interface" => {
+                self.out_word = Some(word);
+                self.port(given)
+            }
             "fragments" if family == Family::V6 => Err("`-f' is not supported in IPv6".to_owned()),
             "fragments" => {
                 self.rule.basics.fragment = Some(given.maybe(()));
@@ -290,14 +256,7 @@ impl<'a> Draft<'a> {
                 self.target = Some((target, place));
                 Ok(())
             }
-            "match" => self.named_match(text, place),
-            "set-counters" => self.set_counters(given.values),
-            "ipv4" | "ipv6" => {
-                let named = if option.name == "ipv4" { Family::V4 } else { Family::V6 };
-                self.other_family |= named != family;
-                Ok(())
-            }
-            _ => return Err(word.error("option `-t' cannot be used in a rule's text")),
+            _ => self.named_match(text, place),
         };
         done.map_err(|fault| place.error(fault))
     }
@@ -314,36 +273,31 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn port(&mut self, given: &Given<'_>, word: &Word, place: &Word) -> Result<(), ParseError> {
-        let (text, into) = (given.text(), given.name == "in-interface");
-        let hook = Hook::from_name(self.chain);
-        let absent = match into {
-            true => matches!(hook, Some(Hook::Output | Hook::Postrouting)),
-            false => matches!(hook, Some(Hook::Input | Hook::Prerouting)),
-        };
-        if absent {
-            return Err(word.error(format!("cannot use `{}' with {}", word.text, self.chain)));
-        }
+    fn port(&mut self, given: &Given<'_>) -> Result<(), Fault> {
+        let text = given.text();
         if text.is_empty() {
-            return Err(place.error("the name of a port is empty"));
+            return Err("the name of a port is empty".to_owned());
         }
         if text.len() > 15 {
-            return Err(place.error(format!("port name `{text}' is longer than 15 bytes")));
+            return Err(format!("port name `{text}' is longer than 15 bytes"));
         }
         // The kernel's names have none of these (`dev_valid_name`), nor could they be read back.
         if text.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '/' | ':' | '!')) {
-            return Err(place.error(format!("bad port name `{text}'")));
+            return Err(format!("bad port name `{text}'"));
         }
         // A plain `+` holds every port and none: it asks nothing.
         let asked = (text != "+" || given.not).then(|| given.maybe(text.to_owned()));
         let basics = &mut self.rule.basics;
-        *(if into { &mut basics.in_port } else { &mut basics.out_port }) = asked;
+        match given.name {
+            "in-interface" => basics.in_port = asked,
+            _ => basics.out_port = asked,
+        }
         Ok(())
     }
 
     fn named_match(&mut self, text: &str, place: &'a Word) -> Result<(), Fault> {
         let row = extensions::match_named(text, self.family)
-            .ok_or_else(|| format!("match `{text}' is not supported"))?;
+            .ok_or_else(|| refused::sentence("match", text))?;
         let same = |loaded: &Loaded<Match>| loaded.extension.name == row.name;
         let implied = self.matches.iter_mut().find(|(l, _)| same(l) && l.implied);
         match implied {
@@ -353,16 +307,23 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn set_counters(&mut self, values: &[&str]) -> Result<(), Fault> {
-        let count = |at: usize| {
-            let text: &str = values.get(at).copied().unwrap_or("");
-            text.parse().map_err(|_| format!("`{text}' is not a count"))
-        };
-        self.rule.counters = Counters { packets: count(0)?, bytes: count(1)? };
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Vec<Rule>, ParseError> {
+    /// The rules: several where addresses are lists. `place` is where one without target is
+    /// reported.
+    ///
+    /// # Errors
+    /// What is wrong with the options taken together, or in that chain.
+    pub(super) fn finish(mut self, chain: &str, place: Place) -> Result<Vec<Rule>, ParseError> {
+        self.rule.place = place;
+        let hook = Hook::from_name(chain);
+        let absent = [
+            self.in_word.filter(|_| matches!(hook, Some(Hook::Output | Hook::Postrouting))),
+            self.out_word.filter(|_| matches!(hook, Some(Hook::Input | Hook::Prerouting))),
+        ];
+        if let Some(word) = absent.into_iter().flatten().next() {
+            return Err(word.error(format!("cannot use `{}' with {chain}", word.text)));
+        }
+        let srcs = self.nets(self.src)?;
+        let dsts = self.nets(self.dst)?;
         for (loaded, word) in core::mem::take(&mut self.matches) {
             let asked = loaded.finish(&self.rule, match_text).map_err(|fault| word.error(fault))?;
             self.rule.matches.push(asked);
@@ -377,18 +338,8 @@ impl<'a> Draft<'a> {
                 }
             };
         }
-        if self.other_family {
-            return Ok(Vec::new());
-        }
-        let each = |nets: Vec<Maybe<Net>>| -> Vec<Option<Maybe<Net>>> {
-            if nets.is_empty() {
-                return vec![None];
-            }
-            nets.into_iter().map(|net| Some(net).filter(|n| n.value.mask != 0)).collect()
-        };
-        let dsts = each(self.dsts);
         let mut rules = Vec::new();
-        for src in each(self.srcs) {
+        for src in srcs {
             for dst in &dsts {
                 let mut rule = self.rule.clone();
                 (rule.basics.src, rule.basics.dst) = (src, *dst);
@@ -396,6 +347,13 @@ impl<'a> Draft<'a> {
             }
         }
         Ok(rules)
+    }
+
+    /// The addresses of a list; one of all where nothing is asked.
+    fn nets(&self, late: Late<'_>) -> Result<Vec<Option<Maybe<Net>>>, ParseError> {
+        let Some((not, text, place)) = late else { return Ok(vec![None]) };
+        let nets = addresses(text, not, self.family).map_err(|fault| place.error(fault))?;
+        Ok(nets.into_iter().map(|net| Some(net).filter(|n| n.value.mask != 0)).collect())
     }
 }
 
@@ -415,8 +373,8 @@ fn jump(word: &str, family: Family) -> Result<Chosen, Fault> {
     if let Some(row) = extensions::target_named(word, family) {
         return Ok(Chosen::Row(Loaded::new(row, family)));
     }
-    if names::UNSUPPORTED_TARGETS.contains(&word) {
-        return Err(format!("target `{word}' is not supported"));
+    if unsupported(word) {
+        return Err(refused::sentence("target", word));
     }
     Ok(Chosen::Plain(Target::Jump(word.to_owned())))
 }
@@ -424,7 +382,12 @@ fn jump(word: &str, family: Family) -> Result<Chosen, Fault> {
 /// True if a target has that name, which no chain may have then.
 pub(super) fn is_target(word: &str) -> bool {
     let plain = PLAIN.iter().any(|(name, _)| *name == word);
-    plain || extensions::is_target(word) || names::UNSUPPORTED_TARGETS.contains(&word)
+    plain || extensions::is_target(word) || unsupported(word)
+}
+
+/// True if iptables has a target of that name, and this gateway has none.
+fn unsupported(word: &str) -> bool {
+    names::UNSUPPORTED_TARGETS.contains(&word) || refused::is_target(word)
 }
 
 /// How many rules the lists of `-s` and `-d` may make.

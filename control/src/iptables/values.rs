@@ -9,7 +9,7 @@ use dataplane::rules::matches::{Masked, Net, PortRange};
 use dataplane::rules::targets::NatOptions;
 use dataplane::wire::address::Address;
 
-use super::names;
+use super::services;
 
 /// What is wrong with a value.
 pub(super) type Fault = String;
@@ -80,12 +80,18 @@ fn pad_dots(host: &str) -> Option<String> {
     (missing > 0 && !host.is_empty()).then(|| format!("{host}{}", ".0".repeat(missing)))
 }
 
-/// A port or `low:high`, of which either end may be left out.
+/// A port or `low:high`, of which either end may be left out; services are those of any protocol.
 pub(super) fn ports(text: &str) -> Result<PortRange, Fault> {
-    let bound = |word: &str, open: u16| if word.is_empty() { Ok(open) } else { port(word) };
+    ports_of(text, None)
+}
+
+/// The same with services of one protocol, by its number.
+pub(super) fn ports_of(text: &str, proto: Option<u8>) -> Result<PortRange, Fault> {
+    let one = |word: &str| port_of(word, proto);
+    let bound = |word: &str, open: u16| if word.is_empty() { Ok(open) } else { one(word) };
     let range = match text.split_once(':') {
         Some((low, high)) => PortRange { low: bound(low, 0)?, high: bound(high, u16::MAX)? },
-        None => PortRange::one(port(text)?),
+        None => PortRange::one(one(text)?),
     };
     if range.low > range.high {
         return Err(format!("invalid port range `{text}' (low end above high end)"));
@@ -93,9 +99,18 @@ pub(super) fn ports(text: &str) -> Result<PortRange, Fault> {
     Ok(range)
 }
 
-/// One port or service.
+/// One port or service of any protocol.
 pub(super) fn port(word: &str) -> Result<u16, Fault> {
-    names::port(word).ok_or_else(|| format!("invalid port or service `{word}'"))
+    port_of(word, None)
+}
+
+/// One port or service of a protocol, by its number.
+pub(super) fn port_of(word: &str, proto: Option<u8>) -> Result<u16, Fault> {
+    let found = match number(word) {
+        Ok(number) => u16::try_from(number).ok(),
+        Err(_) => services::port(word, proto),
+    };
+    found.ok_or_else(|| format!("invalid port or service `{word}'"))
 }
 
 /// A number as C writes them: decimal, `0x` or octal with a leading 0.

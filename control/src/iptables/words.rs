@@ -1,7 +1,7 @@
 //! Lines into words, as `iptables-restore` splits them: blanks separate, double quotes hold
 //! together, and within quotes a backslash takes the next character as it is.
 
-use super::ParseError;
+use super::{Kind, ParseError};
 use dataplane::rules::model::Place;
 
 /// One word of a line.
@@ -21,6 +21,7 @@ impl Word {
             column: self.place.column,
             word: self.text.clone(),
             message: message.into(),
+            kind: Kind::Text,
         }
     }
 }

@@ -16,6 +16,8 @@ pub mod conntrack_labels;
 pub mod conntrack_options;
 pub mod conntrack_xml;
 pub mod getopt;
+pub mod iptables;
+pub mod iptables_files;
 pub mod proc;
 #[cfg(test)]
 mod stand_in;

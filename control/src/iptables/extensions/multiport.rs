@@ -29,7 +29,7 @@ impl Text for Multiport {
             "dports" => Side::Destination,
             _ => Side::Either,
         };
-        self.ports = ports(given.text())?;
+        self.ports = ports(given.text(), given.proto)?;
         Ok(())
     }
 
@@ -63,13 +63,15 @@ impl Text for Multiport {
     }
 }
 
-fn ports(text: &str) -> Result<Vec<PortRange>, Fault> {
+/// Ports by numbers or services of the rule's protocol.
+fn ports(text: &str, proto: Option<u8>) -> Result<Vec<PortRange>, Fault> {
+    let port = |word: &str| values::port_of(word, Some(proto.unwrap_or(0)));
     let mut ports = Vec::new();
     let mut slots = 0;
     for word in text.split(',') {
         let range = match word.split_once(':') {
-            None => PortRange::one(values::port(word)?),
-            Some((low, high)) => PortRange { low: values::port(low)?, high: values::port(high)? },
+            None => PortRange::one(port(word)?),
+            Some((low, high)) => PortRange { low: port(low)?, high: port(high)? },
         };
         if word.contains(':') && range.low >= range.high {
             return Err(format!("invalid port range `{word}'"));

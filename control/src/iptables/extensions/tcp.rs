@@ -38,8 +38,8 @@ impl Text for Tcp {
     fn set(&mut self, given: &Given<'_>) -> Result<(), Fault> {
         let text = given.text();
         match given.name {
-            "sport" => self.src_port = Some(given.maybe(values::ports(text)?)),
-            "dport" => self.dst_port = Some(given.maybe(values::ports(text)?)),
+            "sport" => self.src_port = Some(given.maybe(tcp_ports(text)?)),
+            "dport" => self.dst_port = Some(given.maybe(tcp_ports(text)?)),
             "syn" => self.flags = Some(given.maybe(TcpFlags { mask: 0x17, set: 0x02 })),
             "tcp-flags" => {
                 let mask = flags(text)?;
@@ -107,6 +107,11 @@ impl Text for Udp {
         out.word("udp");
         list_ports(self.src_port, self.dst_port, out);
     }
+}
+
+/// Ports by numbers or services of TCP; `-m udp` takes a service of any protocol.
+fn tcp_ports(text: &str) -> Result<PortRange, Fault> {
+    values::ports_of(text, Some(proto::TCP))
 }
 
 /// A range of all ports asks nothing and is not kept.
