@@ -1,7 +1,7 @@
 //! What one line of a rule file or one `iptables` command does to a table, and what it prints.
 //!
-//! It changes a [`Ruleset`] in place and stops at the first fault; whoever needs all or
-//! nothing gives it a copy. Whether targets stand where they may is seen only when all edits are done
+//! It changes a [`Ruleset`] in place and stops at the first fault; whoever needs all or nothing
+//! gives it a copy. Whether targets stand where they may is seen only when all edits are done
 //! (`dataplane::rules::check`).
 
 use core::fmt::Write;

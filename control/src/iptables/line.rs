@@ -3,8 +3,8 @@
 //!
 //! Words are read in order as getopt_long reads them: letters in clusters (`-nvL`), values glued to
 //! them (`-ptcp`) or in the next word, `--name=value`, names abbreviated where that is clear among
-//! all options known at this place. Which these are depends on what came before: `-p`, `-m` and `-j`
-//! bring options along (`rule.rs`). Commands stand anywhere among them.
+//! all options known at this place. Which these are depends on what came before: `-p`, `-m` and
+//! `-j` bring options along (`rule.rs`). Commands stand anywhere among them.
 
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Rule;

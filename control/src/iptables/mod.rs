@@ -2,12 +2,12 @@
 //!
 //! [`restore()`] reads what `iptables-restore` reads and returns a new
 //! [`Ruleset`](dataplane::rules::model::Ruleset); [`save`] writes what `iptables-save` 1.8.9
-//! writes. Text is never applied half: the first thing wrong ends the reading with a
-//! [`ParseError`] and the old ruleset stands. [`line()`] reads one command and [`obey`] does it to a
-//! ruleset: a line of a file and a command line of `iptables` are the same thing here. Matches,
-//! targets and options that are not supported
-//! are refused by their word. Names of hosts are not looked up; names of services and protocols
-//! come from tables in this module, so a file means the same on every machine.
+//! writes. Text is never applied half: the first thing wrong ends the reading with a [`ParseError`]
+//! and the old ruleset stands. [`line()`] reads one command and [`obey`] does it to a ruleset: a
+//! line of a file and a command line of `iptables` are the same thing here. Matches, targets and
+//! options that are not supported are refused by their word. Names of hosts are not looked up;
+//! names of services and protocols come from tables in this module, so a file means the same on
+//! every machine.
 
 mod edit;
 mod extension;

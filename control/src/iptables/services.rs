@@ -1,5 +1,5 @@
-//! Services: assigned names of ports, as Debian's `/etc/services` has them (netbase), so that a file
-//! means the same and a list looks the same on every machine.
+//! Services: assigned names of ports, as Debian's `/etc/services` has them (netbase), so that a
+//! file means the same and a list looks the same on every machine.
 //!
 //! In the order of that file: of two names the first one is printed, of two numbers the first is
 //! meant.

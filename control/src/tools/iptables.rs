@@ -1,8 +1,8 @@
-//! `iptables` and `ip6tables`: command lines on a ruleset, with the answers and exit codes of iptables
-//! 1.8.9 (nf_tables).
+//! `iptables` and `ip6tables`: command lines on a ruleset, with the answers and exit codes of
+//! iptables 1.8.9 (nf_tables).
 //!
-//! Nothing here knows packets or workers: whoever calls has brought the counters up to date, gives a
-//! copy of the rules, and puts it in force as far as [`Effect`] says that it changed.
+//! Nothing here knows packets or workers: whoever calls has brought the counters up to date, gives
+//! a copy of the rules, and puts it in force as far as [`Effect`] says that it changed.
 
 use dataplane::rules::check;
 use dataplane::rules::hook::{Family, Table};
