@@ -213,6 +213,71 @@ fn a_policy_that_one_worker_adopts_late_loses_no_count_and_frees_nothing_early()
     assert!(core.restore(Family::V4, FILTER, Options::default(), false).is_ok());
 }
 
+fn iptables(core: &mut ControlCore, line: &str) -> (u8, String) {
+    let argv: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    match core.serve(&argv, "") {
+        Served::Done(answer) => (answer.exit, answer.out + &answer.err),
+        Served::Events(_) => panic!("no events were asked for"),
+    }
+}
+
+#[test]
+fn an_edit_publishes_and_keeps_counts_and_zeroing_publishes_nothing() {
+    let (mut core, _fakes) = bench();
+    let done = (0, String::new());
+    assert_eq!(iptables(&mut core, "iptables -A FORWARD -p udp -j ACCEPT"), done);
+    let first = Arc::clone(core.snapshot());
+    // The policies of INPUT and FORWARD come first.
+    let rule = CounterId(2);
+    first.v4.counters[0].add(rule, 3, 180);
+    let listed = |core: &mut ControlCore, line: &str| {
+        let (exit, out) = iptables(core, line);
+        assert_eq!(exit, 0, "{out}");
+        out
+    };
+    assert_eq!(
+        listed(&mut core, "iptables -vS FORWARD 1"),
+        "-A FORWARD -p udp -c 3 180 -j ACCEPT\n"
+    );
+    assert_eq!(core.snapshot().generation, first.generation, "a list changes nothing");
+
+    assert_eq!(iptables(&mut core, "iptables -I FORWARD -p tcp -j DROP"), done);
+    let second = Arc::clone(core.snapshot());
+    assert_ne!(second.generation, first.generation);
+    assert!(listed(&mut core, "iptables -vS").contains("-p udp -c 3 180"));
+
+    // What is counted before the zero goes with it, what comes later stays.
+    second.v4.counters[1].add(CounterId(3), 4, 240);
+    assert!(listed(&mut core, "iptables -vS FORWARD -Z").contains("-p udp -c 7 420"));
+    second.v4.counters[1].add(CounterId(3), 1, 60);
+    assert!(listed(&mut core, "iptables -vS FORWARD").contains("-p udp -c 1 60"));
+    assert_eq!(iptables(&mut core, "iptables -Z FORWARD 2"), done);
+    assert!(listed(&mut core, "iptables -vS FORWARD").contains("-p udp -c 0 0"));
+    assert_eq!(core.snapshot().generation, second.generation, "nothing was published");
+
+    // What is refused changes nothing; the other family is another ruleset.
+    for (line, exit) in [
+        ("iptables -A FORWARD -j NOSUCH", 2),
+        ("iptables -A FORWARD -j SNAT --to-source 1.2.3.4", 4),
+        ("iptables -t raw -A PREROUTING -j CT --timeout nosuch", 4),
+        ("ip6tables -D FORWARD -p udp -j ACCEPT", 1),
+    ] {
+        assert_eq!(iptables(&mut core, line).0, exit, "{line}");
+    }
+    assert_eq!(core.snapshot().generation, second.generation);
+    assert_eq!(listed(&mut core, "ip6tables -S FORWARD"), "-P FORWARD ACCEPT\n");
+}
+
+#[test]
+fn an_edit_needs_every_worker() {
+    let (mut core, fakes) = bench();
+    fakes.borrow_mut()[1].stops = Stops::AtOnce;
+    fakes.borrow_mut()[1].stalls.note(1, Some(Duration::from_secs(1)));
+    let (exit, said) = iptables(&mut core, "iptables -A FORWARD -j DROP");
+    assert_eq!(exit, 4);
+    assert_eq!(said, "iptables: worker lcore 2 (CPU 3) does not answer\n");
+}
+
 #[test]
 fn a_silent_worker_is_given_up_with_the_watchdog_and_changes_nothing() {
     let (mut core, fakes) = bench();

@@ -263,3 +263,73 @@ fn counts(word: &Word) -> Result<Counters, ParseError> {
         None => Err(word.error(format!("bad counters `{}'", word.text))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iptables::{Look, save};
+    use dataplane::rules::hook::Family;
+
+    fn with(text: &str, options: Options) -> Result<Restored, ParseError> {
+        restore_with(&Ruleset::new(Family::V4), text, options, &Names::default())
+    }
+
+    /// As iptables-restore 1.8.9 (nf_tables) prints it in a new namespace.
+    #[test]
+    fn verbose_says_what_it_does_unless_it_only_adds() {
+        let text = "*filter\n-N foo\n-A INPUT -j foo\n-A INPUT -p udp --dport 53 -j LOG\n-F foo\n-Z\n\
+                    COMMIT\n";
+        let verbose = Options { verbose: true, ..Options::default() };
+        let restored = with(text, verbose).unwrap();
+        assert_eq!(
+            restored.text,
+            "Flushing chain `INPUT'\nFlushing chain `FORWARD'\nFlushing chain `OUTPUT'\n\
+             foo  all opt -- in * out *  0.0.0.0/0  -> 0.0.0.0/0  \n\
+             LOG  udp opt -- in * out *  0.0.0.0/0  -> 0.0.0.0/0   udp dpt:53 LOG flags 0 level 4\n\
+             Flushing chain `foo'\nZeroing chain `INPUT'\nZeroing chain `FORWARD'\n\
+             Zeroing chain `OUTPUT'\nZeroing chain `foo'\n"
+        );
+        assert_eq!(with(text, Options { noflush: true, ..verbose }).unwrap().text, "");
+        assert_eq!(with(text, Options::default()).unwrap().text, "");
+    }
+
+    #[test]
+    fn lists_in_a_file_are_printed() {
+        let text = "*filter\n-A INPUT -j DROP\n-S INPUT\n-nL INPUT 1 --line-numbers\nCOMMIT\n";
+        let line = "1    DROP       0    --  0.0.0.0/0            0.0.0.0/0           \n";
+        let printed = format!("-P INPUT ACCEPT\n-A INPUT -j DROP\n{line}");
+        assert_eq!(with(text, Options::default()).unwrap().text, printed);
+    }
+
+    #[test]
+    fn one_table_is_read_and_the_others_are_not_even_looked_at() {
+        let text =
+            "*raw\n-A NOSUCH \"\nCOMMIT\n*filter\n-A INPUT -j DROP\nCOMMIT\n*nosuch\n?\nCOMMIT\n";
+        let only = Options { table: Some(Table::Filter), ..Options::default() };
+        let saved = save(&with(text, only).unwrap().ruleset, Look::default());
+        assert!(
+            saved.starts_with("*filter\n") && saved.contains("\n-A INPUT -j DROP\n"),
+            "{saved}"
+        );
+        assert!(!saved.contains("raw"));
+        assert_eq!(with(text, Options::default()).unwrap_err().line, 2);
+    }
+
+    #[test]
+    fn commands_of_a_file_may_stand_anywhere_in_their_line() {
+        let text = "*filter\n-p tcp --dport 80 -A INPUT -jDROP\n-6 -A INPUT -s fe80::1\n\
+                    --in lo\nCOMMIT\n";
+        let error = with(text, Options::default()).unwrap_err();
+        assert_eq!((error.line, error.kind), (4, Kind::Text), "{error}");
+        assert!(error.message.contains("ambiguous"), "{error}");
+        let saved = save(
+            &with(&text.replace("--in lo\n", ""), Options::default()).unwrap().ruleset,
+            Look::default(),
+        );
+        assert!(saved.contains("\n-A INPUT -p tcp -m tcp --dport 80 -j DROP\nCOMMIT"), "{saved}");
+        for line in ["-t nat -L", "-w -L", "-h", "-V", "-A INPUT -j U"] {
+            let text = format!("*filter\n{line}\nCOMMIT\n");
+            assert_eq!(with(&text, Options::default()).unwrap_err().kind.exit(), 2, "{line}");
+        }
+    }
+}

@@ -29,8 +29,11 @@ const OWN: &[Opt] = &[
     valued("jump").group(1),
     valued("goto").group(1),
     valued("match").many(),
-    valued("set-counters"),
+    COUNTERS,
 ];
+
+/// `-c`, which has two words or one.
+const COUNTERS: Opt = valued("set-counters");
 
 /// Whose option a word is.
 pub(super) enum Owner {
@@ -142,7 +145,7 @@ impl<'a> Draft<'a> {
         words: &mut Words<'a>,
         word: &'a Word,
     ) -> Result<(), ParseError> {
-        self.once(&OWN[OWN.len() - 1], word)?;
+        self.once(&COUNTERS, word)?;
         let missing = || word.error(format!("`{}' needs packets and bytes", word.text));
         let (packets, bytes) = match first.text.split_once(',') {
             Some((packets, bytes)) => (packets, bytes),

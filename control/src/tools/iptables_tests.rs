@@ -2,6 +2,8 @@
 //! `$` a command line, `SAVE` standing for -save; `=` its exit code; `!` a sentence on standard
 //! error that scripts know; `>` a line on standard output.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::iptables::words::split;
 use crate::iptables::{Look, save};
@@ -156,5 +158,58 @@ fn effects_say_what_was_changed() {
         ("-V", Effect::Nothing),
     ] {
         assert_eq!(run(&words(line), &mut ruleset, &Names::default()).1, effect, "{line}");
+    }
+}
+
+/// What `-S` prints, given to an empty ruleset line by line.
+fn replayed(ruleset: &mut Ruleset) -> Ruleset {
+    let mut again = Ruleset::new(ruleset.family);
+    for table in ["raw", "mangle", "nat", "filter"] {
+        for line in answer(&format!("-t {table} -S"), ruleset).out.lines() {
+            let answer = answer(&format!("-t {table} {line}"), &mut again);
+            // Base chains are there already.
+            assert_eq!(answer.exit, 0, "{line}: {}", answer.err);
+        }
+    }
+    again
+}
+
+fn same_text(a: &Ruleset, b: &Ruleset) -> bool {
+    let text = |rules: &Ruleset, table| {
+        save(rules, Look { table: Some(table), ..Look::default() })
+            .lines()
+            .map(|line| line.split(" [").next().unwrap_or("").to_owned())
+            .collect::<Vec<_>>()
+    };
+    Table::ALL.iter().all(|&table| text(a, table) == text(b, table))
+}
+
+/// Words of command lines; `""` is an empty one.
+const WORDS: &str = r#"-A -I -D -R -C -N -X -E -F -P -Z -L -S INPUT FORWARD U V 1 2 -t nat mangle -j
+ DROP ACCEPT -g -p tcp -ptcp udp -m multiport --dports 80,ssh -s 10/8 ! -i lan -nvx -v -c 5,6 -4 --
+ --line-numbers --dport=1:9 LOG "" -w é -jU state --state NEW -LU -AINPUT RETURN REJECT"#;
+
+fn any_line() -> impl Strategy<Value = String> {
+    let word = prop::sample::select(WORDS.split_whitespace().collect::<Vec<_>>());
+    prop::collection::vec(word, 1..9).prop_map(|words| words.join(" "))
+}
+
+proptest! {
+    /// Any words at all: no panic, nothing changes where the exit code says so, and what `-S`
+    /// prints makes the same rules again.
+    #[test]
+    fn what_is_printed_makes_the_same_rules(lines in prop::collection::vec(any_line(), 1..30)) {
+        let mut ruleset = Ruleset::new(Family::V4);
+        for line in ["-N U", "-N V", "-A INPUT -j U", "-A U -p tcp --dport 80 -j DROP"] {
+            prop_assert_eq!(answer(line, &mut ruleset).exit, 0);
+        }
+        for line in lines {
+            let before = ruleset.clone();
+            let answer = answer(&line, &mut ruleset);
+            prop_assert_eq!(answer.exit == 0, answer.err.is_empty(), "{}", line);
+            prop_assert!(answer.exit == 0 || ruleset == before, "{}", line);
+        }
+        let again = replayed(&mut ruleset);
+        prop_assert!(same_text(&ruleset, &again));
     }
 }
