@@ -35,6 +35,7 @@ if [[ $purpose == test ]]; then
     command_of iptables iptables
     command_of conntrack conntrack
     command_of nfct nfct
+    command_of ipset ipset
     command_of ethtool ethtool
     command_of sysctl procps
     command_of valgrind valgrind

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{Parser, Subcommand};
 
 use crate::config::SOCKET_DEFAULT;
+use crate::ipset::command as ipset;
 use crate::socket::{self, CallError};
 use crate::tools::iptables_files::{Restore, Save};
 use crate::tools::{Answer, conntrack};
@@ -87,6 +88,9 @@ pub enum Command {
     /// Replace the IPv6 rules, as ip6tables-restore(8)
     #[command(name = "ip6tables-restore", disable_help_flag = true)]
     Ip6tablesRestore(Arguments),
+    /// Sets of addresses and ports, as ipset(8)
+    #[command(disable_help_flag = true)]
+    Ipset(Arguments),
     /// Show and set net.netfilter.nf_conntrack_* and net.ipv4.ipfrag_*, as sysctl(8)
     #[command(disable_help_flag = true)]
     Sysctl(Arguments),
@@ -129,6 +133,7 @@ impl Command {
             Command::IptablesRestore(a) => ("iptables-restore", a),
             Command::Ip6tablesSave(a) => ("ip6tables-save", a),
             Command::Ip6tablesRestore(a) => ("ip6tables-restore", a),
+            Command::Ipset(a) => ("ipset", a),
             Command::Sysctl(a) => ("sysctl", a),
             Command::Proc(a) => ("proc", a),
             Command::Stats(a) => ("stats", a),
@@ -218,6 +223,15 @@ fn prepare(argv: Vec<String>) -> Result<Prepared, Answer> {
         return Ok(plain(argv, text));
     }
     let Some((tool, words)) = argv.split_first() else { return Ok(plain(argv, String::new())) };
+    if tool == "ipset" {
+        let file = ipset::file_of(words).cloned();
+        if !ipset::is_restore(words) {
+            return Ok(Prepared { argv, stdin: String::new(), output: file.map(PathBuf::from) });
+        }
+        let text =
+            input(tool, file.as_deref()).map_err(|complaint| Answer::failure(1, complaint))?;
+        return Ok(plain(argv, text));
+    }
     if tool.ends_with("-save") {
         let save = Save::read(tool, words)?;
         let output = save.file.as_ref().map(PathBuf::from);
@@ -279,6 +293,8 @@ mod tests {
             "stats --json",
             "proc net/nf_conntrack",
             "iptables-save -c -t nat",
+            "ipset -exist add a 1.2.3.4 timeout 5",
+            "ipset list",
             "iptables -t nat -nvL POSTROUTING 2 --line-numbers",
             "iptables -A INPUT ! -s 1.2.3.4 -p tcp --dport 80 -j ACCEPT",
             "iptables -h",
@@ -336,5 +352,23 @@ mod tests {
             prepare("ip6tables-save -V").err().unwrap().out,
             "ip6tables-save v1.8.9 (nf_tables)\n"
         );
+    }
+
+    #[test]
+    fn the_files_of_ipset() {
+        let prepare = |line: &str| prepare(line.split_whitespace().map(str::to_owned).collect());
+        let written = |line| prepare(line).unwrap().output;
+        assert_eq!(written("ipset save -file x"), Some("x".into()));
+        assert_eq!(written("ipset -f x list foo"), Some("x".into()));
+        assert_eq!(written("ipset save"), None);
+        assert_eq!(prepare("ipset list -file /nonexistent/x").unwrap().stdin, "");
+        let error = prepare("ipset -exist restore -file /nonexistent/x").err().unwrap();
+        let said = "ipset: cannot read /nonexistent/x: ";
+        assert!(error.err.starts_with(said) && error.exit == 1, "{error:?}");
+        let path = std::env::temp_dir().join(format!("sets-{}", std::process::id()));
+        std::fs::write(&path, "create a hash:ip\n").unwrap();
+        let read = prepare(&format!("ipset restore -file {}", path.display())).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((read.stdin.as_str(), read.output), ("create a hash:ip\n", None));
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cli`], [`socket`] | the command line, and how it reaches a running gateway |
 //! | [`config`], [`iptables`] | the two languages users write |
+//! | [`ipset`] | sets of addresses and ports, which rules ask by name |
 //! | [`labels`] | the names of labels, which both a rule and a tool may use |
 //! | [`publish`] | both of them compiled into a snapshot |
 //! | [`gateway`] | the control core at work: policy, expiry, tools |
@@ -20,6 +21,7 @@ pub mod config;
 pub mod daemon;
 pub mod gateway;
 pub mod host;
+pub mod ipset;
 pub mod iptables;
 pub mod labels;
 pub mod launch;

@@ -467,7 +467,11 @@ mod tests {
         let text = "[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n\
                     [[port]]\nname = \"wan\"\ndevice = \"net_null1\"\n";
         let config = Config::parse("x.toml".as_ref(), text, 1 << 32).unwrap();
-        let rules = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
+        let rules = Rulesets {
+            v4: Ruleset::new(Family::V4),
+            v6: Ruleset::new(Family::V6),
+            sets: Default::default(),
+        };
         let macs = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
         let learnt = Learnt::default();
         publish::snapshot(&config, &macs, &learnt, &rules, Knobs::default(), None, 1).unwrap()

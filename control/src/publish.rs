@@ -9,13 +9,14 @@ use dataplane::pipeline::snapshot::{
     FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
 };
 use dataplane::rules::check::CheckError;
-use dataplane::rules::compiled::Compiled;
+use dataplane::rules::compiled::{Compiled, NamedThings};
 use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
 
 use crate::config::{Config, Port, Prefixed, Vlan};
 use crate::host::Tap;
+use crate::ipset::Sets;
 
 /// Why there is no snapshot.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct Rulesets {
     pub v4: Ruleset,
     /// `ip6tables`.
     pub v6: Ruleset,
+    /// `ipset`.
+    pub sets: Sets,
 }
 
 impl Rulesets {
@@ -100,8 +103,10 @@ pub fn snapshot(
     let names: Vec<&str> = config.ports.iter().map(|p| p.name.as_str()).collect();
     let policies = before.map_or(Policies::default(), |before| before.policies.clone());
     let policies = policies.next(&config.timeout_policies, &knobs).ok_or(PublishError::Policies)?;
+    let sets = rulesets.sets.named();
     let compile = |ruleset: &Ruleset| {
-        let rules = Compiled::with_policies(ruleset, &names, &policies, 0);
+        let named = NamedThings { policies: &policies, sets: &sets };
+        let rules = Compiled::with_named(ruleset, &names, named, 0);
         let rules = rules.map_err(PublishError::Rules)?;
         Ok(FamilyRules::new(rules, lcores))
     };
@@ -242,7 +247,11 @@ mod tests {
     }
 
     fn published(learnt: &Learnt) -> Result<Snapshot, PublishError> {
-        let rules = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
+        let rules = Rulesets {
+            v4: Ruleset::new(Family::V4),
+            v6: Ruleset::new(Family::V6),
+            sets: Default::default(),
+        };
         snapshot(&config(), &[[2; 6], LAN, WAN], learnt, &rules, Knobs::default(), None, 1)
     }
 

@@ -117,6 +117,7 @@ pub fn packets(bytes: &[u8]) {
     let rulesets = Rulesets {
         v4: rules(Family::V4, "10.1.0.2:80", "203.0.113.1"),
         v6: rules(Family::V6, "[fd00:1::2]:80", "2001:db8::1"),
+        sets: Default::default(),
     };
     let mut bench = Bench::new(config, rulesets, false).expect("it starts");
     let mut now = 1_700_000_000_000_000_000;

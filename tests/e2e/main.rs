@@ -38,6 +38,7 @@ mod reload;
 mod rig;
 mod rules_by_hand;
 mod servers;
+mod sets;
 mod sysctl;
 mod sysctl_effects;
 mod tftp;

@@ -230,8 +230,11 @@ impl Gateway {
         let rules = |family, text: &str| {
             iptables::restore(&Ruleset::new(family), text, false, false).unwrap()
         };
-        let rulesets =
-            Rulesets { v4: rules(Family::V4, setup.v4), v6: rules(Family::V6, setup.v6) };
+        let rulesets = Rulesets {
+            v4: rules(Family::V4, setup.v4),
+            v6: rules(Family::V6, setup.v6),
+            sets: Default::default(),
+        };
         let clock = Rc::new(Cell::new(Now { tick: Tick(100), unix_ns: 1_700_000_000_000_000_000 }));
         let (read, burst) = (Rc::clone(&clock), config.eal.burst.into());
         let wires = (ports.macs.clone(), ports.layout.clone());

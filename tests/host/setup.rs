@@ -153,7 +153,11 @@ fn gateway() -> ControlCore {
                 addresses = [\"10.7.0.1/24\", \"10.7.0.9/24\", \"fd07::1/64\"]\n\
                 [conntrack]\nmax = 1024\n";
     let config = Config::parse(Path::new("t.toml"), text, 8 << 30).unwrap();
-    let rules = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
+    let rules = Rulesets {
+        v4: Ruleset::new(Family::V4),
+        v6: Ruleset::new(Family::V6),
+        sets: Default::default(),
+    };
     let wires = (vec![LAN_MAC], Layout::alone(2));
     ControlCore::new(config, wires, rules, [7; 6], Box::new(Now::default)).unwrap()
 }

@@ -130,6 +130,8 @@ pub struct Rules {
     pub ipv4: Option<PathBuf>,
     /// In the format of `ip6tables-save`.
     pub ipv6: Option<PathBuf>,
+    /// Sets that the rules name, in the format of `ipset save`.
+    pub sets: Option<PathBuf>,
 }
 
 /// Where the control socket is if nobody says otherwise.
@@ -398,7 +400,8 @@ fn file(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, ConfigError
 }
 
 fn rules(section: &Section<'_>) -> Result<Rules, ConfigError> {
-    let rules = Rules { ipv4: file(section, "ipv4")?, ipv6: file(section, "ipv6")? };
+    let (ipv4, ipv6) = (file(section, "ipv4")?, file(section, "ipv6")?);
+    let rules = Rules { ipv4, ipv6, sets: file(section, "sets")? };
     if let Some((text, value)) = section.text("on_reload")?
         && text != "reevaluate"
     {
@@ -408,7 +411,7 @@ fn rules(section: &Section<'_>) -> Result<Rules, ConfigError> {
         };
         return Err(section.wrong("on_reload", value, what));
     }
-    section.finish(&["sets"])?;
+    section.finish(&[])?;
     Ok(rules)
 }
 

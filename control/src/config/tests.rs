@@ -348,7 +348,7 @@ fn mistakes_elsewhere() {
         ("[conntrack]\nfull = \"maybe\"", "must be \"early-drop\" or \"refuse\""),
         ("[conntrack]\nhashsize = 0", "must be"),
         ("[conntrack]\nhashsize = 536870912", "must be"),
-        ("[rules]\nsets = \"x\"", "sets is not supported in this version"),
+        ("[rules]\nsets = \"x\"", "dir/x cannot be read"),
         ("[rules]\non_reload = \"keep\"", "is not supported in this version"),
         ("[rules]\non_reload = \"x\"", "must be \"reevaluate\""),
         ("[rules]\nipv4 = \"none.v4\"", "dir/none.v4 cannot be read"),

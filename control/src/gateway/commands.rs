@@ -32,6 +32,7 @@ impl ControlCore {
             "iptables" => self.edit_rules(rest, Family::V4),
             "ip6tables" => self.edit_rules(rest, Family::V6),
             "iptables-save" => self.save(name, rest, Family::V4),
+            "ipset" => self.ipset(rest, stdin),
             "ip6tables-save" => self.save(name, rest, Family::V6),
             "iptables-restore" => self.restore_tool(name, rest, stdin, Family::V4),
             "ip6tables-restore" => self.restore_tool(name, rest, stdin, Family::V6),

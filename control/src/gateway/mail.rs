@@ -101,6 +101,9 @@ impl ControlCore {
                     log::log!(target: "rules", log_line::level(line.level), "{text}");
                 }
             }
+            FromLcore::Change(change) => {
+                self.rulesets.sets.change(&change, self.tick_now());
+            }
             FromLcore::TableFull => self.take_full(),
             FromLcore::ExpectationsFull => {
                 let now = self.tick_now();

@@ -16,6 +16,7 @@
 //! | `upkeep` | expiry sweep, neighbour timers, memory ahead of demand |
 //! | `by_hand` | conns that a tool asks for by name, makes or changes |
 //! | `serve` | what the tools need: listings, deletes, sysctls, statistics |
+//! | `sets` | sets that rules ask: commands, and what packets add to them |
 //! | `commands` | from a command line to its answer |
 
 mod by_hand;
@@ -25,6 +26,7 @@ mod mail;
 mod policy;
 mod resize;
 mod serve;
+mod sets;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -255,6 +257,7 @@ impl ControlCore {
             keep_log_lines: false,
             config,
         };
+        core.rulesets.sets.note_rules([&core.rulesets.v4, &core.rulesets.v6]);
         core.set_neighbours();
         core.provide_memory(core.snapshot.knows_labels())
             .map_err(|e| CoreError::Table(SetupError::Memory(e)))?;
@@ -363,6 +366,7 @@ impl ControlCore {
         self.tell_expectations();
         self.go_on_resizing();
         self.keep_up();
+        self.rulesets.sets.expire(self.tick_now());
         self.follow_host();
         self.end_subscriptions();
     }

@@ -19,14 +19,17 @@ use dataplane::arch::OutOfMemory;
 use dataplane::conntrack::knobs::{IN_ORDER, Knobs};
 use dataplane::pipeline::messages::ToLcore;
 use dataplane::pipeline::snapshot::{FamilyRules, Snapshot};
-use dataplane::rules::check::check_policies;
+use dataplane::rules::check::{check_policies, check_sets};
 use dataplane::rules::compiled::CounterId;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::{Counters, Rule, Ruleset};
+use dataplane::time::Tick;
 
 use super::resize::SizeError;
 use super::{ControlCore, Lcore};
 use crate::config::{Config, ConfigError};
+use crate::ipset::Sets;
+use crate::ipset::command::LoadError;
 use crate::iptables::{self, ParseError, Restored};
 use crate::labels::Names;
 use crate::publish::{self, Learnt, PublishError, Rulesets};
@@ -39,12 +42,17 @@ pub enum RulesError {
     Unreadable(PathBuf, std::io::Error),
     /// It says something wrong.
     Wrong(PathBuf, ParseError),
+    /// A file of sets says something wrong.
+    Sets(PathBuf, LoadError),
 }
 
 impl fmt::Display for RulesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RulesError::Unreadable(path, e) => write!(f, "{}: {e}", path.display()),
+            RulesError::Sets(path, LoadError { line, message }) => {
+                write!(f, "{}:{line}:1: {message}", path.display())
+            }
             RulesError::Wrong(path, e) => f.write_str(&e.in_file(&path.display().to_string())),
         }
     }
@@ -111,27 +119,43 @@ impl fmt::Display for NotAdopted {
 /// # Errors
 /// See [`RulesError`].
 pub fn load_rules(config: &Config) -> Result<Rulesets, RulesError> {
+    load_rules_over(config, &Sets::default(), Tick::default())
+}
+
+/// The same where there are sets, which stay where the file has none of their name.
+fn load_rules_over(config: &Config, live: &Sets, now: Tick) -> Result<Rulesets, RulesError> {
     let rules = &config.rules;
     let names = Names::read(&config.conntrack.label_names).unwrap_or_default();
+    let read = |path: &Path| {
+        fs::read_to_string(path).map_err(|e| RulesError::Unreadable(path.to_owned(), e))
+    };
+    let sets = match rules.sets.as_deref() {
+        None => live.clone(),
+        Some(path) => {
+            let loaded = Sets::load(&read(path)?, now);
+            live.replaced_by(&loaded.map_err(|e| RulesError::Sets(path.to_owned(), e))?)
+        }
+    };
     let load = |path: Option<&Path>, family| {
         let empty = Ruleset::new(family);
         let Some(path) = path else { return Ok(empty) };
-        let text =
-            fs::read_to_string(path).map_err(|e| RulesError::Unreadable(path.to_owned(), e))?;
+        let text = read(path)?;
         iptables::restore_named(&empty, &text, (false, true), &names)
-            .and_then(|ruleset| known_policies(&ruleset, config).map(|()| ruleset))
+            .and_then(|ruleset| known_names(&ruleset, config, &sets).map(|()| ruleset))
             .map_err(|e| RulesError::Wrong(path.to_owned(), e))
     };
     Ok(Rulesets {
         v4: load(rules.ipv4.as_deref(), Family::V4)?,
         v6: load(rules.ipv6.as_deref(), Family::V6)?,
+        sets,
     })
 }
 
-/// Whether the configuration has every timeout policy that the ruleset names.
-fn known_policies(ruleset: &Ruleset, config: &Config) -> Result<(), ParseError> {
+/// Whether there are every timeout policy and every set that the ruleset names.
+fn known_names(ruleset: &Ruleset, config: &Config, sets: &Sets) -> Result<(), ParseError> {
     let known = |name: &str| config.timeout_policies.iter().any(|(policy, _)| policy == name);
     check_policies(ruleset, known)?;
+    check_sets(ruleset, &sets.named())?;
     Ok(())
 }
 
@@ -281,7 +305,8 @@ impl ControlCore {
         rulesets: Rulesets,
         test: bool,
     ) -> Result<(), RestoreError> {
-        known_policies(rulesets.of(family), &self.config).map_err(RestoreError::Text)?;
+        known_names(rulesets.of(family), &self.config, &rulesets.sets)
+            .map_err(RestoreError::Text)?;
         let (config, macs) = (self.config.clone(), self.macs.clone());
         let publish = self.build(&config, &macs, &rulesets).map_err(RestoreError::Publish)?;
         if test {
@@ -326,6 +351,7 @@ impl ControlCore {
                 self.lcores[lcore].adopting += 1;
             }
         }
+        rulesets.sets.note_rules([&rulesets.v4, &rulesets.v6]);
         let adopted = self.wait(|core| core.lcores.iter().position(|lcore| lcore.adopting > 0));
         let tally = Tally::of(&snapshot);
         self.late = Some(Late {
@@ -379,7 +405,8 @@ impl ControlCore {
     /// See [`ReloadError`].
     pub fn reload(&mut self, path: &Path) -> Result<(), ReloadError> {
         let mut config = Config::load(path).map_err(ReloadError::Config)?;
-        let rulesets = load_rules(&config).map_err(ReloadError::Rules)?;
+        let rulesets = load_rules_over(&config, &self.rulesets.sets, self.tick_now())
+            .map_err(ReloadError::Rules)?;
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(ReloadError::NeedsRestart(what));
         }

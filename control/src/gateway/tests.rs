@@ -18,12 +18,14 @@ use dataplane::rules::compiled::CounterId;
 use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
+use dataplane::rules::sets::key::Key;
+use dataplane::rules::sets::{Change, What};
 use dataplane::wire::address::Address;
 
 use super::policy::RestoreError;
 use super::*;
 use crate::iptables::Options;
-use crate::tools::{Gateway, SysctlError};
+use crate::tools::{Answer, Gateway, SysctlError};
 
 /// Where a worker stops answering.
 #[derive(Clone, Copy, PartialEq)]
@@ -109,7 +111,11 @@ fn bench() -> (ControlCore, Rc<RefCell<Vec<Fake>>>) {
     let text = "[eal]\nworker_cores = [1, 3]\n[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n\
                 [conntrack]\nhashsize = 64\n";
     let config = Config::parse(Path::new("t.toml"), text, 8 << 30).unwrap();
-    let rulesets = Rulesets { v4: Ruleset::new(Family::V4), v6: Ruleset::new(Family::V6) };
+    let rulesets = Rulesets {
+        v4: Ruleset::new(Family::V4),
+        v6: Ruleset::new(Family::V6),
+        sets: Default::default(),
+    };
     let wires = (vec![[2, 0, 0, 0, 0, 1]], Layout::even(2, 1, 1));
     let clock = Box::new(Now::default);
     let mut core = ControlCore::new(config, wires, rulesets, SEED, clock).unwrap();
@@ -642,4 +648,58 @@ fn a_low_threshold_is_never_above_its_high_one() {
         assert_eq!((core.sysctl(&low), core.sysctl(&high)), (Some(1000), Some(1000)));
     }
     assert_eq!(core.set_sysctl("ipfrag_nothing", 1), invalid);
+}
+
+fn ipset(core: &mut ControlCore, line: &str) -> Answer {
+    let argv: Vec<String> = format!("ipset {line}").split(' ').map(str::to_owned).collect();
+    match core.serve(&argv, "") {
+        Served::Done(answer) => answer,
+        Served::Events(_) => panic!("no events were asked for"),
+    }
+}
+
+#[test]
+fn a_set_in_use_that_changes_has_walks_begin_anew() {
+    let (mut core, fakes) = bench();
+    let rules = "*filter\n-A FORWARD -m set --match-set a src -j DROP\n\
+                 -A FORWARD -m set --match-set b src -j SET --add-set t src\nCOMMIT\n";
+    let refused = core.restore(Family::V4, rules, Options::default(), true);
+    let Err(RestoreError::Text(error)) = refused else { panic!("there is no set") };
+    assert_eq!(error.to_string(), "2:40: Set a doesn't exist.");
+    for line in ["create a hash:ip", "create b list:set", "create t hash:ip", "create six hash:ip"]
+    {
+        let line = if line.contains("six") { format!("{line} family inet6") } else { line.into() };
+        assert_eq!(ipset(&mut core, &line), Answer::default(), "{line}");
+    }
+    let other = rules.replace("match-set a", "match-set six");
+    let refused = core.restore(Family::V4, &other, Options::default(), true);
+    let Err(RestoreError::Text(error)) = refused else { panic!("the set is of the other family") };
+    let text = "The protocol family of set six is IPv6, which is not applicable.";
+    assert!(error.to_string().ends_with(text), "{error}");
+    assert!(core.restore(Family::V4, rules, Options::default(), false).is_ok());
+    for (line, anew) in [
+        ("list", false),
+        ("add a 1.1.1.1", true),
+        ("test a 1.1.1.1", false),
+        ("add t 1.1.1.1", false),
+        ("add b a", true),
+        ("add six ::1", false),
+        ("swap a t", true),
+    ] {
+        let before = core.snapshot().generation;
+        assert_eq!(ipset(&mut core, line).exit, 0, "{line}");
+        assert_eq!(core.snapshot().generation != before, anew, "{line}");
+    }
+    let set = core.rulesets.sets.named()["t"].id;
+    let key = Key { first: 0x0909_0909, ..Key::default() };
+    let what = What::Add { timeout: None, bytes: 60 };
+    let change = FromLcore::Change(Change { set, key, what });
+    assert!(fakes.borrow_mut()[1].mailbox.send(change).is_ok());
+    let saved = ipset(&mut core, "save t").out;
+    assert!(saved.ends_with("add t 1.1.1.1\nadd t 9.9.9.9\n"), "{saved}");
+    fakes.borrow_mut()[1].stops = Stops::AtOnce;
+    fakes.borrow_mut()[1].stalls.note(1, Some(Duration::from_secs(1)));
+    let answer = ipset(&mut core, "swap a t");
+    assert!(answer.err.contains("worker lcore 2 (CPU 3) does not answer"), "{answer:?}");
+    assert_eq!(answer.exit, 1);
 }

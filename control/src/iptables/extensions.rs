@@ -9,6 +9,7 @@ mod mark;
 mod multiport;
 mod nat;
 mod reject;
+mod set;
 mod tcp;
 
 use dataplane::rules::hook::Family;
@@ -55,6 +56,7 @@ register! { Match, MATCHES, of_match, match_text,
     Multiport => multiport::MULTIPORT,
     Comment => comment::COMMENT,
     Mark => mark::MARK,
+    Set => set::SET,
 }
 
 register! { Target, TARGETS, of_target, target_text,
@@ -66,6 +68,7 @@ register! { Target, TARGETS, of_target, target_text,
     Dnat => nat::DNAT,
     Masquerade => nat::MASQUERADE,
     Redirect => nat::REDIRECT,
+    Set => set::CHANGE_SET,
 }
 
 /// The match of a word after `-m`.

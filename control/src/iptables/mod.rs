@@ -14,12 +14,12 @@ mod extension;
 mod extensions;
 pub mod line;
 mod list;
-mod names;
+pub(crate) mod names;
 pub mod print;
 mod refused;
 pub mod restore;
 mod rule;
-mod services;
+pub(crate) mod services;
 mod values;
 pub mod words;
 

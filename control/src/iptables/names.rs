@@ -68,7 +68,7 @@ const PROTOCOLS: &[(&str, u8)] = &[
 ];
 
 /// The protocol of a name or number; case does not matter.
-pub(super) fn protocol(word: &str) -> Option<u8> {
+pub(crate) fn protocol(word: &str) -> Option<u8> {
     if let Ok(number) = super::values::number(word) {
         return u8::try_from(number).ok();
     }
@@ -80,7 +80,7 @@ pub(super) fn protocol(word: &str) -> Option<u8> {
 }
 
 /// The name that `iptables-save` prints for a protocol.
-pub(super) fn protocol_name(number: u8) -> Option<&'static str> {
+pub(crate) fn protocol_name(number: u8) -> Option<&'static str> {
     PROTOCOLS.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
 }
 
@@ -331,7 +331,6 @@ pub(super) const UNSUPPORTED_TARGETS: &[&str] = &[
     "QUEUE",
     "RATEEST",
     "SECMARK",
-    "SET",
     "SNPT",
     "SYNPROXY",
     "TCPMSS",

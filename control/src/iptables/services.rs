@@ -292,7 +292,7 @@ const fn transport(number: u8) -> u8 {
 }
 
 /// The port of a service of that protocol, or of any if `of` is `None`.
-pub(super) fn port(word: &str, of: Option<u8>) -> Option<u16> {
+pub(crate) fn port(word: &str, of: Option<u8>) -> Option<u16> {
     let bits = of.map_or(T | U | S, transport);
     let named = |names: &str| names.split(' ').any(|name| name == word);
     let row = SERVICES.iter().find(|(_, on, names)| on & bits != 0 && named(names));

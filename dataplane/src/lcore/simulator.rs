@@ -534,12 +534,12 @@ impl Simulator {
             FromLcore::Moved(which, moved) => {
                 self.note_resize(|resize| resize.moved(from, which, moved));
             }
-            FromLcore::Log(_) | FromLcore::Created(..) | FromLcore::Changed(..) => return,
             FromLcore::TableFull => {
                 self.was_full = true;
                 return heard.full += 1;
             }
             FromLcore::ExpectationsFull => return heard.full += 1,
+            _ => return,
         }
         self.awaited -= 1;
     }

@@ -22,6 +22,7 @@ use crate::pipeline::{At, Pipeline, Random};
 use crate::rules::compiled::CounterId;
 use crate::rules::facts::{self, Around, CtFacts, Facts, PlaceOf, PortId};
 use crate::rules::hook::{Hook, Table};
+use crate::rules::sets::Change;
 use crate::rules::targets::Log;
 use crate::rules::template::Said;
 use crate::rules::walk::{Sink, Verdict, Walked};
@@ -31,6 +32,9 @@ use crate::wire::headers::{Fragment, Headers};
 
 /// LOG rules that one walk can print for; those behind them only count.
 const LOGS_MAX: usize = 2;
+
+/// Changes of sets that one walk can ask for; others are counted as lost.
+const CHANGES_MAX: usize = 8;
 
 /// What a LOG rule asks for.
 #[derive(Clone, Copy)]
@@ -47,6 +51,8 @@ struct Witness<'a> {
     hits: &'a mut Hits,
     cacheable: &'a mut bool,
     logs: ArrayVec<LogRequest, LOGS_MAX>,
+    changes: ArrayVec<Change, CHANGES_MAX>,
+    lost: u64,
 }
 
 impl Sink for Witness<'_> {
@@ -63,6 +69,10 @@ impl Sink for Witness<'_> {
     fn log(&mut self, log: &Log, _facts: &Facts<'_>) {
         let prefix = ArrayString::from(&log.prefix).unwrap_or_default();
         let _ = self.logs.try_push(LogRequest { prefix, level: log.level, flags: log.flags });
+    }
+
+    fn change(&mut self, change: Change) {
+        self.lost += u64::from(self.changes.try_push(change).is_err());
     }
 }
 
@@ -265,12 +275,14 @@ impl<P: FramePool> Pipeline<P> {
             facts_of(frame, headers, ports, *mark, (ct_facts(attached, &conn), &conn))
         };
         let bytes = headers.ip_len() as u64;
-        let mut witness = Witness { counters, bytes, hits, cacheable, logs: ArrayVec::new() };
+        let (logs, changes) = (ArrayVec::new(), ArrayVec::new());
+        let mut witness = Witness { counters, bytes, hits, cacheable, logs, changes, lost: 0 };
         let walked = family.rules.walk(table, hook, facts, &mut witness);
         let labelled = conn.labelled.get();
         self.random = conn.random.get();
-        if !witness.logs.is_empty() {
-            let logs = witness.logs;
+        if !(witness.logs.is_empty() && witness.changes.is_empty()) {
+            let (logs, changes, lost) = (witness.logs, witness.changes, witness.lost);
+            self.change_sets(changes, lost);
             self.log(t, &logs, walked.mark);
         }
         if labelled {
@@ -291,6 +303,15 @@ impl<P: FramePool> Pipeline<P> {
         } else if !a.fresh {
             a.events |= events::LABEL;
         }
+    }
+
+    /// What the control core is to change. Packets that come before it has may find the sets as
+    /// they were.
+    #[cold]
+    #[inline(never)]
+    fn change_sets(&mut self, changes: ArrayVec<Change, CHANGES_MAX>, lost: u64) {
+        changes.into_iter().for_each(|change| self.tell(FromLcore::Change(change)));
+        self.links.counters.lost_messages.add(lost);
     }
 
     #[cold]

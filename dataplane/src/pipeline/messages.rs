@@ -20,6 +20,7 @@ use crate::pipeline::invalid::Finding;
 use crate::pipeline::neighbours::LINK_MESSAGE_MAX;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rules::facts::PortId;
+use crate::rules::sets::Change;
 
 /// Conns one request may name.
 pub const BATCH_MAX: usize = 256;
@@ -150,6 +151,8 @@ pub enum FromLcore {
     Event(EventView),
     /// A LOG rule was hit, `log_invalid` asks for a line, or a helper drops a packet.
     Log(LogLine),
+    /// A SET rule was hit by what its set has not, or has.
+    Change(Change),
     /// The table is full.
     TableFull,
     /// The table of expectations is full.

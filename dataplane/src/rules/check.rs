@@ -8,8 +8,10 @@
 use core::fmt;
 use std::collections::HashMap;
 
-use super::hook::{Hook, Table};
+use super::hook::{Family, Hook, Table};
+use super::matches::Match;
 use super::model::{Place, Policy, Rule, Ruleset, TableRules};
+use super::sets::Named;
 use super::targets::Target;
 use super::template::Ct;
 
@@ -51,6 +53,10 @@ pub enum Fault {
     ResetNeedsTcp,
     /// A timeout policy that does not exist.
     UnknownPolicy,
+    /// A set that does not exist.
+    UnknownSet,
+    /// A set of addresses of the other family, which is this one.
+    SetFamily(Family),
     /// Following the jump leads back to this chain.
     Cycle,
     /// Chains nest deeper than [`MAX_DEPTH`].
@@ -79,6 +85,11 @@ impl fmt::Display for CheckError {
             }
             Fault::ResetNeedsTcp => write!(f, "{word}: tcp-reset needs `-p tcp'"),
             Fault::UnknownPolicy => write!(f, "timeout policy `{word}' does not exist"),
+            Fault::UnknownSet => write!(f, "Set {word} doesn't exist."),
+            Fault::SetFamily(family) => {
+                let name = if family == Family::V4 { "IPv4" } else { "IPv6" };
+                write!(f, "The protocol family of set {word} is {name}, which is not applicable.")
+            }
             Fault::Cycle => write!(f, "{word}: the jump leads back to chain {}", self.chain),
             Fault::TooDeep => write!(f, "{word}: chains nest deeper than {MAX_DEPTH}"),
             Fault::TooLong => {
@@ -121,6 +132,48 @@ pub fn check_policies(ruleset: &Ruleset, known: impl Fn(&str) -> bool) -> Result
         }
     }
     Ok(())
+}
+
+/// Checks that every set that `ruleset` names is there and has packets of its family.
+///
+/// # Errors
+/// The first rule that names another one.
+pub fn check_sets(ruleset: &Ruleset, sets: &Named) -> Result<(), CheckError> {
+    for rules in ruleset.tables.iter().flatten() {
+        for chain in &rules.chains {
+            for rule in &chain.rules {
+                let fault = |name: &String| match sets.get(name).map(|set| set.options.family) {
+                    None => Some(Fault::UnknownSet),
+                    Some(None) => None,
+                    Some(Some(own)) => (own != ruleset.family).then_some(Fault::SetFamily(own)),
+                };
+                let wrong = sets_of(rule).find_map(|name| Some((name, fault(name)?)));
+                if let Some((name, fault)) = wrong {
+                    return Err(CheckError {
+                        place: rule.place,
+                        table: rules.table,
+                        chain: chain.name.clone(),
+                        word: name.clone(),
+                        fault,
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The names of sets in a rule, each as often as it stands there.
+pub fn sets_of(rule: &Rule) -> impl Iterator<Item = &String> {
+    let matches = rule.matches.iter().filter_map(|asked| match asked {
+        Match::Set(asked) => Some(&asked.name),
+        _ => None,
+    });
+    let changed = match &rule.target {
+        Target::Set(target) => [target.add.as_ref(), target.del.as_ref()],
+        _ => [None, None],
+    };
+    matches.chain(changed.into_iter().flatten().map(|(name, _)| name))
 }
 
 /// What is known of a chain while the graph is searched.

@@ -7,14 +7,17 @@
 
 use core::ops::Range;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::check::{self, CheckError};
 use super::entrance::Entrances;
 use super::gate::Gate;
 use super::hook::{Hook, Table};
+use super::matches::set::{SetMatch, SetTest};
 use super::matches::{Basics, IcmpKind, Match, Maybe};
 use super::model::{Policy, Rule, Ruleset, TableRules};
-use super::targets::{Log, RejectWith, SetMark, Target};
+use super::sets::{Named, Set, Sides};
+use super::targets::{Log, RejectWith, SetMark, SetTarget, Target};
 use super::template::{Said, Template};
 use super::test::{PortSet, Test};
 use super::walk::NatTarget;
@@ -34,6 +37,7 @@ pub struct Compiled {
     pub(super) logs: Vec<Log>,
     pub(super) nats: Vec<NatTarget>,
     pub(super) said: Vec<Said>,
+    pub(super) sets: Vec<SetAction>,
     pub(super) entrances: Entrances,
     labels: bool,
     counters: Range<u32>,
@@ -75,6 +79,25 @@ pub(super) enum Action {
     Say(u32),
     Mark(SetMark),
     Nat(u32),
+    Set(u32),
+}
+
+/// `-j SET` with the sets that have the names.
+#[derive(Clone, Debug)]
+pub(super) struct SetAction {
+    pub(super) add: Option<(Arc<Set>, Sides)>,
+    pub(super) del: Option<(Arc<Set>, Sides)>,
+    pub(super) exist: bool,
+    pub(super) timeout: Option<u32>,
+}
+
+/// What rules may name besides chains and ports.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedThings<'a> {
+    /// Timeout policies.
+    pub policies: &'a Policies,
+    /// Sets.
+    pub sets: &'a Named,
 }
 
 impl Compiled {
@@ -101,11 +124,26 @@ impl Compiled {
         policies: &Policies,
         first_counter: u32,
     ) -> Result<Compiled, CheckError> {
+        let named = NamedThings { policies, sets: &Named::new() };
+        Compiled::with_named(ruleset, ports, named, first_counter)
+    }
+
+    /// The same where rules may also name sets.
+    ///
+    /// # Errors
+    /// Likewise, and a set that does not exist or is for packets of the other family.
+    pub fn with_named<S: AsRef<str>>(
+        ruleset: &Ruleset,
+        ports: &[S],
+        named: NamedThings<'_>,
+        first_counter: u32,
+    ) -> Result<Compiled, CheckError> {
         check::check(ruleset)?;
-        check::check_policies(ruleset, |name| policies.number(name).is_some())?;
+        check::check_policies(ruleset, |name| named.policies.number(name).is_some())?;
+        check::check_sets(ruleset, named.sets)?;
         let mut compiled = Compiled { counters: first_counter..first_counter, ..Self::default() };
         for rules in ruleset.tables.iter().flatten() {
-            compiled.add_table(rules, ports, policies);
+            compiled.add_table(rules, ports, named);
         }
         compiled.find_entrances(ports.len());
         Ok(compiled)
@@ -158,7 +196,12 @@ impl Compiled {
         counter
     }
 
-    fn add_table<S: AsRef<str>>(&mut self, table: &TableRules, ports: &[S], policies: &Policies) {
+    fn add_table<S: AsRef<str>>(
+        &mut self,
+        table: &TableRules,
+        ports: &[S],
+        named: NamedThings<'_>,
+    ) {
         let first = self.chains.len() as u32;
         let numbers: HashMap<&str, u32> =
             (first..).zip(&table.chains).map(|(n, chain)| (chain.name.as_str(), n)).collect();
@@ -171,19 +214,27 @@ impl Compiled {
             }
             let start = self.rules.len() as u32;
             for rule in &chain.rules {
-                let action = self.action(&rule.target, &numbers, policies);
-                self.add_rule(rule, ports, action);
+                let action = self.action(&rule.target, &numbers, named);
+                self.add_rule(rule, (ports, named.sets), action);
             }
             self.chains.push(start..self.rules.len() as u32);
         }
     }
 
-    fn add_rule<S: AsRef<str>>(&mut self, rule: &Rule, ports: &[S], action: Action) {
+    fn add_rule<S: AsRef<str>>(
+        &mut self,
+        rule: &Rule,
+        (ports, sets): (&[S], &Named),
+        action: Action,
+    ) {
         let first_test = self.tests.len() as u32;
         add_basics(&rule.basics, ports, &mut self.tests);
         for asked in &rule.matches {
             self.labels |= matches!(asked, Match::Connlabel(_));
-            add_match(asked, &mut self.tests);
+            match asked {
+                Match::Set(asked) => self.tests.extend(set_test(asked, sets)),
+                _ => add_match(asked, &mut self.tests),
+            }
         }
         let end_test = self.tests.len() as u32;
         let (gate, answered) = Gate::of(self.tests.get(first_test as usize..).unwrap_or(&[]));
@@ -196,7 +247,7 @@ impl Compiled {
         &mut self,
         target: &Target,
         numbers: &HashMap<&str, u32>,
-        policies: &Policies,
+        named: NamedThings<'_>,
     ) -> Action {
         // The check has seen that every name leads to a chain.
         let number = |name: &String| numbers.get(name.as_str()).copied();
@@ -215,7 +266,7 @@ impl Compiled {
             Target::Notrack => self.say(Said::Notrack),
             Target::Ct(ct) if ct.notrack => self.say(Said::Notrack),
             Target::Ct(ct) => {
-                let policy = ct.timeout.as_ref().and_then(|name| policies.number(name));
+                let policy = ct.timeout.as_ref().and_then(|name| named.policies.number(name));
                 let timeout_policy = policy.unwrap_or(0);
                 self.say(Said::Template(Template { timeout_policy, ..ct.template }))
             }
@@ -224,7 +275,21 @@ impl Compiled {
             Target::Dnat(options) => self.nat(NatTarget::Dnat(options.range())),
             Target::Masquerade(options) => self.nat(NatTarget::Masquerade(options.range())),
             Target::Redirect(options) => self.nat(NatTarget::Redirect(options.range())),
+            Target::Set(target) => self.set_action(target, named.sets),
         }
+    }
+
+    fn set_action(&mut self, target: &SetTarget, sets: &Named) -> Action {
+        let find = |side: &Option<(String, Sides)>| {
+            let (name, sides) = side.as_ref()?;
+            let set = Arc::clone(sets.get(name)?);
+            set.note_changes();
+            Some((set, *sides))
+        };
+        let (add, del) = (find(&target.add), find(&target.del));
+        let SetTarget { exist, timeout, .. } = *target;
+        self.sets.push(SetAction { add, del, exist, timeout });
+        Action::Set(self.sets.len() as u32 - 1)
     }
 
     fn say(&mut self, said: Said) -> Action {
@@ -236,6 +301,12 @@ impl Compiled {
         self.nats.push(target);
         Action::Nat(self.nats.len() as u32 - 1)
     }
+}
+
+/// The check has seen that every set is there.
+fn set_test(asked: &SetMatch, sets: &Named) -> Option<Test> {
+    let set = Arc::clone(sets.get(&asked.name)?);
+    Some(Test::Set(Box::new(SetTest { set, not: asked.not, asked: asked.asked })))
 }
 
 /// In the kernel's order (`ip_packet_match`): addresses, ports, protocol, fragment.
@@ -270,7 +341,8 @@ fn add_match(asked: &Match, tests: &mut Vec<Test>) {
             tests.push(Test::Header);
             tests.push(Test::Ports(Box::new(ports.clone())));
         }
-        Match::Comment(_) => {}
+        // A set has been looked up by its name.
+        Match::Comment(_) | Match::Set(_) => {}
         Match::Mark(masked) => tests.push(Test::Mark(*masked)),
         Match::Connlabel(asked) => tests.push(Test::Connlabel(*asked)),
     }

@@ -143,7 +143,7 @@ impl<'a> Search<'a> {
                     left = true;
                     End::Settled
                 }
-                Action::Continue | Action::Log(_) | Action::Mark(_) => End::GoesOn,
+                Action::Continue | Action::Log(_) | Action::Mark(_) | Action::Set(_) => End::GoesOn,
             };
             if certain && end == End::Settled {
                 return if left { End::GoesOn } else { End::Settled };

@@ -201,6 +201,8 @@ mod tests {
     }
 
     impl Sink for Left {
+        fn change(&mut self, _: crate::rules::sets::Change) {}
+
         fn hit(&mut self, counter: CounterId) {
             self.hits.push(counter.0);
         }

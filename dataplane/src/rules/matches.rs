@@ -1,6 +1,8 @@
 //! What a rule asks of a packet, as written. Tests that the compiled form uses unchanged live here
 //! too, each with the kernel's meaning.
 
+pub mod set;
+
 use crate::wire::address::Address;
 
 /// A test that can be negated with `!`.
@@ -110,6 +112,8 @@ pub enum Match {
     Mark(Maybe<Masked>),
     /// `-m connlabel`.
     Connlabel(Connlabel),
+    /// `-m set`.
+    Set(Box<set::SetMatch>),
 }
 
 /// `-m tcp` (`struct xt_tcp`).

@@ -14,6 +14,7 @@ mod gate;
 pub mod hook;
 pub mod matches;
 pub mod model;
+pub mod sets;
 pub mod targets;
 pub mod template;
 pub mod test;

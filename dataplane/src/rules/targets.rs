@@ -1,5 +1,6 @@
 //! What a rule does with the packets it matches, as written.
 
+use super::sets::Sides;
 use super::template::Ct;
 use crate::nat::range::Range;
 use crate::wire::address::Address;
@@ -37,6 +38,8 @@ pub enum Target {
     Masquerade(NatOptions),
     /// `-j REDIRECT`: DNAT to the address of the port of arrival.
     Redirect(NatOptions),
+    /// `-j SET`: change sets; goes on.
+    Set(Box<SetTarget>),
 }
 
 impl Target {
@@ -57,6 +60,7 @@ impl Target {
             Target::Dnat(_) => "DNAT",
             Target::Masquerade(_) => "MASQUERADE",
             Target::Redirect(_) => "REDIRECT",
+            Target::Set(_) => "SET",
         }
     }
 }
@@ -144,4 +148,17 @@ impl NatOptions {
             persistent: self.persistent,
         }
     }
+}
+
+/// `-j SET` (`struct xt_set_info_target_v3`). What it adds comes first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetTarget {
+    /// `--add-set`: the set's name, and what the element is taken from.
+    pub add: Option<(String, Sides)>,
+    /// `--del-set`.
+    pub del: Option<(String, Sides)>,
+    /// `--exist`: an element that is there begins its timeout again.
+    pub exist: bool,
+    /// `--timeout` in seconds; the set's own if `None`.
+    pub timeout: Option<u32>,
 }

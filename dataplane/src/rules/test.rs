@@ -6,6 +6,7 @@
 //! one conn, direction, state and pair of ports says so to the sink.
 
 use super::facts::{Conn, Facts, PortId};
+use super::matches::set::SetTest;
 use super::matches::{
     Connlabel, Conntrack, IcmpKind, Masked, Maybe, Multiport, Net, PortRange, Side,
 };
@@ -97,6 +98,7 @@ pub(super) enum Test {
     Conntrack(Box<Conntrack>),
     Mark(Maybe<Masked>),
     Connlabel(Connlabel),
+    Set(Box<SetTest>),
 }
 
 impl Test {
@@ -104,7 +106,7 @@ impl Test {
     /// the conn, and it does not drop.
     pub(super) fn only_compares(&self) -> bool {
         match self {
-            Test::TcpFlags(_) | Test::TcpOption(_) | Test::Connlabel(_) => false,
+            Test::TcpFlags(_) | Test::TcpOption(_) | Test::Connlabel(_) | Test::Set(_) => false,
             Test::Conntrack(asked) => asked.only_state().is_some(),
             _ => true,
         }
@@ -136,6 +138,7 @@ impl Test {
             Test::State(states) => states.judge(states.value.meets(state_of(facts.ct.state))),
             Test::Conntrack(asked) => conntrack(asked, facts, out),
             Test::Connlabel(asked) => connlabel(asked, facts, out),
+            Test::Set(asked) => asked.holds(facts, mark, out),
             Test::Mark(masked) => masked.judge(mark & masked.value.mask == masked.value.value),
         };
         holds.into()

@@ -25,6 +25,8 @@ struct Seen {
 }
 
 impl Sink for Seen {
+    fn change(&mut self, _: super::sets::Change) {}
+
     fn hit(&mut self, counter: CounterId) {
         self.hits.push(counter.0);
     }

@@ -20,6 +20,8 @@ use super::facts::Facts;
 use super::gate::Bits;
 use super::hook::{Hook, Table};
 use super::model::Policy;
+use super::sets::Change;
+use super::sets::set::Changed;
 use super::targets::{Log, RejectWith};
 use super::template::Said;
 use super::test::Answer;
@@ -36,6 +38,9 @@ pub trait Sink {
 
     /// A LOG rule matched. [`Sink::per_packet`] is called as well.
     fn log(&mut self, log: &Log, facts: &Facts<'_>);
+
+    /// A SET rule matched, and the control core is to change a set.
+    fn change(&mut self, change: Change);
 }
 
 /// What is to be done with the packet.
@@ -155,6 +160,9 @@ impl Compiled {
                 Action::Log(number) => {
                     self.log(number, known.get_or_insert_with(&facts), mark, out);
                 }
+                Action::Set(number) => {
+                    self.change_sets(number, known.get_or_insert_with(&facts), mark, out);
+                }
                 Action::Say(number) => said = said.or(Some(number)),
                 Action::Mark(set) => mark = set.apply(mark),
                 // The others have decided.
@@ -213,6 +221,25 @@ impl Compiled {
         out.per_packet();
         if let Some(log) = self.logs.get(number as usize) {
             out.log(log, &Facts { mark, ..*facts });
+        }
+    }
+
+    /// `set_target_v2`.
+    #[inline(never)]
+    fn change_sets(&self, number: u32, facts: &Facts<'_>, mark: u32, out: &mut impl Sink) {
+        out.per_packet();
+        let Some(action) = self.sets.get(number as usize) else { return };
+        let now = facts.around.now().tick;
+        if let Some((set, sides)) = &action.add {
+            let how = (action.timeout, action.exist);
+            if let Changed::Wanted(change) = set.add(*sides, how, facts, (mark, now)) {
+                out.change(change);
+            }
+        }
+        if let Some((set, sides)) = &action.del
+            && let Changed::Wanted(change) = set.remove(*sides, facts, mark, now)
+        {
+            out.change(change);
         }
     }
 

@@ -17,6 +17,7 @@ mod index;
 mod neighbours;
 mod records;
 mod resize;
+mod sets;
 
 /// Tries `program` in all interleavings with at most `preemptions` preemptions.
 fn model(preemptions: usize, program: impl Fn() + Send + Sync + 'static) {
