@@ -38,8 +38,8 @@ const FULL_TICKS: u32 = 5 * TICKS_PER_SEC;
 const SLICE: u32 = 4096;
 
 /// Batches of expired or spendable conns under way at once. What a tick finds leaves over the
-/// rounds of the tick, which are fewer than ten where the sweep takes long: this is enough for some
-/// millions of conns a second all the same.
+/// rounds of the tick, or, where these are few, when it is over: this is enough for some millions
+/// of conns a second all the same.
 const BATCHES: usize = 256;
 
 /// Conns that expire in a tick at least: a quarter of a million a second. A worker deletes millions
@@ -118,6 +118,14 @@ struct Batches<'a> {
 }
 
 impl Batches<'_> {
+    /// False if nothing more is taken, whoever asks.
+    fn may_take(&self) -> bool {
+        let open = |batches: &Vec<Box<Vec<ConnId>>>| {
+            batches.last().is_some_and(|batch| batch.len() < BATCH_MAX)
+        };
+        self.conns > 0 && (self.room > 0 || self.by_owner.iter().any(open))
+    }
+
     /// False if it was not taken.
     fn add(&mut self, id: ConnId, owner: u8) -> bool {
         if self.conns == 0 {
@@ -145,7 +153,9 @@ impl ControlCore {
     pub(super) fn keep_up(&mut self) {
         let now = self.tick_now();
         self.sweep(now);
-        self.send_expired();
+        // All of a tick's leave within its ten rounds, but no more of them together than must be,
+        // since a worker deletes what it has before it looks at its ports.
+        self.send_expired(self.upkeep.expired.len().div_ceil(8));
         self.sweep_expectations(now);
         // In every round: an lcore makes thousands of conns in the time of one. Where there is no
         // memory is said below, less often.
@@ -184,6 +194,9 @@ impl ControlCore {
             return;
         }
         self.upkeep.sweep_at = now;
+        // The last tick is over: what is left of it waits no longer. Where rounds take as long as
+        // ticks, little would ever leave otherwise.
+        self.send_expired(self.upkeep.expired.len());
         let buckets = self.shared.index.buckets();
         let share = (buckets as u64 * passed as u64).div_ceil(SWEEP_TICKS as u64) as u32;
         let (shared, share) = (Arc::clone(&self.shared), share.min(buckets));
@@ -191,7 +204,7 @@ impl ControlCore {
         let mut swept = self.upkeep.swept;
         let (by_owner, ()) = self.gather(pace, |batches| {
             let mut left = share;
-            while left > 0 {
+            while left > 0 && batches.may_take() {
                 let slice = left.min(SLICE);
                 left -= slice;
                 swept = shared.sweep(swept, slice, now, |id, owner| batches.add(id, owner));
@@ -221,10 +234,9 @@ impl ControlCore {
         PACE * ticks + new + new / 4
     }
 
-    /// Sends some of the batches that wait: all of a tick's within its ten rounds, but no more of
-    /// them together than must be, since a worker deletes what it has before it looks at its ports.
-    fn send_expired(&mut self) {
-        for _ in 0..self.upkeep.expired.len().div_ceil(8) {
+    /// Sends so many of the batches that wait.
+    fn send_expired(&mut self, most: usize) {
+        for _ in 0..most {
             let Some((lcore, batch)) = self.upkeep.expired.pop_front() else { return };
             self.send_batch(lcore, batch, ToLcore::Expire);
         }
