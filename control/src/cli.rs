@@ -48,6 +48,9 @@ pub enum Command {
         /// Configuration
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// List the conns of the running gateway that it would treat otherwise; change nothing
+        #[arg(long)]
+        live: bool,
     },
     /// Run a capture through the pipeline, without DPDK
     Replay {
@@ -94,6 +97,9 @@ pub enum Command {
     /// Show and set net.netfilter.nf_conntrack_* and net.ipv4.ipfrag_*, as sysctl(8)
     #[command(disable_help_flag = true)]
     Sysctl(Arguments),
+    /// What would become of a packet, and why
+    #[command(disable_help_flag = true)]
+    Explain(Arguments),
     /// The text of /proc/net/nf_conntrack and its relatives
     #[command(disable_help_flag = true)]
     Proc(Arguments),
@@ -125,6 +131,12 @@ impl Command {
     /// The tool's name and arguments; `None` for what runs in this process.
     pub fn tool(&self) -> Option<Vec<String>> {
         let (name, arguments) = match self {
+            Command::Check { config, live: true } => {
+                // The gateway has a working directory of its own.
+                let path = std::path::absolute(config).unwrap_or_else(|_| config.clone());
+                let words = ["check", "--live", &path.to_string_lossy()].map(str::to_owned);
+                return Some(words.to_vec());
+            }
             Command::Run { .. } | Command::Check { .. } | Command::Replay { .. } => return None,
             Command::Conntrack(a) => ("conntrack", a),
             Command::Iptables(a) => ("iptables", a),
@@ -135,6 +147,7 @@ impl Command {
             Command::Ip6tablesRestore(a) => ("ip6tables-restore", a),
             Command::Ipset(a) => ("ipset", a),
             Command::Sysctl(a) => ("sysctl", a),
+            Command::Explain(a) => ("explain", a),
             Command::Proc(a) => ("proc", a),
             Command::Stats(a) => ("stats", a),
         };
@@ -290,6 +303,8 @@ mod tests {
             "conntrack -n -s 1.1.1.1",
             "sysctl -w net.netfilter.nf_conntrack_max=5",
             "sysctl -a",
+            "explain --in lan -p tcp --json",
+            "explain --help",
             "stats --json",
             "proc net/nf_conntrack",
             "iptables-save -c -t nat",
@@ -320,7 +335,7 @@ mod tests {
             let (config, input, output) = ("a".into(), "b".into(), "c".into());
             assert_eq!(replay, Command::Replay { config, input, output, explain, conntrack });
         }
-        for line in ["run", "check", "", "explain", "top", "replay -c a --in b"] {
+        for line in ["run", "check", "", "top", "replay -c a --in b"] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -12,6 +12,7 @@
 //! | [`tools`] | `conntrack`, `sysctl`, `/proc` and `stats` as text |
 //! | [`launch`], [`daemon`] | DPDK started, workers launched, signals obeyed |
 //! | [`watchdog`] | which thread stands still, said in the log and in `stats` |
+//! | [`explain`] | what would become of a packet, and why |
 //! | [`replay`] | the same pipeline over a capture file |
 #![forbid(unsafe_code)]
 
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod explain;
 pub mod gateway;
 pub mod host;
 pub mod ipset;

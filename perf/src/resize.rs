@@ -100,6 +100,7 @@ struct Paced {
 
 impl FramePool for Paced {
     type Frame = MemoryFrame;
+    type Notes = ();
 
     fn allocate(&mut self, len: usize) -> Option<MemoryFrame> {
         self.pool.allocate(len)

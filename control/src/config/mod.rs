@@ -132,6 +132,18 @@ pub struct Rules {
     pub ipv6: Option<PathBuf>,
     /// Sets that the rules name, in the format of `ipset save`.
     pub sets: Option<PathBuf>,
+    /// What becomes of live conns when the rules change.
+    pub on_reload: OnReload,
+}
+
+/// What becomes of live conns when the rules change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnReload {
+    /// Their packets meet the new rules, as in the kernel.
+    #[default]
+    Reevaluate,
+    /// So they do, and those whose packets the new rules drop are deleted.
+    KillDenied,
 }
 
 /// Where the control socket is if nobody says otherwise.
@@ -401,16 +413,19 @@ fn file(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, ConfigError
 
 fn rules(section: &Section<'_>) -> Result<Rules, ConfigError> {
     let (ipv4, ipv6) = (file(section, "ipv4")?, file(section, "ipv6")?);
-    let rules = Rules { ipv4, ipv6, sets: file(section, "sets")? };
-    if let Some((text, value)) = section.text("on_reload")?
-        && text != "reevaluate"
-    {
-        let what = match text {
-            "keep" | "kill-denied" => "is not supported in this version",
-            _ => "must be \"reevaluate\"",
-        };
-        return Err(section.wrong("on_reload", value, what));
-    }
+    let sets = file(section, "sets")?;
+    let on_reload = match section.text("on_reload")? {
+        None | Some(("reevaluate", _)) => OnReload::Reevaluate,
+        Some(("kill-denied", _)) => OnReload::KillDenied,
+        Some((text, value)) => {
+            let what = match text {
+                "keep" => "is not supported in this version",
+                _ => "must be \"reevaluate\" or \"kill-denied\"",
+            };
+            return Err(section.wrong("on_reload", value, what));
+        }
+    };
+    let rules = Rules { ipv4, ipv6, sets, on_reload };
     section.finish(&[])?;
     Ok(rules)
 }

@@ -350,7 +350,7 @@ fn mistakes_elsewhere() {
         ("[conntrack]\nhashsize = 536870912", "must be"),
         ("[rules]\nsets = \"x\"", "dir/x cannot be read"),
         ("[rules]\non_reload = \"keep\"", "is not supported in this version"),
-        ("[rules]\non_reload = \"x\"", "must be \"reevaluate\""),
+        ("[rules]\non_reload = \"x\"", "must be \"reevaluate\" or \"kill-denied\""),
         ("[rules]\nipv4 = \"none.v4\"", "dir/none.v4 cannot be read"),
         ("[conntrack]\nlabel_names = \"none.conf\"", "dir/none.conf cannot be read"),
         ("[conntrack]\nlabel_names = 5", "must be a text in quotes"),

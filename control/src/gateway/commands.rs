@@ -35,6 +35,8 @@ impl ControlCore {
             "ipset" => self.ipset(rest, stdin),
             "ip6tables-save" => self.save(name, rest, Family::V6),
             "iptables-restore" => self.restore_tool(name, rest, stdin, Family::V4),
+            "check" => self.check_live(rest),
+            "explain" => self.explain(rest),
             "ip6tables-restore" => self.restore_tool(name, rest, stdin, Family::V6),
             _ => match tools::run(argv, stdin, self) {
                 Some(Outcome::Done(answer)) => answer,

@@ -15,12 +15,16 @@
 //! | `host` | what the kernel learns on the host taps |
 //! | `upkeep` | expiry sweep, neighbour timers, memory ahead of demand |
 //! | `by_hand` | conns that a tool asks for by name, makes or changes |
+//! | `explain` | what would become of a packet |
+//! | `verdicts`, `dry_run` | what rules would do to the conns that are there |
 //! | `serve` | what the tools need: listings, deletes, sysctls, statistics |
 //! | `sets` | sets that rules ask: commands, and what packets add to them |
 //! | `commands` | from a command line to its answer |
 
 mod by_hand;
 mod commands;
+mod dry_run;
+mod explain;
 mod host;
 mod mail;
 mod policy;
@@ -30,6 +34,7 @@ mod sets;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod verdicts;
 mod wires;
 
 use std::fmt;
@@ -163,6 +168,8 @@ pub struct ControlCore {
     /// The table is changing its size.
     resize: Option<Resize>,
     host: Option<host::HostSide>,
+    /// The conns that the rules deny are being ended.
+    purge: Option<verdicts::Purge>,
     /// By port number, as the drivers last told.
     wires: Vec<Wire>,
     /// In the snapshot in force.
@@ -244,6 +251,7 @@ impl ControlCore {
             upkeep: upkeep::Upkeep::default(),
             resize: None,
             host: None,
+            purge: None,
             wires: Vec::new(),
             learnt,
             clock,
@@ -365,6 +373,7 @@ impl ControlCore {
         self.read_mail();
         self.tell_expectations();
         self.go_on_resizing();
+        self.go_on_purging();
         self.keep_up();
         self.rulesets.sets.expire(self.tick_now());
         self.follow_host();

@@ -27,7 +27,7 @@ use dataplane::time::Tick;
 
 use super::resize::SizeError;
 use super::{ControlCore, Lcore};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, OnReload};
 use crate::ipset::Sets;
 use crate::ipset::command::LoadError;
 use crate::iptables::{self, ParseError, Restored};
@@ -344,6 +344,8 @@ impl ControlCore {
         rulesets: Rulesets,
     ) -> Result<(), NotAdopted> {
         let snapshot = Arc::new(snapshot);
+        let denies = self.config.rules.on_reload == OnReload::KillDenied
+            && (&rulesets.v4, &rulesets.v6) != (&self.rulesets.v4, &self.rulesets.v6);
         self.inbox.retired.clear();
         for lcore in 0..self.lcores.len() {
             // There is room: see count_rules.
@@ -360,6 +362,9 @@ impl ControlCore {
             rulesets: std::mem::replace(&mut self.rulesets, rulesets),
         });
         self.carry_late();
+        if denies {
+            self.begin_purge();
+        }
         adopted.map_err(|silent| {
             let error = NotAdopted(silent);
             log::warn!("{error}");
@@ -484,7 +489,7 @@ impl fmt::Display for RestoreError {
 }
 
 /// What a new configuration changes that a running process cannot follow.
-fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
+pub(super) fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
     let ports = |c: &Config| {
         let key = |p: &crate::config::Port| {
             let sizes = (p.mtu, p.rx_descriptors, p.tx_descriptors, p.promiscuous);

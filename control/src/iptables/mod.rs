@@ -29,7 +29,8 @@ mod golden;
 pub use edit::{Effect, Given, obey};
 pub use line::{Asked, Command, Read, line};
 pub use list::{List, list, list_rule};
-pub use print::{Look, rule_text, save};
+pub(crate) use names::reject_name;
+pub use print::{Look, named_rule_text, policy_name, rule_text, save};
 pub use refused::table_sentence;
 pub use restore::{Options, Restored, restore, restore_named, restore_with};
 

@@ -251,7 +251,7 @@ pub(super) fn reject(word: &str, family: Family) -> Option<RejectWith> {
 }
 
 /// The name of a REJECT type.
-pub(super) fn reject_name(with: RejectWith, family: Family) -> &'static str {
+pub(crate) fn reject_name(with: RejectWith, family: Family) -> &'static str {
     reject_names(family).iter().find(|row| row.2 == with).map_or("tcp-reset", |row| row.0)
 }
 

@@ -121,7 +121,8 @@ pub fn rule_text(rule: &Rule, family: Family) -> String {
     named_rule_text(rule, family, None)
 }
 
-fn named_rule_text(rule: &Rule, family: Family, labels: Option<&Names>) -> String {
+/// The same with the names that labels have.
+pub fn named_rule_text(rule: &Rule, family: Family, labels: Option<&Names>) -> String {
     let mut out = Line::new(family, labels);
     out.rule(rule, None);
     out.into_text()

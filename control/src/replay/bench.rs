@@ -114,6 +114,11 @@ impl Bench {
         std::mem::take(&mut self.sent)
     }
 
+    /// The control core, to be asked what tools ask.
+    pub fn core(&mut self) -> &mut ControlCore {
+        &mut self.core
+    }
+
     /// How far apart the control core's rounds are on the way to `unix_ns`.
     pub(super) fn step_towards(&mut self, unix_ns: u64) -> u64 {
         if self.origin_ns.is_none() {

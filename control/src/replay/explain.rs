@@ -7,27 +7,21 @@
 //! `iptables-save`, not in the order of the walk, and an answer of the gateway's own adds the rules
 //! that it met itself. What happens between two frames gets lines without a number.
 
-use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
-
 use dataplane::conntrack::record::{Conn, ConnRef, Family};
-use dataplane::conntrack::state::{Direction, Status};
+use dataplane::conntrack::state::Status;
 use dataplane::conntrack::store::Shared;
-use dataplane::conntrack::tcp::TcpTrack;
 use dataplane::conntrack::tuple::{Tuple, proto};
-use dataplane::conntrack::view::ConnView;
 use dataplane::pipeline::counters::LcoreCounters;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::rules::compiled::CounterId;
 use dataplane::rules::model::{Policy, Ruleset};
-use dataplane::time::Now;
 use dataplane::wire::headers::{self, Headers, Malformed};
-use dataplane::wire::{arp, ethernet, icmp, icmpv6, quoted, tcp};
+use dataplane::wire::{arp, ethernet, icmp, icmpv6, quoted};
 
 use super::{Bench, Captured, Sent};
+use crate::explain::words;
 use crate::gateway::ControlCore;
 use crate::publish::Rulesets;
-use crate::tools::conntrack_format::{Output, Shape, conn_line};
 
 /// What counters showed when the last line was written.
 #[derive(Default)]
@@ -181,7 +175,7 @@ fn labels(ruleset: &Ruleset) -> Vec<String> {
 /// A frame in few words.
 fn describe(bytes: &[u8]) -> String {
     match headers::parse(bytes, bytes.len()) {
-        Ok(h) => packet(&h),
+        Ok(h) => words::packet(&h),
         Err(Malformed::NotIp(ethernet::ether_type::ARP)) => {
             let l3 = ethernet::parse(bytes).map_or(0, |link| usize::from(link.l3));
             match bytes.get(l3..).and_then(arp::View::new) {
@@ -195,51 +189,6 @@ fn describe(bytes: &[u8]) -> String {
         Err(Malformed::NotIp(kind)) => format!("ethertype {kind:#06x}, {} bytes", bytes.len()),
         Err(error) => format!("{} bytes, malformed ({error:?})", bytes.len()),
     }
-}
-
-fn packet(h: &Headers) -> String {
-    let (src, dst) = (h.src.ip(), h.dst.ip());
-    let at = |ip: IpAddr, port| SocketAddr::new(ip, port);
-    if h.fragment.is_later() {
-        return format!("protocol {} {src} > {dst}, later fragment", h.proto);
-    }
-    let mut text = match h.proto {
-        proto::TCP => {
-            format!("tcp {} > {}{}", at(src, h.src_port), at(dst, h.dst_port), flags(h.tcp_flags))
-        }
-        proto::UDP => format!("udp {} > {}", at(src, h.src_port), at(dst, h.dst_port)),
-        proto::ICMP | proto::ICMPV6 => {
-            let name = if h.proto == proto::ICMP { "icmp" } else { "icmpv6" };
-            let (kind, code, id) = (h.icmp_type, h.icmp_code, h.icmp_id);
-            let id =
-                if headers::is_query(h.proto, kind) { format!(" id {id}") } else { String::new() };
-            format!("{name} {src} > {dst} type {kind} code {code}{id}")
-        }
-        other => format!("protocol {other} {src} > {dst}"),
-    };
-    if h.fragment.is_fragment() {
-        text.push_str(", first fragment");
-    }
-    text
-}
-
-fn flags(bits: u8) -> String {
-    use tcp::flags::{ACK, CWR, ECE, FIN, PSH, RST, SYN, URG};
-    let names = [
-        (SYN, "SYN"),
-        (FIN, "FIN"),
-        (RST, "RST"),
-        (PSH, "PSH"),
-        (ACK, "ACK"),
-        (URG, "URG"),
-        (ECE, "ECE"),
-        (CWR, "CWR"),
-    ];
-    let mut text = String::new();
-    for (_, name) in names.iter().filter(|(bit, _)| bits & bit != 0) {
-        let _ = write!(text, " {name}");
-    }
-    text
 }
 
 /// The conn a packet belongs to, as it is now; an ICMP error's is the one its quote names.
@@ -271,7 +220,7 @@ fn conn_of(bench: &Bench, captured: &Captured, h: &Headers) -> Option<String> {
         Some(zones) => table.find_in(&tuple, zones, now.tick).map(|found| found.conn),
         None => in_any_zone(table, &tuple),
     };
-    found.filter(|conn| !conn.is_expired(now.tick)).map(|conn| shown(conn, now))
+    found.filter(|conn| !conn.is_expired(now.tick)).map(|conn| words::conn(conn, now))
 }
 
 /// A conn with a tuple, where only rules that have been walked already could tell its zone.
@@ -285,22 +234,4 @@ fn in_any_zone<'a>(table: &'a Shared, tuple: &Tuple) -> Option<Conn<'a>> {
             && [zones.original, zones.reply].iter().any(|&zone| conn.matches(tuple, zone).is_some())
     };
     { conns }.find(has)
-}
-
-fn shown(conn: Conn<'_>, now: Now) -> String {
-    let (original, words) = (conn.orig(), conn.tracker_words());
-    let view = ConnView {
-        original,
-        reply: conn.reply(),
-        zone_original: conn.zone(Direction::Original),
-        zone_reply: conn.zone(Direction::Reply),
-        status: conn.status(),
-        remaining_secs: conn.deadline().remaining_secs(now.tick),
-        state: (original.proto == proto::TCP)
-            .then(|| TcpTrack::state_of_word(words[TcpTrack::STATE_WORD]).name()),
-        mark: conn.mark(),
-        ..ConnView::default()
-    };
-    let line = conn_line(&view, &Output::default(), Shape::Listing, now.unix_ns);
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -98,6 +98,7 @@ impl DpdkIo {
 
 impl FramePool for DpdkIo {
     type Frame = Mbuf;
+    type Notes = ();
 
     fn allocate(&mut self, len: usize) -> Option<Mbuf> {
         let mut mbuf = self.pool.alloc()?;

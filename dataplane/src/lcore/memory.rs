@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::io::BurstIo;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
+use crate::pipeline::notes::Book;
 use crate::rules::facts::PortId;
 
 /// Largest frame that can be generated, as with a mempool of 2 KiB buffers.
@@ -152,6 +153,7 @@ impl MemoryIo {
 
 impl FramePool for MemoryIo {
     type Frame = MemoryFrame;
+    type Notes = Book;
 
     fn allocate(&mut self, len: usize) -> Option<MemoryFrame> {
         match &mut self.allocations_left {

@@ -14,6 +14,7 @@ use crate::pipeline::helpers::helper_of;
 use crate::pipeline::host_tap::{for_dhcp_client, group_for_host};
 use crate::pipeline::lean::key_of;
 use crate::pipeline::neighbour::{NextHop, Resolved};
+use crate::pipeline::notes::{Note, Notes};
 use crate::pipeline::paths::{PathEnd, Route as PathRoute};
 use crate::pipeline::pieces::{Towards, exceeds, leaves_in_pieces};
 use crate::pipeline::route::{Destination, Martian, NoWay, Route};
@@ -28,6 +29,7 @@ impl<P: FramePool> Pipeline<P> {
     pub(crate) fn walk_received(&mut self, pool: &mut P, mut t: Transit<P::Frame>, at: At<'_>) {
         self.links.counters.walked.add(1);
         take_off_tag(&mut t);
+        self.note_beginning(&t);
         let exit = match for_dhcp_client(&t, at) {
             Some(exit) => exit,
             None => self.received(pool, &mut t, at).unwrap_or_else(|end| end),
@@ -35,6 +37,7 @@ impl<P: FramePool> Pipeline<P> {
         match exit {
             // As nearly all do. What is known of them is not copied once more for that.
             Exit::Transmit(port) if !leaves_in_pieces(&t, at.policy.port(port).mtu) => {
+                self.note_end(&t, &exit);
                 self.settle_conn(&t, at);
                 let resolved = self.depart(&mut t, port, at);
                 self.transmit(pool, t.frame, (port, t.towards), resolved, at);
@@ -51,10 +54,13 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<Exit, Exit> {
         self.raw(pool, t, Hook::Prerouting, at)?;
         self.track(t, at)?;
+        self.note_tracked(t);
         self.filter(pool, t, Table::Mangle, Hook::Prerouting, at)?;
         self.translate(t, Hook::Prerouting, Manip::Dst, at)?;
         let Some(in_port) = t.in_port else { return Err(DropReason::NoRoute.into()) };
-        match at.policy.routes.judge(t.headers.src, t.headers.dst, in_port.0) {
+        let judged = at.policy.routes.judge(t.headers.src, t.headers.dst, in_port.0);
+        self.notes.note(|| Note::Routed(judged));
+        match judged {
             Ok(Destination::Forward(route)) => Ok(self.forward(pool, t, route, at)?),
             judged => self.not_forwarded(pool, t, judged, at),
         }
@@ -203,6 +209,7 @@ impl<P: FramePool> Pipeline<P> {
         exit: Exit,
         at: At<'_>,
     ) {
+        self.note_end(&t, &exit);
         self.settle_conn(&t, at);
         match exit {
             Exit::Transmit(port) => {

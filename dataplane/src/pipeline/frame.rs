@@ -5,6 +5,8 @@
 
 use arrayvec::ArrayVec;
 
+use crate::pipeline::notes::Notes;
+
 /// Frames handled at once; more would push a burst's own lines out of the first-level cache.
 pub const BURST_MAX: usize = 64;
 
@@ -65,6 +67,9 @@ pub trait Frame: Sized {
 pub trait FramePool {
     /// The kind of frame.
     type Frame: Frame;
+
+    /// How what packets meet is noted: `()` where nobody asks.
+    type Notes: Notes;
 
     /// A frame of `len` bytes in one segment, contents undefined; `None` if there is no buffer or
     /// it would not fit.

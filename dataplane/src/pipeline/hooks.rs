@@ -14,6 +14,7 @@ use crate::conntrack::zones::Zones;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::messages::{FromLcore, LOG_BYTES, LogLine};
+use crate::pipeline::notes::{Note, Notes};
 use crate::pipeline::paths::Hits;
 use crate::pipeline::route::{Destination, NoWay};
 use crate::pipeline::snapshot::RuleCounters;
@@ -45,20 +46,22 @@ struct LogRequest {
 }
 
 /// Counts and notes what a walk hits.
-struct Witness<'a> {
+struct Witness<'a, N> {
     counters: &'a RuleCounters,
     bytes: u64,
     hits: &'a mut Hits,
     cacheable: &'a mut bool,
+    notes: &'a mut N,
     logs: ArrayVec<LogRequest, LOGS_MAX>,
     changes: ArrayVec<Change, CHANGES_MAX>,
     lost: u64,
 }
 
-impl Sink for Witness<'_> {
+impl<N: Notes> Sink for Witness<'_, N> {
     #[inline(always)]
     fn hit(&mut self, counter: CounterId) {
         self.counters.add(counter, 1, self.bytes);
+        self.notes.note(|| Note::Hit(counter));
         *self.cacheable &= self.hits.try_push(counter).is_ok();
     }
 
@@ -242,6 +245,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Walked {
         let family = at.policy.family(t.is_v6());
+        self.notes.note(|| Note::Walks(table, hook));
         if !family.rules.is_empty(table, hook) {
             return self.walk_rules(t, table, hook, at);
         }
@@ -249,6 +253,7 @@ impl<P: FramePool> Pipeline<P> {
             && let Some(counters) = family.counters.get(self.place.lcore() as usize)
         {
             counters.add(policy, 1, t.headers.ip_len() as u64);
+            self.notes.note(|| Note::Hit(policy));
             t.cacheable &= t.hits.try_push(policy).is_ok();
         }
         Walked { verdict: Verdict::Accept, said: None, mark: t.mark }
@@ -275,11 +280,13 @@ impl<P: FramePool> Pipeline<P> {
             facts_of(frame, headers, ports, *mark, (ct_facts(attached, &conn), &conn))
         };
         let bytes = headers.ip_len() as u64;
-        let (logs, changes) = (ArrayVec::new(), ArrayVec::new());
-        let mut witness = Witness { counters, bytes, hits, cacheable, logs, changes, lost: 0 };
+        let (notes, logs, changes) = (&mut self.notes, ArrayVec::new(), ArrayVec::new());
+        let mut witness =
+            Witness { counters, bytes, hits, cacheable, notes, logs, changes, lost: 0 };
         let walked = family.rules.walk(table, hook, facts, &mut witness);
         let labelled = conn.labelled.get();
         self.random = conn.random.get();
+        witness.notes.note(|| Note::Walked(walked.verdict, *headers, walked.mark));
         if !(witness.logs.is_empty() && witness.changes.is_empty()) {
             let (logs, changes, lost) = (witness.logs, witness.changes, witness.lost);
             self.change_sets(changes, lost);

@@ -6,6 +6,7 @@ use crate::pipeline::answers::IcmpError;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::host_tap::for_programs;
+use crate::pipeline::notes::{Note, Notes};
 use crate::pipeline::pieces::exceeds;
 use crate::pipeline::route::Destination;
 use crate::pipeline::track::checksum_ok;
@@ -136,6 +137,7 @@ impl<P: FramePool> Pipeline<P> {
         };
         let mut t = Transit::new(frame, headers, None);
         t.attached = lent.map_or(Attached::Nothing, Attached::Conn);
+        self.note_beginning(&t);
         let exit = self.local_out(pool, &mut t, link, at).unwrap_or_else(|end| end);
         self.finish(pool, t, exit, at);
     }
@@ -171,9 +173,12 @@ impl<P: FramePool> Pipeline<P> {
         t.out_port = self.route_out(pool, t, link, at)?.map(|(port, _)| port);
         self.raw(pool, t, Hook::Output, at)?;
         self.track(t, at)?;
+        self.note_tracked(t);
         self.filter(pool, t, Table::Mangle, Hook::Output, at)?;
         self.translate(t, Hook::Output, Manip::Dst, at)?;
-        let Some((port, towards)) = self.route_out(pool, t, t.out_port, at)? else {
+        let routed = self.route_out(pool, t, t.out_port, at)?;
+        self.notes.note(|| Note::RoutedOut(routed));
+        let Some((port, towards)) = routed else {
             return self.answer_programs(pool, t, link, at);
         };
         t.out_port = Some(port);

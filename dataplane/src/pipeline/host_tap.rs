@@ -153,6 +153,7 @@ impl<P: FramePool> Pipeline<P> {
             };
         }
         self.links.counters.walked.add(1);
+        self.note_beginning(&t);
         let exit = self.host_out(pool, &mut t, host, at).unwrap_or_else(|end| end);
         self.finish(pool, t, exit, at);
     }

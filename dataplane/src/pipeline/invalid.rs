@@ -10,6 +10,7 @@ use crate::conntrack::tcp::{self, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
 use crate::pipeline::messages::{FromLcore, LogLine, Sentence};
+use crate::pipeline::notes::{Note, Notes};
 use crate::pipeline::track::{right_checksum, tcp_segment, tuple_of};
 use crate::pipeline::transit::Transit;
 use crate::pipeline::{At, Pipeline, hooks, rare};
@@ -138,6 +139,7 @@ impl<P: FramePool> Pipeline<P> {
         which.add(1);
         counters.invalid[reason as usize].add(1);
         let (in_port, tuple) = (t.in_port, tuple_of(&t.headers));
+        self.notes.note(|| Note::Invalid(reason, numbers));
         self.trail.note(Finding { unix_ns: at.now.unix_ns, in_port, tuple, reason, numbers });
         self.log_invalid(t, Remark::Invalid(reason, numbers), at);
     }

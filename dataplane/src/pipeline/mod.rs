@@ -27,6 +27,7 @@
 //! | `vlan` | sub-interfaces: tags taken off and put on |
 //! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
 //! | `place`, `handoff` | whose queues and conns are whose; frames for other lcores |
+//! | `notes`, `offline` | what a packet meets, noted; conns and packets of a pipeline beside the wires |
 //! | `service` | what the control core asks for |
 //! | `resize` | the table's change to another size, as the control core leads it |
 //! | `steering` | the queue a NIC gives a packet to |
@@ -52,6 +53,8 @@ pub(crate) mod lean6;
 pub mod messages;
 pub mod neighbour;
 pub mod neighbours;
+pub mod notes;
+pub mod offline;
 pub mod paths;
 pub(crate) mod pieces;
 pub mod place;
@@ -244,6 +247,8 @@ pub struct Pipeline<P: FramePool> {
     trail: invalid::Trail,
     /// What trackers said of packets that have yet to walk.
     sayings: invalid::Sayings,
+    /// What packets met, where somebody may ask.
+    notes: P::Notes,
     /// The same of the table of expectations.
     told_expect_full: Option<Tick>,
     /// Taken out while a burst is under way.
@@ -297,6 +302,7 @@ impl<P: FramePool> Pipeline<P> {
             told_full: None,
             trail: invalid::Trail::default(),
             sayings: invalid::Sayings::default(),
+            notes: P::Notes::default(),
             told_expect_full: None,
             scratch: Some(Box::default()),
             outbox: VecDeque::with_capacity(OUTBOX_MAX * 2),

@@ -13,6 +13,7 @@ use crate::conntrack::zones::Zones;
 use crate::conntrack::{events, icmp, udp};
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::invalid::{Place, Said};
+use crate::pipeline::notes::{Note, Notes};
 use crate::pipeline::transit::{Attached, Attachment, Birth, Exit, Extent, Transit};
 use crate::pipeline::{At, Holder, Pipeline, rare, transport_segments};
 use crate::rules::template::Template;
@@ -170,6 +171,7 @@ impl<P: FramePool> Pipeline<P> {
 
     fn track_tuple(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) -> Result<(), Exit> {
         let (tuple, zones) = (tuple_of(&t.headers), t.zones());
+        self.notes.note(|| Note::Sought(tuple, zones));
         let hash = match t.hash {
             Some((zone, hash)) if zone == zones.original => hash,
             _ => at.table.hash(&tuple, zones.original),
@@ -479,6 +481,7 @@ impl<P: FramePool> Pipeline<P> {
             self.invalid(t, InvalidReason::IcmpInner, at);
             return Ok(());
         };
+        self.notes.note(|| Note::Sought(q, t.zones()));
         let found = at.table.find_in(&q, t.zones(), at.now.tick);
         let Some(found) = found.filter(|found| !found.expired) else {
             self.invalid(t, InvalidReason::IcmpUnrelated, at);

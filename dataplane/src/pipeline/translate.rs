@@ -18,6 +18,7 @@ use crate::nat::{icmp, rewrite};
 use crate::pipeline::burst::Long;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
+use crate::pipeline::notes::{Note, Notes};
 use crate::pipeline::pieces::CHECKED_HEADER;
 use crate::pipeline::place::Place;
 use crate::pipeline::route::Destination;
@@ -128,18 +129,25 @@ impl<P: FramePool> Pipeline<P> {
         let Attached::Conn(a) = t.attached else { return Ok(()) };
         let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
         if a.error {
-            return self.translate_error(t, &a, manip, at);
+            self.translate_error(t, &a, manip, at)?;
+            self.notes.note(|| Note::Translated(hook, t.headers));
+            return Ok(());
         }
         let undecided = !conn.status().has(bits(manip).1);
         if a.fresh && undecided {
             self.decide(t, &a, conn, (hook, manip), at)?;
+            self.notes.note(|| Note::Bound(hook, [conn.orig(), conn.reply()], conn.zones()));
         } else if undecided && !a.lent && matches!(a.state, CtState::New | CtState::Related) {
             self.ask_in_vain(t, hook, at)?;
         } else if hook == Hook::Postrouting && leaves_elsewhere(t, &a, at) {
             t.attached = Attached::Conn(Attachment { delete: true, ..a });
             return Err(DropReason::NatDrop);
         }
-        if self.edit(t, conn, a.direction, manip) { Ok(()) } else { Err(DropReason::NatDrop) }
+        if !self.edit(t, conn, a.direction, manip) {
+            return Err(DropReason::NatDrop);
+        }
+        self.notes.note(|| Note::Translated(hook, t.headers));
+        Ok(())
     }
 
     /// Asks the nat table and writes its answer into the conn.
@@ -275,10 +283,14 @@ impl<P: FramePool> Pipeline<P> {
             syn_end,
             gre_child: false,
         };
-        let Pipeline { place, random, .. } = self;
+        let Pipeline { place, random, notes, .. } = self;
         let (shared, now, back) = (at.table, at.now.tick, t.out_port);
         let claims = TuplesInUse { shared, zones, now, place, back };
-        let selected = select::unique_tuple(&wanted, &claims, &mut || random.next());
+        let mut draw = || {
+            notes.note(|| Note::Drawn);
+            random.next()
+        };
+        let selected = select::unique_tuple(&wanted, &claims, &mut draw);
         self.links.counters.conntrack.found.add(selected.found as u64);
         if let Some(victim) = selected.evict
             && let Some(conn) = at.table.records.get(victim.conn)

@@ -50,6 +50,7 @@ impl<S: Source> Wires<S> {
 
 impl<S: Source> FramePool for Wires<S> {
     type Frame = Slot;
+    type Notes = ();
 
     fn allocate(&mut self, len: usize) -> Option<Slot> {
         (len <= Slot::MAX).then(|| self.spare.take(len))
