@@ -1,5 +1,8 @@
 //! What `explain` says of a packet, held against what happens to it right afterwards.
 
+#[path = "live_tests.rs"]
+mod live;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
