@@ -20,6 +20,7 @@ mod conntrack_tool;
 mod control;
 mod daemon;
 mod ending;
+mod explain;
 mod gateway;
 mod host;
 mod host_bgp;

@@ -88,7 +88,7 @@ pub enum Step {
     /// The routes have been asked.
     Route(Way),
     /// The gateway sends an answer.
-    Answer(Report),
+    Answer(Box<Report>),
 }
 
 /// A rule or a policy.
@@ -264,7 +264,7 @@ pub fn report(notes: &[Note], scene: &Scene<'_>) -> Option<Report> {
                 let mut done = under_way.pop()?.report;
                 loop {
                     let Some(outer) = under_way.last_mut() else { return Some(done) };
-                    outer.report.steps.push(Step::Answer(done));
+                    outer.report.steps.push(Step::Answer(Box::new(done)));
                     if outer.report.end.verdict != ANSWERED {
                         break;
                     }

@@ -103,8 +103,7 @@ impl Display for Ending {
                 write!(f, "leaves by port {port} as {}", self.packet)?;
                 let Some(next_hop) = &self.next_hop else { return Ok(()) };
                 write!(f, ", towards {next_hop}")?;
-                let neighbour = self.neighbour.iter();
-                neighbour.map(|known| write!(f, " ({known})")).collect()
+                self.neighbour.iter().try_for_each(|known| write!(f, " ({known})"))
             }
             ("to-gateway", _) => f.write_str("to the gateway itself"),
             ("to-programs", _) => write!(f, "to the box's own programs, by tap {port}"),

@@ -1,4 +1,4 @@
-//! What rules would do to the conns that are there: `check --live`, and `on_reload = "kill-denied"`.
+//! What rules would do to the conns that are there: `check --live` and `on_reload`.
 //!
 //! A conn is copied into an [`Offline`] gateway, and a packet of each direction goes through the
 //! hooks there, such as its tracker accepts and without payload. It comes in by the port that leads

@@ -27,7 +27,7 @@
 //! | `vlan` | sub-interfaces: tags taken off and put on |
 //! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
 //! | `place`, `handoff` | whose queues and conns are whose; frames for other lcores |
-//! | `notes`, `offline` | what a packet meets, noted; conns and packets of a pipeline beside the wires |
+//! | `notes`, `offline` | what a packet meets, noted; a pipeline beside the wires |
 //! | `service` | what the control core asks for |
 //! | `resize` | the table's change to another size, as the control core leads it |
 //! | `steering` | the queue a NIC gives a packet to |

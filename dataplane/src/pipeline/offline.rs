@@ -95,6 +95,11 @@ impl<P: FramePool> Pipeline<P> {
         self.store.conn(number)
     }
 
+    /// Forgets what would be told to the control core.
+    pub fn forget_messages(&mut self) {
+        self.outbox.clear();
+    }
+
     /// Takes one frame that came in by a port with a mark to its end.
     pub fn take_frame(
         &mut self,
