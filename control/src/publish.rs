@@ -13,6 +13,7 @@ use dataplane::rules::compiled::{Compiled, NamedThings};
 use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
+use dataplane::rules::sets::Named;
 
 use crate::config::{Config, Port, Prefixed, Vlan};
 use crate::host::Tap;
@@ -100,12 +101,42 @@ pub fn snapshot(
     before: Option<&Snapshot>,
     lcores: usize,
 ) -> Result<Snapshot, PublishError> {
+    let sets = rulesets.sets.named();
+    compiled(config, macs, learnt, (rulesets, &sets), knobs, before, lcores)
+}
+
+/// The same for one lcore that judges beside the others: what its walks change of sets is seen by
+/// nobody else. Copies all sets.
+///
+/// # Errors
+/// See [`PublishError`].
+pub fn apart(
+    config: &Config,
+    macs: &[[u8; 6]],
+    learnt: &Learnt,
+    rulesets: &Rulesets,
+    knobs: Knobs,
+    before: &Snapshot,
+) -> Result<Snapshot, PublishError> {
+    let sets = rulesets.sets.named();
+    let sets = sets.into_iter().map(|(name, set)| (name, set.apart())).collect();
+    compiled(config, macs, learnt, (rulesets, &sets), knobs, Some(before), 1)
+}
+
+fn compiled(
+    config: &Config,
+    macs: &[[u8; 6]],
+    learnt: &Learnt,
+    (rulesets, sets): (&Rulesets, &Named),
+    knobs: Knobs,
+    before: Option<&Snapshot>,
+    lcores: usize,
+) -> Result<Snapshot, PublishError> {
     let names: Vec<&str> = config.ports.iter().map(|p| p.name.as_str()).collect();
     let policies = before.map_or(Policies::default(), |before| before.policies.clone());
     let policies = policies.next(&config.timeout_policies, &knobs).ok_or(PublishError::Policies)?;
-    let sets = rulesets.sets.named();
     let compile = |ruleset: &Ruleset| {
-        let named = NamedThings { policies: &policies, sets: &sets };
+        let named = NamedThings { policies: &policies, sets };
         let rules = Compiled::with_named(ruleset, &names, named, 0);
         let rules = rules.map_err(PublishError::Rules)?;
         Ok(FamilyRules::new(rules, lcores))

@@ -127,7 +127,8 @@ impl Rig {
     fn new() -> Rig {
         let config = Config::parse(Path::new("t.toml"), CONFIG, 8 << 30).unwrap();
         let rules = |family, text| restore(&Ruleset::new(family), text, false, false).unwrap();
-        let rulesets = Rulesets { v4: rules(Family::V4, RULES), v6: rules(Family::V6, RULES6) };
+        let (v4, v6) = (rules(Family::V4, RULES), rules(Family::V6, RULES6));
+        let rulesets = Rulesets { v4, v6, sets: Default::default() };
         Rig { bench: Bench::new(config, rulesets, true).unwrap(), ns: 1_700_000_000_000_000_000 }
     }
 
@@ -398,4 +399,29 @@ fn what_is_no_question_is_refused() {
     let text = rig.serve("explain --in dmz --src 10.1.0.11 --dst 1.2.3.4 -p esp");
     assert_eq!(text, "explain: there is no port dmz\n");
     assert!(rig.serve("explain --in lan --src 10.1.0.11 -p esp").contains("--dst"));
+}
+
+/// A rule that changes a set, and elements that have a time and count: asked, not changed.
+#[test]
+fn sets_stay_as_they_are() {
+    let mut rig = Rig::new();
+    for line in [
+        "ipset create seen hash:ip timeout 100 counters",
+        "ipset create gone hash:ip",
+        "ipset add seen 10.1.0.11 timeout 50",
+        "ipset add gone 10.1.0.11",
+        "iptables -t mangle -I PREROUTING -m set --match-set gone src -j SET --del-set gone src",
+        "iptables -t mangle -I PREROUTING -j SET --add-set seen src --exist --timeout 90",
+        "iptables -I FORWARD -m set --match-set seen src -j ACCEPT",
+    ] {
+        assert_eq!(rig.serve(line), "", "{line}");
+    }
+    let before = rig.serve("ipset save");
+    let line = format!("{OUT} -p udp --sport 6050 --dport 9");
+    let said = rig.explain(&line);
+    assert_eq!(rig.serve("ipset save"), before);
+    let text = said.to_string();
+    assert!(text.contains("--del-set gone src") && text.contains("--match-set seen src"), "{text}");
+    rig.compare(&line);
+    assert_ne!(rig.serve("ipset save"), before, "a real packet changes them");
 }

@@ -14,7 +14,7 @@ use dataplane::rules::compiled::CounterId;
 use dataplane::rules::model::{Countable, Ruleset};
 
 use super::ControlCore;
-use super::policy::{load_rules, needs_restart};
+use super::policy::{load_rules_over, needs_restart};
 use super::verdicts::Fate;
 use crate::config::Config;
 use crate::explain::words;
@@ -39,13 +39,14 @@ impl ControlCore {
 
     fn changes(&mut self, path: &Path) -> Result<Answer, String> {
         let config = Config::load(path).map_err(|error| error.to_string())?;
-        let rulesets = load_rules(&config).map_err(|error| error.to_string())?;
+        let rulesets = load_rules_over(&config, &self.rulesets.sets, self.tick_now());
+        let rulesets = rulesets.map_err(|error| error.to_string())?;
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(format!("{what} cannot change while running"));
         }
         let learnt = self.learnt_under(&config);
-        let (knobs, before) = (self.knobs, Some(&*self.snapshot));
-        let new = publish::snapshot(&config, &self.macs, &learnt, &rulesets, knobs, before, 1)
+        let (knobs, before) = (self.knobs, &self.snapshot);
+        let new = publish::apart(&config, &self.macs, &learnt, &rulesets, knobs, before)
             .map_err(|error| error.to_string())?;
         let present = self.rulesets.clone();
         let old = self.policy_apart(&present)?;

@@ -92,8 +92,8 @@ impl ControlCore {
     /// The policy in force for one lcore, with counters of its own and rules that keep nothing of
     /// what the live ones do.
     pub(super) fn policy_apart(&self, rulesets: &Rulesets) -> Result<Arc<Snapshot>, String> {
-        let (config, macs, before) = (&self.config, &self.macs, Some(&*self.snapshot));
-        publish::snapshot(config, macs, &self.learnt, rulesets, self.knobs, before, 1)
+        let (config, macs, before) = (&self.config, &self.macs, &self.snapshot);
+        publish::apart(config, macs, &self.learnt, rulesets, self.knobs, before)
             .map(Arc::new)
             .map_err(|error| error.to_string())
     }

@@ -123,7 +123,11 @@ pub fn load_rules(config: &Config) -> Result<Rulesets, RulesError> {
 }
 
 /// The same where there are sets, which stay where the file has none of their name.
-fn load_rules_over(config: &Config, live: &Sets, now: Tick) -> Result<Rulesets, RulesError> {
+pub(super) fn load_rules_over(
+    config: &Config,
+    live: &Sets,
+    now: Tick,
+) -> Result<Rulesets, RulesError> {
     let rules = &config.rules;
     let names = Names::read(&config.conntrack.label_names).unwrap_or_default();
     let read = |path: &Path| {

@@ -192,6 +192,16 @@ const fn fold(a: u64, b: u64) -> u64 {
 }
 
 impl Elements {
+    /// The same elements in memory of their own. Allocates.
+    pub fn copy(&self) -> Arc<Elements> {
+        let mut writer = Writer::new(self.words, self.seed);
+        for (key, found) in self.iter() {
+            // There is room for as many as there are here.
+            let _ = writer.insert(&key, found.nomatch, found.deadline(), found.counters());
+        }
+        Arc::clone(&writer.elements)
+    }
+
     /// Without elements; `seed` keeps outsiders from choosing buckets. Keys have `words` words.
     fn new(words: usize, seed: u64) -> Elements {
         Elements {

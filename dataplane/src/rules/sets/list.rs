@@ -44,6 +44,13 @@ pub struct Member {
 }
 
 impl Member {
+    /// The same with all that it shares copied.
+    pub(super) fn apart(&self) -> Member {
+        let Tally { deadline, counts, .. } = *self.tally;
+        let tally = Tally::new(deadline, counts, self.tally.counters());
+        Member { set: self.set.apart(), tally: Arc::new(tally) }
+    }
+
     /// True once it is over.
     pub fn has_expired(&self, now: Tick) -> bool {
         self.tally.deadline.is_some_and(|deadline| deadline.has_passed(now))

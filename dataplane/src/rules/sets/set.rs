@@ -148,6 +148,18 @@ impl Set {
         Set { id, options, body, changes: AtomicU32::new(0) }
     }
 
+    /// A set with the same elements that shares none of them: what walks change there stays there.
+    pub fn apart(&self) -> Arc<Set> {
+        let body = match &self.body {
+            Body::Table(table) => Body::Table(table.copy()),
+            Body::List(members) => {
+                Body::List(members.iter().map(|member| Arc::new(member.apart())).collect())
+            }
+        };
+        let changes = AtomicU32::new(self.changes.load(Relaxed));
+        Arc::new(Set { id: self.id, options: self.options.clone(), body, changes })
+    }
+
     /// Where its elements are.
     pub fn body(&self) -> &Body {
         &self.body
