@@ -52,7 +52,7 @@ impl Tick {
 pub struct Now {
     /// For every deadline.
     pub tick: Tick,
-    /// Wall clock in nanoseconds since 1970, for time stamps shown to people only.
+    /// Wall clock in nanoseconds since 1970, for time stamps and rules that ask for it.
     pub unix_ns: u64,
 }
 

@@ -80,8 +80,9 @@ impl<N: Notes> Sink for Witness<'_, N> {
 }
 
 /// A record and what is around it, as rules look at them. It is looked up for those that ask.
-struct ConnAt<'a> {
+struct ConnAt<'a, F> {
     attached: &'a Attached,
+    frame: &'a F,
     at: At<'a>,
     /// The lcore that looks.
     lcore: u8,
@@ -90,7 +91,7 @@ struct ConnAt<'a> {
     random: Cell<Random>,
 }
 
-impl<'a> ConnAt<'a> {
+impl<'a, F> ConnAt<'a, F> {
     fn conn(&self) -> Option<Conn<'a>> {
         let Attached::Conn(a) = self.attached else { return None };
         self.at.table.records.get(a.conn)
@@ -99,9 +100,16 @@ impl<'a> ConnAt<'a> {
     fn extension(&self) -> Option<Extension<'a>> {
         self.at.table.extension(self.conn()?)
     }
+
+    /// Of IPv6, a subnet's anycast address is the gateway's, too, but none of those it was given.
+    fn is_own(&self, address: Address, port: PortId) -> bool {
+        let link_local = address.bits() >> 118 == 0xfe80 >> 6;
+        let mut given = self.at.policy.port(port).addresses.iter();
+        address.is_v4() || link_local || given.any(|own| own.address == address)
+    }
 }
 
-impl facts::Conn for ConnAt<'_> {
+impl<F> facts::Conn for ConnAt<'_, F> {
     fn status(&self) -> Status {
         self.conn().map(|conn| conn.status()).unwrap_or_default()
     }
@@ -156,14 +164,17 @@ impl facts::Conn for ConnAt<'_> {
     }
 }
 
-impl Around for ConnAt<'_> {
+impl<F: Frame> Around for ConnAt<'_, F> {
     fn now(&self) -> Now {
         self.at.now
     }
 
     fn place_of(&self, address: Address, port: Option<PortId>) -> PlaceOf {
         match self.at.policy.routes.classify(address, port.map(|port| port.0)) {
-            Destination::Local(port) => PlaceOf::Local(PortId(port)),
+            Destination::Local(port) if self.is_own(address, PortId(port)) => {
+                PlaceOf::Local(PortId(port))
+            }
+            Destination::Local(port) => PlaceOf::Anycast(PortId(port)),
             Destination::Broadcast => PlaceOf::Broadcast,
             Destination::Multicast { .. } => PlaceOf::Multicast,
             Destination::Forward(route) => PlaceOf::Unicast(PortId(route.port)),
@@ -179,6 +190,11 @@ impl Around for ConnAt<'_> {
         let number = random.next();
         self.random.set(random);
         number
+    }
+
+    fn segments(&self, visit: &mut dyn FnMut(&[u8]) -> bool) {
+        let mut segments = self.frame.segments();
+        while segments.next().is_some_and(&mut *visit) {}
     }
 }
 
@@ -274,7 +290,8 @@ impl<P: FramePool> Pipeline<P> {
         };
         let Transit { frame, headers, attached, in_port, out_port, mark, hits, cacheable, .. } = t;
         let (labelled, random) = (Cell::new(false), Cell::new(self.random));
-        let conn = ConnAt { attached, at, lcore, labelled, random };
+        let frame = &*frame;
+        let conn = ConnAt { attached, frame, at, lcore, labelled, random };
         let facts = || {
             let ports = (*in_port, *out_port);
             facts_of(frame, headers, ports, *mark, (ct_facts(attached, &conn), &conn))

@@ -241,7 +241,9 @@ impl<P: FramePool> Pipeline<P> {
         }
         let status = conn.status();
         let number = conn.path(direction);
+        // Flags that ask for a walk do so where the path ends before any route, too.
         if conn.generation() != self.generation
+            || lean.life == 0
             || (!long.is_empty() && overtakes(long, zones, conn))
         {
             return Short::WALK;

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use super::hook::{Family, Hook, Table};
 use super::matches::Match;
+use super::matches::place::Limit;
 use super::model::{Place, Policy, Rule, Ruleset, TableRules};
 use super::sets::Named;
 use super::targets::Target;
@@ -47,6 +48,8 @@ pub enum Fault {
     Table(Table),
     /// The target cannot work at a hook from which its chain is reached.
     Hook(Hook),
+    /// The match needs another table than this one.
+    MatchTable,
     /// DROP in the table nat, which decides nothing but translation.
     NatDrop,
     /// `--reject-with tcp-reset` without `-p tcp`.
@@ -80,6 +83,7 @@ impl fmt::Display for CheckError {
                 hook.name(),
                 self.chain
             ),
+            Fault::MatchTable => write!(f, "{word}: only valid in raw and mangle, not {table}"),
             Fault::NatDrop => {
                 write!(f, "DROP: the table nat decides translation only; drop in filter or mangle")
             }
@@ -216,11 +220,21 @@ impl<'a> Checker<'a> {
     }
 
     fn fail<T>(&self, chain: usize, rule: &Rule, fault: Fault) -> Result<T, CheckError> {
+        self.fail_at(chain, rule, rule.target.name(), fault)
+    }
+
+    fn fail_at<T>(
+        &self,
+        chain: usize,
+        rule: &Rule,
+        word: &str,
+        fault: Fault,
+    ) -> Result<T, CheckError> {
         Err(CheckError {
             place: rule.place,
             table: self.rules.table,
             chain: self.rules.chains[chain].name.clone(),
-            word: rule.target.name().to_owned(),
+            word: word.to_owned(),
             fault,
         })
     }
@@ -231,6 +245,10 @@ impl<'a> Checker<'a> {
             && only != table
         {
             return self.fail(at, rule, Fault::Table(only));
+        }
+        let reverse = rule.matches.iter().any(|asked| matches!(asked, Match::RpFilter(_)));
+        if reverse && !matches!(table, Table::Raw | Table::Mangle) {
+            return self.fail_at(at, rule, "rpfilter", Fault::MatchTable);
         }
         match &rule.target {
             Target::Drop if table == Table::Nat => self.fail(at, rule, Fault::NatDrop),
@@ -304,6 +322,9 @@ impl<'a> Checker<'a> {
             if !works_at(&rule.target, hook) {
                 return self.fail(at, rule, Fault::Hook(hook));
             }
+            if let Some(word) = rule.matches.iter().find_map(|asked| astray_at(asked, hook)) {
+                return self.fail_at(at, rule, word, Fault::Hook(hook));
+            }
             if let Target::Jump(name) | Target::Goto(name) = &rule.target {
                 self.hook_reaches(hook, self.by_name[name.as_str()], visited)?;
             }
@@ -336,5 +357,21 @@ fn works_at(target: &Target, hook: Hook) -> bool {
         Target::Masquerade(_) => hook == Hook::Postrouting,
         Target::Dnat(_) | Target::Redirect(_) => matches!(hook, Hook::Prerouting | Hook::Output),
         _ => true,
+    }
+}
+
+/// The name of a match that has nothing to look at where `hook` is.
+fn astray_at(asked: &Match, hook: Hook) -> Option<&'static str> {
+    let arrived = matches!(hook, Hook::Prerouting | Hook::Input | Hook::Forward);
+    let leaves = matches!(hook, Hook::Forward | Hook::Output | Hook::Postrouting);
+    match asked {
+        Match::Mac(_) if !arrived => Some("mac"),
+        Match::RpFilter(_) if hook != Hook::Prerouting => Some("rpfilter"),
+        Match::AddrType(asked) => match asked.limit {
+            Some(Limit::In) if !arrived => Some("addrtype"),
+            Some(Limit::Out) if !leaves => Some("addrtype"),
+            _ => None,
+        },
+        _ => None,
     }
 }

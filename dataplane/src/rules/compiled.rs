@@ -345,6 +345,7 @@ fn add_match(asked: &Match, tests: &mut Vec<Test>) {
         Match::Comment(_) | Match::Set(_) => {}
         Match::Mark(masked) => tests.push(Test::Mark(*masked)),
         Match::Connlabel(asked) => tests.push(Test::Connlabel(*asked)),
+        other => tests.push(Test::Asked(Box::new(other.clone()))),
     }
 }
 

@@ -75,10 +75,64 @@ impl<'a> Facts<'a> {
         self.frame.get(self.l3_at as usize..).unwrap_or(&[])
     }
 
+    /// The same without what pads the frame.
+    #[inline]
+    pub fn ip(&self) -> &'a [u8] {
+        let packet = self.packet();
+        packet.get(..self.length as usize).unwrap_or(packet)
+    }
+
+    /// The packet's bytes from its IP header to its end, piece by piece, until `visit` says false.
+    /// Nearly every packet is one piece.
+    pub fn pieces(&self, visit: &mut dyn FnMut(&[u8]) -> bool) {
+        let packet = self.ip();
+        if packet.len() == self.length as usize {
+            visit(packet);
+            return;
+        }
+        let (mut skip, mut left) = (self.l3_at as usize, self.length as usize);
+        self.around.segments(&mut |segment| {
+            let skipped = skip.min(segment.len());
+            skip -= skipped;
+            let piece = segment.get(skipped..).unwrap_or(&[]);
+            let piece = piece.get(..left).unwrap_or(piece);
+            left -= piece.len();
+            visit(piece) && left > 0
+        });
+    }
+
+    /// Four bytes of the packet, `at` so many behind the beginning of its IP header; `None` if it
+    /// has not so many.
+    pub fn four_bytes(&self, at: usize) -> Option<[u8; 4]> {
+        if let Some(bytes) = self.ip().get(at..).and_then(|rest| rest.first_chunk()) {
+            return Some(*bytes);
+        }
+        if at + 4 > self.length as usize {
+            return None;
+        }
+        let (mut skip, mut have, mut bytes) = (at, 0, [0; 4]);
+        self.pieces(&mut |piece| {
+            let skipped = skip.min(piece.len());
+            skip -= skipped;
+            for (to, &from) in bytes.iter_mut().skip(have).zip(piece.iter().skip(skipped)) {
+                *to = from;
+                have += 1;
+            }
+            have < 4
+        });
+        (have == 4).then_some(bytes)
+    }
+
     /// Transport header and what follows.
     #[inline]
     pub fn l4(&self) -> &'a [u8] {
         self.frame.get(self.l4_at as usize..).unwrap_or(&[])
+    }
+
+    /// The same without what pads the frame.
+    #[inline]
+    pub fn transport(&self) -> &'a [u8] {
+        self.ip().get(self.l4_at.saturating_sub(self.l3_at) as usize..).unwrap_or(&[])
     }
 
     /// True for a packet that has its transport header, as far as its protocol has one.
@@ -138,6 +192,8 @@ pub enum PlaceOf {
     Local(PortId),
     /// A broadcast address.
     Broadcast,
+    /// The gateway's, with every other router of the subnet (IPv6), on this port.
+    Anycast(PortId),
     /// A group.
     Multicast,
     /// Somebody else's; packets to it leave by this port.
@@ -160,6 +216,8 @@ pub trait Around {
     fn place_of(&self, address: Address, port: Option<PortId>) -> PlaceOf;
     /// A random number, another one each time.
     fn random(&self) -> u32;
+    /// The frame's segments from the link's header on, until `visit` says false.
+    fn segments(&self, visit: &mut dyn FnMut(&[u8]) -> bool);
 }
 
 /// Nowhere and never: for what asks nothing of it.
@@ -178,6 +236,8 @@ impl Around for Nowhere {
     fn random(&self) -> u32 {
         0
     }
+
+    fn segments(&self, _: &mut dyn FnMut(&[u8]) -> bool) {}
 }
 
 /// A conn's answers written down, for explanations and tests.

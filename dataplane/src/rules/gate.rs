@@ -170,6 +170,7 @@ mod tests {
     use crate::rules::compiled::{Compiled, CounterId};
     use crate::rules::facts::{ConnFacts, CtFacts, Nowhere};
     use crate::rules::hook::{Family, Hook, Table};
+    use crate::rules::matches::head::Length;
     use crate::rules::matches::{
         Basics, Connlabel, Conntrack, IcmpKind, Masked, Match, Maybe, Multiport, Side, StateMask,
         Tcp, TcpFlags, Udp,
@@ -329,6 +330,7 @@ mod tests {
             1 => multiport,
             1 => label,
             1 => masked.prop_map(|value| Match::Mark(Maybe::is(value))),
+            1 => (0..99u16).prop_map(|high| Match::Length(Length(Maybe::is((0, high))))),
             1 => (0..4u8).prop_map(|kind| {
                 Match::Icmp(Maybe::is(IcmpKind { kind, low: 0, high: 255 }))
             }),

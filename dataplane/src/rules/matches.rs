@@ -1,9 +1,35 @@
 //! What a rule asks of a packet, as written. Tests that the compiled form uses unchanged live here
 //! too, each with the kernel's meaning.
 
+mod ask;
+pub mod conn;
+pub mod dccp;
+pub mod head;
+pub mod headers6;
+pub mod moment;
+pub mod place;
+pub mod sctp;
+pub mod search;
 pub mod set;
+pub mod statistic;
+pub mod u32;
+
+#[cfg(test)]
+mod tests;
+
+use conn::{Connmark, HelperName};
+use dccp::Dccp;
+use head::{Dscp, Ecn, Length, Life, Mss, Spi, Tos};
+use headers6::{Ah, Frag, HeaderKinds, Options, Rt};
+use moment::Moment;
+use place::{AddrType, IpRange, Mac, PktType, RpFilter};
+use sctp::Sctp;
+use search::Search;
+use statistic::Statistic;
+use u32::U32;
 
 use crate::wire::address::Address;
+use crate::wire::tcp::flags;
 
 /// A test that can be negated with `!`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,6 +140,62 @@ pub enum Match {
     Connlabel(Connlabel),
     /// `-m set`.
     Set(Box<set::SetMatch>),
+    /// `-m connmark`.
+    Connmark(Connmark),
+    /// `-m helper`.
+    Helper(HelperName),
+    /// `-m iprange`.
+    IpRange(Box<IpRange>),
+    /// `-m addrtype`.
+    AddrType(AddrType),
+    /// `-m rpfilter`.
+    RpFilter(RpFilter),
+    /// `-m mac`.
+    Mac(Mac),
+    /// `-m pkttype`.
+    PktType(PktType),
+    /// `-m length`.
+    Length(Length),
+    /// `-m ttl` (IPv4).
+    Ttl(Life),
+    /// `-m hl` (IPv6).
+    Hl(Life),
+    /// `-m tos`.
+    Tos(Tos),
+    /// `-m dscp`.
+    Dscp(Dscp),
+    /// `-m ecn`.
+    Ecn(Ecn),
+    /// `-m tcpmss`.
+    Mss(Mss),
+    /// `-m esp`.
+    Esp(Spi),
+    /// `-m ah` (IPv4).
+    Ah4(Spi),
+    /// `-m ah` (IPv6).
+    Ah6(Ah),
+    /// `-m sctp`.
+    Sctp(Sctp),
+    /// `-m dccp`.
+    Dccp(Dccp),
+    /// `-m time`.
+    Time(Moment),
+    /// `-m statistic`.
+    Statistic(Statistic),
+    /// `-m string`.
+    Search(Box<Search>),
+    /// `-m u32`.
+    U32(Box<U32>),
+    /// `-m frag` (IPv6).
+    Frag(Frag),
+    /// `-m hbh` (IPv6).
+    Hbh(Box<Options>),
+    /// `-m dst` (IPv6).
+    Dst(Box<Options>),
+    /// `-m rt` (IPv6).
+    Rt(Box<Rt>),
+    /// `-m ipv6header`.
+    HeaderKinds(HeaderKinds),
 }
 
 /// `-m tcp` (`struct xt_tcp`).
@@ -136,6 +218,24 @@ pub struct TcpFlags {
     pub mask: u8,
     /// Flags that have to be set; the others of `mask` have to be clear.
     pub set: u8,
+}
+
+impl TcpFlags {
+    /// What is said of every packet that has none of SYN, FIN and RST, if it is the same of all of
+    /// them. Only such packets take a path that was walked before, so a walk on which every rule
+    /// said this need not be made again.
+    pub(super) const fn of_plain(&self) -> Option<bool> {
+        const OTHERS: u8 = !(flags::SYN | flags::FIN | flags::RST);
+        let TcpFlags { mask, set } = *self;
+        if set & !(mask & OTHERS) != 0 {
+            // One of the three is wanted, or one that is not examined.
+            Some(false)
+        } else if mask & OTHERS == 0 {
+            Some(true)
+        } else {
+            None
+        }
+    }
 }
 
 /// `-m udp` (`struct xt_udp`).

@@ -8,7 +8,7 @@
 use super::facts::{Conn, Facts, PortId};
 use super::matches::set::SetTest;
 use super::matches::{
-    Connlabel, Conntrack, IcmpKind, Masked, Maybe, Multiport, Net, PortRange, Side,
+    Connlabel, Conntrack, IcmpKind, Masked, Match, Maybe, Multiport, Net, PortRange, Side,
 };
 use super::matches::{StateMask, TcpFlags};
 use super::walk::Sink;
@@ -99,6 +99,8 @@ pub(super) enum Test {
     Mark(Maybe<Masked>),
     Connlabel(Connlabel),
     Set(Box<SetTest>),
+    /// A match that is one test.
+    Asked(Box<Match>),
 }
 
 impl Test {
@@ -106,7 +108,11 @@ impl Test {
     /// the conn, and it does not drop.
     pub(super) fn only_compares(&self) -> bool {
         match self {
-            Test::TcpFlags(_) | Test::TcpOption(_) | Test::Connlabel(_) | Test::Set(_) => false,
+            Test::TcpFlags(_)
+            | Test::TcpOption(_)
+            | Test::Connlabel(_)
+            | Test::Set(_)
+            | Test::Asked(_) => false,
             Test::Conntrack(asked) => asked.only_state().is_some(),
             _ => true,
         }
@@ -127,18 +133,27 @@ impl Test {
             Test::DstPort(range) => range.judge(range.value.holds(facts.dst_port)),
             Test::Ports(ports) => multiport(ports, facts),
             Test::TcpFlags(flags) => {
-                out.per_packet();
-                flags.judge(facts.tcp_flags & flags.value.mask == flags.value.set)
+                let holds = facts.tcp_flags & flags.value.mask == flags.value.set;
+                if flags.value.of_plain() != Some(holds) {
+                    out.per_packet();
+                }
+                flags.judge(holds)
             }
             Test::TcpOption(kind) => {
                 out.per_packet();
-                return tcp_option(kind, facts.l4());
+                return tcp_option(kind, facts.transport());
             }
             Test::Icmp(kind) => kind.judge(icmp(&kind.value, facts)),
             Test::State(states) => states.judge(states.value.meets(state_of(facts.ct.state))),
             Test::Conntrack(asked) => conntrack(asked, facts, out),
             Test::Connlabel(asked) => connlabel(asked, facts, out),
             Test::Set(asked) => asked.holds(facts, mark, out),
+            Test::Asked(asked) => {
+                if asked.looks_at_the_packet(facts) {
+                    out.per_packet();
+                }
+                return asked.ask(facts);
+            }
             Test::Mark(masked) => masked.judge(mark & masked.value.mask == masked.value.value),
         };
         holds.into()

@@ -236,14 +236,17 @@ fn transport_tests_negate_one_by_one() {
 }
 
 #[test]
-fn tcp_flags_and_options_are_facts_of_the_packet_alone() {
+fn tcp_flags_that_packets_of_a_path_may_have_are_facts_of_the_packet_alone() {
     let flags = |mask, set, not| {
         let flags = Some(Maybe { not, value: TcpFlags { mask, set } });
         asks(rule(vec![Match::Tcp(Tcp { flags, ..Tcp::default() })], Target::None), &facts())
     };
     assert_eq!(flags(0x17, 0x02, false), (true, true));
     assert_eq!(flags(0x17, 0x02, true), (false, true));
-    assert_eq!(flags(0x12, 0x12, false), (false, true));
+    // This SYN is told the same as every packet without SYN, FIN and RST.
+    assert_eq!(flags(0x12, 0x12, false), (false, false));
+    assert_eq!(flags(0x05, 0x00, false), (true, false));
+    assert_eq!(flags(0x10, 0x10, false), (false, true));
     // Not asked because an earlier test failed: nothing depends on the packet.
     let tcp = Tcp {
         dst_port: Some(Maybe::is(PortRange::one(81))),
@@ -251,6 +254,21 @@ fn tcp_flags_and_options_are_facts_of_the_packet_alone() {
         ..Tcp::default()
     };
     assert_eq!(asks(rule(vec![Match::Tcp(tcp)], Target::None), &facts()), (false, false));
+}
+
+/// Of all that can be asked, and all packets that have none of SYN, FIN and RST.
+#[test]
+fn what_flags_say_of_plain_packets_is_known_or_differs() {
+    let plain: Vec<u8> = (0..=u8::MAX).filter(|flags| flags & 0x07 == 0).collect();
+    for (mask, set) in (0..0x40).flat_map(|mask| (0..0x40).map(move |set| (mask, set))) {
+        let holding = plain.iter().filter(|flags| *flags & mask == set).count();
+        let expected = match holding {
+            0 => Some(false),
+            n if n == plain.len() => Some(true),
+            _ => None,
+        };
+        assert_eq!(TcpFlags { mask, set }.of_plain(), expected, "{mask:#x} {set:#x}");
+    }
 }
 
 /// A TCP header with these options.

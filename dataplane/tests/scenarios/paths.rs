@@ -3,6 +3,7 @@
 
 use dataplane::conntrack::state::Status;
 use dataplane::lcore::memory::MemoryFrame;
+use dataplane::pipeline::drops::DropReason;
 use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::Table::{Filter, Mangle, Nat};
 use dataplane::rules::matches::{Conntrack, Match, Maybe, StateMask};
@@ -24,6 +25,9 @@ fn policy() -> Setup {
         .both(Mangle, "FORWARD", count().mark(5))
         .both(Mangle, "POSTROUTING", count().state(StateMask::SNAT))
         .both(Mangle, "POSTROUTING", count().proto(17).status(Status::ASSURED))
+        .both(Mangle, "FORWARD", count().flags(SYN | RST, SYN))
+        .both(Mangle, "FORWARD", count().flags(SYN | RST | ACK | FIN, SYN | ACK))
+        .both(Mangle, "POSTROUTING", count().flags(FIN, FIN))
         .both(Filter, "FORWARD", drop().proto(17).dport(9))
         .both(Filter, "FORWARD", on(Target::Jump("known".into())).state(established))
         .both(Filter, "known", accept().proto(6))
@@ -228,6 +232,77 @@ fn a_long_conversation_is_mostly_cached() {
     assert!(fast > 1500, "{fast}");
     let walked = without_the_looking_rule(walked, &walking(policy()));
     assert_eq!(cached, walked);
+}
+
+/// `-p tcp --tcp-flags SYN,RST SYN -j TCPMSS` and its like: what is asked of flags that no packet
+/// of a path has keeps none of these from it, and each packet that has one of them is asked.
+#[test]
+fn asking_for_syn_and_fin_lets_data_take_the_path() {
+    let asked = [
+        (SYN | RST, SYN),
+        (SYN | RST | ACK | FIN, SYN),
+        (FIN, FIN),
+        (SYN | FIN | RST, 0),
+        (RST, RST),
+    ];
+    let setup = || {
+        asked.iter().fold(Setup::default(), |setup, &(mask, set)| {
+            setup.both(Mangle, "FORWARD", count().flags(mask, set))
+        })
+    };
+    for (client, server) in
+        [("192.168.1.2:4000", "198.51.100.7:80"), ("[2001:db8:1::2]:4000", "[2001:db8:ffff::7]:80")]
+    {
+        let mut rig = setup().start();
+        let send = |rig: &mut Rig, back: bool, flags: u8, seq: u32, ack: u32, data: &[u8]| {
+            let (from, to) = if back { (server, client) } else { (client, server) };
+            let port = if back { WAN } else { LAN };
+            let packet = Packet::tcp(at(from), at(to)).flags(flags).seq(seq).ack(ack);
+            rig.pass(port, packet.payload(data));
+        };
+        send(&mut rig, false, SYN, 100, 0, &[]);
+        send(&mut rig, true, SYN | ACK, 500, 101, &[]);
+        send(&mut rig, false, ACK, 101, 501, &[]);
+        assert_eq!(rig.fast(), 0);
+        for n in 0..10 {
+            send(&mut rig, false, ACK, 101 + n, 501 + n, &[1]);
+            send(&mut rig, true, ACK, 501 + n, 102 + n, &[1]);
+        }
+        // The first one back in this state walks.
+        assert_eq!(rig.fast(), 19);
+        send(&mut rig, false, FIN | ACK, 111, 511, &[]);
+        send(&mut rig, true, ACK, 511, 112, &[]);
+        send(&mut rig, true, FIN | ACK, 511, 112, &[]);
+        send(&mut rig, false, ACK, 112, 512, &[]);
+        send(&mut rig, false, RST, 112, 0, &[]);
+        assert_eq!(rig.fast(), 21);
+        let family = if client.starts_with('[') { V6 } else { V4 };
+        // Behind the policies of PREROUTING, INPUT and FORWARD.
+        let counts = rig.rule_counts(family);
+        let seen: Vec<u64> = counts[3..8].iter().map(|c| c.0).collect();
+        // All packets: 28. SYN, SYN|ACK; SYN alone; two FIN; those with none; RST.
+        assert_eq!(seen, [2, 1, 2, 23, 1]);
+    }
+}
+
+/// A path that ends before any route is not taken by who asks for a walk either.
+#[test]
+fn a_path_that_ends_early_is_none_for_a_fin() {
+    let none = |target: Rule| target.flags(SYN | FIN | RST, 0);
+    let mut rig = Setup::default().both(Mangle, "PREROUTING", none(drop())).start();
+    let tcp = |flags, seq| {
+        let packet = Packet::tcp(at("192.168.1.2:4000"), at("198.51.100.7:80"));
+        packet.flags(flags).seq(seq).ack(501)
+    };
+    rig.pass(LAN, tcp(SYN, 100));
+    let back = Packet::tcp(at("198.51.100.7:80"), at("192.168.1.2:4000"));
+    rig.pass(WAN, back.flags(SYN | ACK).seq(500).ack(101));
+    for _ in 0..3 {
+        rig.dropped(LAN, tcp(ACK, 101), DropReason::MangleDrop);
+    }
+    assert_eq!(rig.fast(), 2);
+    rig.pass(LAN, tcp(FIN | ACK, 101));
+    assert_eq!(rig.fast(), 2);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use dataplane::conntrack::state::Status;
 use dataplane::rules::hook::Family;
 use dataplane::rules::matches::{
-    Basics, Conntrack, Masked, Match, Maybe, Net, PortRange, StateMask, Tcp, Udp,
+    Basics, Conntrack, Masked, Match, Maybe, Net, PortRange, StateMask, Tcp, TcpFlags, Udp,
 };
 use dataplane::rules::model::{Counters, Place, Rule};
 use dataplane::rules::targets::{Log, NatOptions, RejectWith, Target};
@@ -82,6 +82,7 @@ pub(crate) trait Tests: Sized {
     fn status(self, status: Status) -> Self;
     fn dport(self, port: u16) -> Self;
     fn mark(self, value: u32) -> Self;
+    fn flags(self, mask: u8, set: u8) -> Self;
 }
 
 fn net(text: &str, bits: u8) -> Maybe<Net> {
@@ -141,6 +142,13 @@ impl Tests for Rule {
 
     fn mark(mut self, value: u32) -> Rule {
         self.matches.push(Match::Mark(Maybe::is(Masked { value, mask: u32::MAX })));
+        self
+    }
+
+    fn flags(mut self, mask: u8, set: u8) -> Rule {
+        let flags = Some(Maybe::is(TcpFlags { mask, set }));
+        self.basics.proto = Some(Maybe::is(6));
+        self.matches.push(Match::Tcp(Tcp { flags, ..Tcp::default() }));
         self
     }
 }
