@@ -1,20 +1,31 @@
 //! The matches and targets that the text layer knows, each in a file of its own.
 
 mod comment;
+mod conn;
 mod conntrack;
 mod ct;
+mod dccp;
+mod head;
+mod headers6;
 mod icmp;
 mod log;
 mod mark;
 mod multiport;
 mod nat;
+mod place;
 mod reject;
+mod sctp;
+mod search;
 mod set;
+mod statistic;
 mod tcp;
+mod time;
+mod u32;
 
 use dataplane::rules::hook::Family;
 use dataplane::rules::matches::Match;
 use dataplane::rules::targets::Target;
+use dataplane::wire::headers::protocol;
 
 use super::extension::{Extension, Text};
 
@@ -57,6 +68,34 @@ register! { Match, MATCHES, of_match, match_text,
     Comment => comment::COMMENT,
     Mark => mark::MARK,
     Set => set::SET,
+    Connmark => conn::CONNMARK,
+    Helper => conn::HELPER,
+    IpRange => place::IPRANGE,
+    AddrType => place::ADDRTYPE,
+    RpFilter => place::RPFILTER,
+    Mac => place::MAC,
+    PktType => place::PKTTYPE,
+    Length => head::LENGTH,
+    Ttl => head::TTL,
+    Hl => head::HL,
+    Tos => head::TOS,
+    Dscp => head::DSCP,
+    Ecn => head::ECN,
+    Mss => head::TCPMSS,
+    Esp => head::ESP,
+    Ah4 => head::AH4,
+    Ah6 => headers6::AH6,
+    Sctp => sctp::SCTP,
+    Dccp => dccp::DCCP,
+    Time => time::TIME,
+    Statistic => statistic::STATISTIC,
+    Search => search::STRING,
+    U32 => u32::U32_MATCH,
+    Frag => headers6::FRAG,
+    Hbh => headers6::HBH,
+    Dst => headers6::DST,
+    Rt => headers6::RT,
+    HeaderKinds => headers6::IPV6HEADER,
 }
 
 register! { Target, TARGETS, of_target, target_text,
@@ -82,7 +121,9 @@ pub(super) fn match_implied(proto: u8, family: Family) -> Option<&'static Extens
         let family = row.family.is_none_or(|only| only == family);
         row.implied && family && row.protos.contains(&proto)
     };
-    MATCHES.iter().find(fits).copied()
+    // IPv6's `ah` is one of its headers: `-p ah` brings it, but it does without.
+    let header = (proto, family) == (protocol::AH, Family::V6);
+    MATCHES.iter().find(fits).copied().or(header.then_some(&headers6::AH6))
 }
 
 /// The target of a word after `-j`, if it has options.

@@ -1,5 +1,5 @@
-//! Texts against what the real tools said: `golden/v4.txt` and `golden/v6.txt` hold lines given to
-//! iptables-restore 1.8.9 (nf_tables) and what iptables-save made of them.
+//! Texts against what the real tools said: `golden/v4.txt`, `golden/matches_v4.txt` and those of
+//! IPv6 hold lines given to iptables-restore 1.8.9 (nf_tables) and what iptables-save made of them.
 
 use proptest::prelude::*;
 
@@ -11,6 +11,12 @@ use crate::labels::Names;
 
 const V4: &str = include_str!("golden/v4.txt");
 const V6: &str = include_str!("golden/v6.txt");
+const MATCHES_V4: &str = include_str!("golden/matches_v4.txt");
+const MATCHES_V6: &str = include_str!("golden/matches_v6.txt");
+
+/// Every text, with its family.
+const TEXTS: [(Family, &str); 4] =
+    [(Family::V4, V4), (Family::V6, V6), (Family::V4, MATCHES_V4), (Family::V6, MATCHES_V6)];
 
 /// Table, line in, lines out.
 fn cases(text: &'static str) -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
@@ -39,7 +45,7 @@ fn rules_of(text: &str) -> Vec<&str> {
 
 #[test]
 fn every_line_prints_as_the_real_tool_prints_it() {
-    for (family, text) in [(Family::V4, V4), (Family::V6, V6)] {
+    for (family, text) in TEXTS {
         let cases = cases(text);
         assert!(cases.len() >= 80, "{}", cases.len());
         for (table, given, expected) in cases {
@@ -242,18 +248,172 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("nat", "-A PREROUTING -p tcp -j U\n-A U -p tcp -j SNAT --to-source :5", "SNAT", "chain U"),
 ];
 
+/// The same of matches.
+const REFUSED_MATCHES: &[(&str, &str, &str, &str)] = &[
+    ("filter", "-A INPUT -m connmark", "connmark", "--mark"),
+    ("filter", "-A INPUT -m connmark --mark 1/x", "1/x", "not a number"),
+    ("filter", "-A INPUT -m iprange", "iprange", "must be specified"),
+    ("filter", "-A INPUT -m iprange --src-range 10.0.0.0/8", "10.0.0.0/8", "address"),
+    ("filter", "-A INPUT -m iprange --src-range 10.0.0.1-", "10.0.0.1-", "address"),
+    ("filter", "-A INPUT -m addrtype", "addrtype", "must be specified"),
+    ("filter", "-A INPUT -m addrtype --limit-iface-in", "addrtype", "must be specified"),
+    ("filter", "-A INPUT -m addrtype --dst-type FOO", "FOO", "address type"),
+    ("filter", "-A INPUT -m addrtype --dst-type LOCAL,", "LOCAL,", "address type"),
+    (
+        "filter",
+        "-A FORWARD -m addrtype --dst-type LOCAL --limit-iface-in --limit-iface-out",
+        "--limit-iface-out",
+        "together",
+    ),
+    ("filter", "-A INPUT -m addrtype --dst-type L --limit-iface-out", "addrtype", "hook INPUT"),
+    ("filter", "-A OUTPUT -m addrtype --dst-type L --limit-iface-in", "addrtype", "hook OUTPUT"),
+    ("filter", "-A INPUT -m mac", "mac", "--mac-source"),
+    ("filter", "-A INPUT -m mac --mac-source 00:11:22:aa:bb", "00:11:22:aa:bb", "MAC address"),
+    ("filter", "-A OUTPUT -m mac --mac-source 0:1:2:a:b:c", "mac", "hook OUTPUT"),
+    ("filter", "-A INPUT -m length --length 65536", "65536", "above"),
+    ("filter", "-A INPUT -m length --length x", "x", "not a number"),
+    ("filter", "-A INPUT -m pkttype --pkt-type outgoing", "outgoing", "packet type"),
+    ("filter", "-A INPUT -m tos --tos 0x100", "0x100", "unknown TOS"),
+    ("filter", "-A INPUT -m tos --tos 255/256", "255/256", "above"),
+    ("filter", "-A INPUT -m tos --tos Min", "Min", "unknown TOS"),
+    ("filter", "-A INPUT -m dscp", "dscp", "must be specified"),
+    ("filter", "-A INPUT -m dscp --dscp 64", "64", "above"),
+    ("filter", "-A INPUT -m dscp --dscp-class AF5", "AF5", "DSCP class"),
+    ("filter", "-A INPUT -m dscp --dscp-class EF --dscp 5", "5", "together"),
+    ("filter", "-A INPUT -m ecn", "ecn", "at least one"),
+    ("filter", "-A INPUT -m ecn --ecn-ip-ect 4", "4", "above"),
+    ("filter", "-A INPUT -p udp -m ecn --ecn-tcp-ece", "ecn", "-p tcp"),
+    ("filter", "-A INPUT ! -p tcp -m tcpmss --mss 1", "tcpmss", "-p tcp"),
+    ("filter", "-A INPUT -p tcp -m tcpmss --mss 1500:1400", "1500:1400", "range"),
+    ("filter", "-A INPUT -m esp --espspi 1", "esp", "-p esp"),
+    ("filter", "-A INPUT -p esp --espspi x", "x", "not a number"),
+    ("filter", "-A INPUT -p esp ! --espspi 0:4294967295", "0:4294967295", "never match"),
+    ("filter", "-A INPUT -m sctp --sport 5", "sctp", "-p sctp"),
+    ("filter", "-A INPUT -p sctp --sport 6:5", "6:5", "range"),
+    ("filter", "-A INPUT -p sctp --chunk-types any SACK:T", "any", "flag `T'"),
+    ("filter", "-A INPUT -p sctp --chunk-types none DATA", "none", "all, any, only"),
+    ("filter", "-A INPUT -p sctp --chunk-types any FOO", "any", "FOO"),
+    ("filter", "-A INPUT -p sctp --chunk-types any", "--chunk-types", "requires"),
+    ("filter", "-A INPUT -p dccp --dccp-types FOO", "FOO", "DCCP type"),
+    ("filter", "-A INPUT -p dccp --dccp-option 0", "0", "DCCP option"),
+    ("filter", "-A INPUT -p udplite --dport 5", "--dport", "unknown option"),
+    ("filter", "-A INPUT -p udplite -m udplite --dport 5", "udplite", "not supported"),
+    ("filter", "-A INPUT -m helper", "helper", "--helper"),
+    ("filter", "-A INPUT -m rpfilter", "rpfilter", "raw and mangle"),
+    ("mangle", "-A FORWARD -m rpfilter", "rpfilter", "hook FORWARD"),
+    ("raw", "-A PREROUTING -m rpfilter ! --loose", "--loose", "inverted"),
+    ("filter", "-A INPUT -m statistic", "statistic", "--mode"),
+    ("filter", "-A INPUT -m statistic --mode foo", "foo", "mode"),
+    ("filter", "-A INPUT -m statistic --mode random", "statistic", "--probability"),
+    ("filter", "-A INPUT -m statistic --mode random --probability 1.1", "1.1", "probability"),
+    ("filter", "-A INPUT -m statistic --mode random --probability 0.5x", "0.5x", "probability"),
+    ("filter", "-A INPUT -m statistic --mode random --every 5", "statistic", "mode nth"),
+    ("filter", "-A INPUT -m statistic --mode nth --every 5", "statistic", "--packet"),
+    ("filter", "-A INPUT -m statistic --mode nth --every 0", "0", "from 1"),
+    ("filter", "-A INPUT -m statistic --mode nth --every 5 --packet 5", "statistic", "below"),
+    ("filter", "-A INPUT -m time --contiguous", "time", "--timestop"),
+    ("filter", "-A INPUT -m time --datestart 2026-13-02", "2026-13-02", "date"),
+    ("filter", "-A INPUT -m time --datestart 1969-01-01", "1969-01-01", "date"),
+    ("filter", "-A INPUT -m time --datestop 2039", "2039", "date"),
+    ("filter", "-A INPUT -m time --datestart 2026-01-02x", "2026-01-02x", "date"),
+    ("filter", "-A INPUT -m time --datestart 2026-01-02T24:00", "2026-01-02T24:00", "date"),
+    ("filter", "-A INPUT -m time --weekdays monday", "monday", "day of the week"),
+    ("filter", "-A INPUT -m time --weekdays 0", "0", "day of the week"),
+    ("filter", "-A INPUT -m time --weekdays 8", "8", "day of the week"),
+    ("filter", "-A INPUT -m time --monthdays 32", "32", "day of the month"),
+    ("filter", "-A INPUT -m time --monthdays 1st", "1st", "day of the month"),
+    ("filter", "-A INPUT -m time ! --weekdays 1,2,3,4,5,6,7", "1,2,3,4,5,6,7", "never match"),
+    ("filter", "-A INPUT -m time --timestart 24:00", "24:00", "time of the day"),
+    ("filter", "-A INPUT -m time --timestart 10", "10", "time of the day"),
+    ("filter", "-A INPUT -m time --timestart 0x8:09", "0x8:09", "time of the day"),
+    ("filter", "-A INPUT -m time --kerneltz --utc", "--utc", "together"),
+    ("filter", "-A INPUT -m string --string x", "string", "--algo"),
+    ("filter", "-A INPUT -m string --algo bm", "string", "--hex-string"),
+    ("filter", "-A INPUT -m string --algo fsm --string x", "fsm", "algorithm"),
+    ("filter", "-A INPUT -m string --algo bm --string \"\"", "", "1 to 128"),
+    ("filter", "-A INPUT -m string --algo bm --hex-string \"|4|\"", "|4|", "hexadecimal"),
+    ("filter", "-A INPUT -m string --algo bm --hex-string \"|41\"", "|41", "hexadecimal"),
+    ("filter", "-A INPUT -m string --algo bm --hex-string \"||\"", "||", "hexadecimal"),
+    ("filter", "-A INPUT -m string --algo bm --string x --to 65536", "65536", "above"),
+    ("filter", "-A INPUT -m string --algo bm --string x --from 9 --to 8", "string", "--from"),
+    ("filter", "-A INPUT -m u32", "u32", "--u32"),
+    ("filter", "-A INPUT -m u32 --u32 0", "0", "operator"),
+    ("filter", "-A INPUT -m u32 --u32 \"\"", "", "number"),
+    ("filter", "-A INPUT -m u32 --u32 0=", "0=", "number"),
+    ("filter", "-A INPUT -m u32 --u32 0=1&&", "0=1&&", "number"),
+    ("filter", "-A INPUT -m u32 --u32 0=1&4=2", "0=1&4=2", "`&&'"),
+    ("filter", "-A INPUT -m u32 --u32 0>>32=1", "0>>32=1", "less than 32"),
+    ("filter", "-A INPUT -m u32 --u32 0>1=1", "0>1=1", "operator"),
+    ("filter", "-A INPUT -m u32 --u32 0=4294967296", "0=4294967296", "32 bits"),
+    (
+        "filter",
+        "-A INPUT -m u32 --u32 0&1&1&1&1&1&1&1&1&1&1=1",
+        "0&1&1&1&1&1&1&1&1&1&1=1",
+        "too many operators",
+    ),
+    (
+        "filter",
+        "-A INPUT -m u32 --u32 0=1,2,3,4,5,6,7,8,9,10,11",
+        "0=1,2,3,4,5,6,7,8,9,10,11",
+        "more than 10",
+    ),
+];
+
+/// What only one family has.
+const REFUSED_IN_ONE: &[(Family, &str, &str, &str)] = &[
+    (Family::V4, "-A INPUT -m hl --hl-eq 5", "hl", "not supported"),
+    (Family::V4, "-A INPUT -m ttl", "ttl", "must be specified"),
+    (Family::V4, "-A INPUT -m ttl --ttl-eq 256", "256", "above"),
+    (Family::V4, "-A INPUT -m ttl ! --ttl-lt 5", "--ttl-lt", "inverted"),
+    (Family::V4, "-A INPUT -m ttl --ttl-lt 5 --ttl-gt 6", "6", "together"),
+    (Family::V4, "-A INPUT -m ah --ahspi 5", "ah", "-p ah"),
+    (Family::V4, "-A INPUT -m iprange --src-range ::1-::2", "::1-::2", "IPv4"),
+    (Family::V6, "-A INPUT -m ttl --ttl-eq 5", "ttl", "not supported"),
+    (Family::V6, "-A INPUT -m hl --hl-lt 5 --hl-gt 5", "5", "together"),
+    (Family::V6, "-A INPUT -m addrtype --src-type BLACKHOLE", "BLACKHOLE", "IPv6 has no"),
+    (Family::V6, "-A INPUT -m addrtype --src-type LOCAL,PROHIBIT", "LOCAL,PROHIBIT", "PROHIBIT"),
+    (Family::V6, "-A INPUT -m frag --fraglast --fragmore", "--fragmore", "together"),
+    (Family::V6, "-A INPUT -m hbh --hbh-opts 1:2:3", "1:2:3", "not a number"),
+    (Family::V6, "-A INPUT -m hbh --hbh-opts \"\"", "", "not a number"),
+    (Family::V6, "-A INPUT -m hbh --hbh-not-strict", "--hbh-not-strict", "unknown option"),
+    (
+        Family::V6,
+        "-A INPUT -m dst --dst-opts 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17",
+        "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17",
+        "more than 16",
+    ),
+    (Family::V6, "-A INPUT -m rt --rt-0-res", "--rt-0-res", "--rt-type 0"),
+    (Family::V6, "-A INPUT -m rt ! --rt-type 0 --rt-0-addrs ::1", "::1", "--rt-type 0"),
+    (
+        Family::V6,
+        "-A INPUT -m rt --rt-type 0 --rt-0-not-strict",
+        "--rt-0-not-strict",
+        "--rt-0-addrs",
+    ),
+    (Family::V6, "-A INPUT -m ipv6header --soft", "ipv6header", "--header"),
+    (Family::V6, "-A INPUT -m ipv6header --header HOP", "HOP", "unknown header"),
+    (Family::V6, "-A INPUT -m ipv6header --header 5", "5", "unknown header"),
+];
+
+fn is_refused(family: Family, table: &str, line: &str, word: &str, part: &str) {
+    let error = match one(family, table, line) {
+        Err(error) => error,
+        Ok(_) => panic!("accepted: {line}"),
+    };
+    assert_eq!(error.word, word, "{line}: {error}");
+    assert!(error.message.contains(part), "{line}: {error}");
+    assert!(error.line >= 3 && error.column >= 1, "{line}: {error}");
+}
+
 #[test]
 fn wrong_lines_are_refused_by_their_word() {
-    for &(table, line, word, part) in REFUSED {
+    for &(table, line, word, part) in REFUSED.iter().chain(REFUSED_MATCHES) {
         for family in [Family::V4, Family::V6] {
-            let error = match one(family, table, line) {
-                Err(error) => error,
-                Ok(_) => panic!("accepted: {line}"),
-            };
-            assert_eq!(error.word, word, "{line}: {error}");
-            assert!(error.message.contains(part), "{line}: {error}");
-            assert!(error.line >= 3 && error.column >= 1, "{line}: {error}");
+            is_refused(family, table, line, word, part);
         }
+    }
+    for &(family, line, word, part) in REFUSED_IN_ONE {
+        is_refused(family, "filter", line, word, part);
     }
 }
 
@@ -399,9 +559,10 @@ fn zero_clears_counters_and_numbering_covers_all_that_counts() {
 }
 
 fn mangled() -> impl Strategy<Value = (bool, String)> {
-    let lines: Vec<(bool, String)> = [(false, V4), (true, V6)]
+    let lines: Vec<(bool, String)> = TEXTS
         .into_iter()
-        .flat_map(|(v6, text)| {
+        .flat_map(|(family, text)| {
+            let v6 = family == Family::V6;
             cases(text).into_iter().map(move |(table, line, _)| {
                 (v6, format!("*{table}\n:U - [0:0]\n[1:2] {line}\nCOMMIT\n"))
             })

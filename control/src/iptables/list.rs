@@ -233,10 +233,14 @@ mod tests {
     /// Rules for `iptables-restore -c`, then what iptables 1.8.9 (nf_tables) printed for `$` lines.
     const V4: &str = include_str!("golden/list_v4.txt");
     const V6: &str = include_str!("golden/list_v6.txt");
+    const MATCHES_V4: &str = include_str!("golden/list_matches_v4.txt");
+    const MATCHES_V6: &str = include_str!("golden/list_matches_v6.txt");
 
     #[test]
     fn lists_are_those_of_the_real_tool() {
-        for (family, text) in [(Family::V4, V4), (Family::V6, V6)] {
+        for (family, text) in
+            [(Family::V4, V4), (Family::V6, V6), (Family::V4, MATCHES_V4), (Family::V6, MATCHES_V6)]
+        {
             let mut parts = text.split("$ ");
             let rules = parts.next().unwrap();
             let ruleset = restore(&Ruleset::new(family), rules, false, true).unwrap();

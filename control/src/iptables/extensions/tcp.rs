@@ -135,13 +135,15 @@ pub(super) fn list_ports(
     }
 }
 
+/// Commas may stand where there is no name.
 fn flags(text: &str) -> Result<u8, Fault> {
+    let names: Vec<&str> = text.split(',').filter(|name| !name.is_empty()).collect();
     let find = |name: &str| match name.to_ascii_uppercase().as_str() {
         "ALL" => Some(0x3f),
         "NONE" => Some(0),
         name => names::TCP_FLAGS.iter().find(|(known, _)| *known == name).map(|(_, bit)| *bit),
     };
-    Ok(values::set(text, "TCP flag", find)?.into_iter().fold(0, |all, bit| all | bit))
+    Ok(values::set(&names.join(","), "TCP flag", find)?.into_iter().fold(0, |all, bit| all | bit))
 }
 
 fn flag_names(bits: u8) -> String {
