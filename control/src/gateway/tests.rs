@@ -703,3 +703,27 @@ fn a_set_in_use_that_changes_has_walks_begin_anew() {
     assert!(answer.err.contains("worker lcore 2 (CPU 3) does not answer"), "{answer:?}");
     assert_eq!(answer.exit, 1);
 }
+
+#[test]
+fn a_file_of_sets_is_read_before_the_rules() {
+    let dir = std::env::temp_dir().join(format!("sluicegate-sets-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let rules = "*filter\n-A FORWARD -m set --match-set a src -j DROP\nCOMMIT\n";
+    std::fs::write(dir.join("r.v4"), rules).unwrap();
+    let load = |sets: &str| {
+        std::fs::write(dir.join("s"), sets).unwrap();
+        let text = "[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n[rules]\nipv4 = \"r.v4\"\n\
+                    sets = \"s\"\n";
+        let config = Config::parse(&dir.join("x.toml"), text, 1 << 32).unwrap();
+        load_rules(&config).map_err(|error| error.to_string())
+    };
+    let loaded = load("create a hash:ip\nadd a 10.0.0.0/30\n").unwrap();
+    assert_eq!(loaded.sets.named()["a"].table().unwrap().count(), 4);
+    let place = |file: &str| dir.join(file).display().to_string();
+    let text = "Element cannot be added to the set: it's already added";
+    let twice = load("create a hash:ip\nadd a 10.0.0.1\nadd a 10.0.0.1\n").unwrap_err();
+    assert_eq!(twice, format!("{}:3:1: {text}", place("s")));
+    let none = load("create b hash:ip\n").unwrap_err();
+    assert_eq!(none, format!("{}:2:40: Set a doesn't exist.", place("r.v4")));
+    std::fs::remove_dir_all(&dir).unwrap();
+}

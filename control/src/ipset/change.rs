@@ -2,12 +2,12 @@
 
 use dataplane::rules::sets::key::Key;
 use dataplane::rules::sets::kind::{Part, Storage};
-use dataplane::rules::sets::set::{Asked, Outcome, Weight, deadline};
+use dataplane::rules::sets::set::{Asked, Outcome, TIMEOUT_MAX, Weight, deadline};
 use dataplane::rules::sets::{Change, What};
 use dataplane::time::Tick;
 
 use super::element::Element;
-use super::made::{Made, TIMEOUT_MAX};
+use super::made::Made;
 use super::{Entry, Wrong, element};
 
 impl Wrong {
@@ -75,7 +75,7 @@ impl Extra {
 
     fn set(&mut self, option: &str, value: &str) -> Result<(), Wrong> {
         match option {
-            "timeout" => self.timeout = Some(element::number(value, 0, TIMEOUT_MAX)? as u32),
+            "timeout" => self.timeout = Some(element::number(value, 0, TIMEOUT_MAX.into())? as u32),
             "packets" => self.packets = Some(element::number(value, 0, u64::MAX - 1)?),
             "bytes" => self.bytes = Some(element::number(value, 0, u64::MAX - 1)?),
             "comment" if value.contains('"') => {

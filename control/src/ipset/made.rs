@@ -6,12 +6,9 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use dataplane::rules::hook::Family;
 use dataplane::rules::sets::key::mask;
 use dataplane::rules::sets::kind::{Kind, Part, Storage};
-use dataplane::rules::sets::set::Options;
+use dataplane::rules::sets::set::{Options, TIMEOUT_MAX};
 
 use super::{Wrong, element, random, span};
-
-/// The longest timeout in seconds (`IPSET_MAX_TIMEOUT`).
-pub(super) const TIMEOUT_MAX: u64 = 2_147_483;
 
 /// What a bitmap has at most (`IPSET_BITMAP_MAX_RANGE`).
 const BITMAP_MAX: u128 = 0x1_0000;
@@ -163,7 +160,7 @@ impl Made {
                 self.hashsize = size.next_power_of_two() as u32;
             }
             "maxelem" => self.max = number(U32)? as u32,
-            "timeout" => self.timeout = Some(number(TIMEOUT_MAX)? as u32),
+            "timeout" => self.timeout = Some(number(TIMEOUT_MAX.into())? as u32),
             "bucketsize" => self.bucketsize = (number(255)? as u8 & !1).clamp(2, 12),
             "initval" => self.initval = number(U32)? as u32,
             "size" => self.size = number(U32)?.max(4) as u32,

@@ -427,9 +427,12 @@ impl Set {
     }
 }
 
+/// The longest timeout of an element in seconds (`IPSET_MAX_TIMEOUT`).
+pub const TIMEOUT_MAX: u32 = 2_147_483;
+
 /// When an element with this timeout in seconds is over; 0 for never.
 pub fn deadline(timeout: u32, now: Tick) -> Option<Tick> {
-    (timeout > 0).then(|| now.plus_secs(timeout))
+    (timeout > 0).then(|| now.plus_secs(timeout.min(TIMEOUT_MAX)))
 }
 
 fn first_taken(mut tried: impl Iterator<Item = Changed>) -> Changed {

@@ -11,7 +11,9 @@ use super::elements::Writer;
 use super::key::{Key, WORDS_MAX, mask};
 use super::kind::Kind;
 use super::list::{Member, Tally};
-use super::set::{Asked, Body, Changed, Compare, Options, Outcome, Set, Weight, deadline};
+use super::set::{
+    Asked, Body, Changed, Compare, Options, Outcome, Set, TIMEOUT_MAX, Weight, deadline,
+};
 use super::{Change, SetId, Sides, What};
 use crate::conntrack::tuple::proto;
 use crate::rules::facts::{CtFacts, Facts, Nowhere, PortId};
@@ -378,6 +380,7 @@ fn an_element_ends_at_its_deadline() {
     let at = |now| set.holds(&asked(&[true]), &facts(), 0, now);
     assert!(at(NOW) && at(Tick(NOW.0 + 199)) && !at(Tick(NOW.0 + 200)));
     assert_eq!(deadline(0, NOW), None, "0 is for ever");
+    assert_eq!(deadline(u32::MAX, NOW), deadline(TIMEOUT_MAX, NOW));
     assert!(set.is_per_packet());
 }
 
