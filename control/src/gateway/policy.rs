@@ -200,11 +200,16 @@ fn news(rules: &FamilyRules, seen: &mut [(u64, u64)]) -> Vec<Counters> {
     news.collect()
 }
 
+/// Adds a count. One that a user has set may stand just below the end: it wraps, as the kernel's.
+fn count(counters: &mut Counters, new: &Counters) {
+    counters.packets = counters.packets.wrapping_add(new.packets);
+    counters.bytes = counters.bytes.wrapping_add(new.bytes);
+}
+
 /// Adds counts to the rules and policies they belong to.
 fn add(ruleset: &mut Ruleset, news: &[Counters]) {
     for (counters, new) in ruleset.counters_mut().zip(news) {
-        counters.packets += new.packets;
-        counters.bytes += new.bytes;
+        count(counters, new);
     }
 }
 
@@ -217,8 +222,7 @@ fn carry(before: &Ruleset, now: &mut Ruleset, news: &[Counters]) {
     let mut counters: Vec<&mut Counters> = now.counters_mut().collect();
     for (new, to) in news.iter().zip(kept) {
         if let Some(counters) = to.and_then(|to| counters.get_mut(to)) {
-            counters.packets += new.packets;
-            counters.bytes += new.bytes;
+            count(counters, new);
         }
     }
 }
@@ -531,6 +535,17 @@ mod tests {
         let kept = successors(&before, &now);
         assert_eq!(kept.len(), before.countables().count());
         kept[1..=before.table(Table::Filter).unwrap().chains[0].rules.len()].to_vec()
+    }
+
+    #[test]
+    fn a_count_that_a_user_has_set_to_its_end_wraps() {
+        let most = Counters { packets: u64::MAX, bytes: u64::MAX };
+        let mut ruleset = rules(&["1.1.1.1"]);
+        ruleset.counters_mut().for_each(|counters| *counters = most);
+        let news = vec![Counters { packets: 2, bytes: 61 }; ruleset.countables().count()];
+        add(&mut ruleset, &news);
+        let now = Counters { packets: 1, bytes: 60 };
+        assert!(ruleset.counters_mut().all(|counters| *counters == now));
     }
 
     #[test]

@@ -170,7 +170,8 @@ fn count(number: u64, look: List<'_>) -> String {
         return format!("{short:>5} ");
     }
     for letter in ['K', 'M', 'G'] {
-        short = (short + 500) / 1000;
+        // Wraps as iptables does, whose numbers have 64 bits too.
+        short = short.wrapping_add(500) / 1000;
         if short <= 9_999 {
             return format!("{short:>4}{letter} ");
         }
