@@ -23,10 +23,10 @@ use dataplane::time::Tick;
 use dataplane::wire::address::Address;
 use dataplane::wire::{arp, headers, ndp, quoted, sctp, tcp};
 use sluicegate::config::Config;
-use sluicegate::iptables::{self, Look};
+use sluicegate::iptables::{self, Effect, Look, words};
 use sluicegate::labels::Names;
 use sluicegate::socket;
-use sluicegate::tools::conntrack_args;
+use sluicegate::tools::{self, conntrack_args};
 
 /// A target.
 pub struct Target {
@@ -55,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     parser("neighbours", neighbours),
     parser("tftp", tftp),
     parser("iptables", iptables),
+    parser("iptables_arguments", iptables_arguments),
     parser("labels", labels),
     parser("config", config),
     parser("conntrack_arguments", conntrack_arguments),
@@ -260,6 +261,31 @@ pub fn iptables(bytes: &[u8]) {
             }
             Err(error) => assert_eq!(error.in_file("f").lines().count(), 1),
         }
+    }
+}
+
+/// Command lines of `iptables` and `ip6tables`, one a line: what fails changes nothing and says why
+/// in one line; what is left can be saved and read again.
+pub fn iptables_arguments(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let names = label_names().unwrap_or_default();
+    for family in [Family::V4, Family::V6] {
+        let mut rules = Ruleset::new(family);
+        for line in text.lines() {
+            let Ok(words) = words::split(line, 1) else { continue };
+            let argv: Vec<String> = words.into_iter().map(|word| word.text).collect();
+            let before = rules.clone();
+            let (answer, effect) = tools::iptables::run(&argv, &mut rules, &names);
+            if answer.exit != 0 || effect == Effect::Nothing {
+                assert!(rules == before, "{line}");
+            }
+            assert_eq!(answer.err.lines().count(), usize::from(answer.exit != 0), "{line}");
+        }
+        let look = Look { labels: Some(&names), ..Look::default() };
+        let saved = iptables::save(&rules, look);
+        let again = iptables::restore_named(&Ruleset::new(family), &saved, (false, true), &names);
+        let again = again.unwrap_or_else(|e| panic!("{e} in\n{saved}"));
+        assert_eq!(iptables::save(&again, look), saved);
     }
 }
 
