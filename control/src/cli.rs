@@ -197,7 +197,8 @@ pub fn call_tool(socket: Option<&Path>, argv: Vec<String>) -> u8 {
     // A file is written once all of it is there: a gateway that is down spoils no old one.
     match output.filter(|_| exit == 0).map(|path| (std::fs::write(&path, &kept), path)) {
         Some((Err(e), path)) => {
-            eprintln!("{}: cannot write {}: {e}", argv.concat(), path.display());
+            let tool = argv.first().map_or("", String::as_str);
+            eprintln!("{tool}: cannot write {}: {e}", path.display());
             1
         }
         _ => exit,

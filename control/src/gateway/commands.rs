@@ -70,7 +70,7 @@ impl ControlCore {
             // What the workers have counted is in the copy, which begins anew: no packet that was
             // counted since is lost.
             Effect::Counters => {
-                self.rulesets = rulesets;
+                *self.rulesets.of_mut(family) = rulesets.of(family).clone();
                 return answer;
             }
             Effect::Rules => self.publish_rules(family, rulesets, false),
