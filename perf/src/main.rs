@@ -67,6 +67,8 @@ enum Benchmark {
     Table(inprocess::Options),
     /// New conns per second of one lcore, through the whole pipeline.
     Newconns(inprocess::Options),
+    /// First packets and known ones behind ten, a thousand and ten thousand rules.
+    Rules(inprocess::Options),
     /// A million conns flushed.
     Teardown(inprocess::Options),
     /// A million idle conns expire while others forward.
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         Benchmark::Resize(options) => resize::run(&options),
         Benchmark::Table(options) => inprocess::table::run(&options),
         Benchmark::Newconns(options) => inprocess::newconns::run(&options),
+        Benchmark::Rules(options) => inprocess::rules::run(&options),
         Benchmark::Teardown(options) => inprocess::teardown::run(&options),
         Benchmark::Expiry(options) => inprocess::expiry::run(&options),
         Benchmark::Flood(options) => inprocess::flood::run(&options),

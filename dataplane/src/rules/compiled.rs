@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::check::{self, CheckError};
+use super::classify::{Classes, Limits};
 use super::entrance::Entrances;
 use super::gate::Gate;
 use super::hook::{Hook, Table};
@@ -32,6 +33,8 @@ pub struct CounterId(pub u32);
 pub struct Compiled {
     pub(super) bases: [[Option<BaseChain>; 5]; 4],
     pub(super) chains: Vec<Range<u32>>,
+    /// By chain; `None` where rules are passed over one by one.
+    pub(super) classes: Vec<Option<Box<Classes>>>,
     pub(super) rules: Vec<CompiledRule>,
     pub(super) tests: Vec<Test>,
     pub(super) logs: Vec<Log>,
@@ -146,6 +149,7 @@ impl Compiled {
             compiled.add_table(rules, ports, named);
         }
         compiled.find_entrances(ports.len());
+        compiled.classify(Limits::default());
         Ok(compiled)
     }
 
@@ -188,6 +192,13 @@ impl Compiled {
     pub(super) fn chain(&self, number: u32) -> core::slice::Iter<'_, CompiledRule> {
         let span = self.chains.get(number as usize).cloned().unwrap_or(0..0);
         self.rules.get(span.start as usize..span.end as usize).unwrap_or(&[]).iter()
+    }
+
+    /// Finds the classes of each chain.
+    pub(super) fn classify(&mut self, limits: Limits) {
+        let rules = |span: &Range<u32>| self.rules.get(span.start as usize..span.end as usize);
+        let of = |span| Classes::of(rules(span).unwrap_or_default(), &self.tests, limits);
+        self.classes = self.chains.iter().map(of).collect();
     }
 
     fn next_counter(&mut self) -> CounterId {

@@ -17,39 +17,56 @@ use super::matches::{Net, PortRange};
 use super::test::{PortSet, Test, state_of};
 use crate::wire::address::Address;
 
-/// Where the fields lie in [`Bits::fields`].
-const SRC_PORT: u32 = 0;
-const DST_PORT: u32 = 16;
+/// Where the fields lie in their word.
+pub(super) const SRC_PORT: u32 = 0;
+pub(super) const DST_PORT: u32 = 16;
 const PROTO: u32 = 32;
-const IN_PORT: u32 = 40;
-const OUT_PORT: u32 = 49;
+pub(super) const IN_PORT: u32 = 40;
+pub(super) const OUT_PORT: u32 = 49;
 /// One bit for each state a packet can be in: by exclusion a set of them is asked at once.
 const STATE: u32 = 58;
 
+/// A port or none in nine bits.
+pub(super) const PORT_MASK: u64 = 0x1ff;
 /// Every state a packet can be in.
 const STATES: u8 = 0x1f;
 
 /// What gates look at in a packet, or want of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bits {
+struct Front {
     src: u64,
     dst: u64,
     fields: u64,
 }
 
+/// What gates look at in a packet, and what only [classes](super::classify) look at besides.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bits {
+    front: Front,
+    /// The second halves of its addresses.
+    rest: [u64; 2],
+}
+
+/// [`Bits`] as words: source, destination, fields, the second halves of source and destination.
+pub(super) type Words = [u64; 5];
+
 impl Bits {
     #[inline]
     pub(super) fn of(facts: &Facts<'_>) -> Bits {
-        Bits {
-            src: leading(facts.src),
-            dst: leading(facts.dst),
-            fields: (facts.src_port as u64) << SRC_PORT
-                | (facts.dst_port as u64) << DST_PORT
-                | (facts.proto as u64) << PROTO
-                | port(facts.in_port) << IN_PORT
-                | port(facts.out_port) << OUT_PORT
-                | (state_of(facts.ct.state).0 as u64) << STATE,
-        }
+        let fields = (facts.src_port as u64) << SRC_PORT
+            | (facts.dst_port as u64) << DST_PORT
+            | (facts.proto as u64) << PROTO
+            | port(facts.in_port) << IN_PORT
+            | port(facts.out_port) << OUT_PORT
+            | (state_of(facts.ct.state).0 as u64) << STATE;
+        let front = Front { src: leading(facts.src), dst: leading(facts.dst), fields };
+        Bits { front, rest: [facts.src.bits() as u64, facts.dst.bits() as u64] }
+    }
+
+    #[inline]
+    pub(super) fn words(&self) -> Words {
+        let Bits { front, rest } = self;
+        [front.src, front.dst, front.fields, rest[0], rest[1]]
     }
 }
 
@@ -59,17 +76,17 @@ fn leading(address: Address) -> u64 {
     if address.is_v4() { address.v4_bits() as u64 } else { (address.bits() >> 64) as u64 }
 }
 
-/// A port or none in nine bits.
+/// A port or none, within [`PORT_MASK`].
 #[inline]
-fn port(port: Option<PortId>) -> u64 {
+pub(super) fn port(port: Option<PortId>) -> u64 {
     port.map_or(0x100, |port| port.0 as u64)
 }
 
 /// Bits that a rule wants, and which of them count.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Gate {
-    wanted: Bits,
-    mask: Bits,
+    wanted: Front,
+    mask: Front,
 }
 
 impl Gate {
@@ -88,11 +105,17 @@ impl Gate {
     /// False if the rule does not match whatever else it asks.
     #[inline]
     pub(super) fn admits(&self, bits: &Bits) -> bool {
-        let Gate { wanted, mask } = self;
+        let (Gate { wanted, mask }, bits) = (self, &bits.front);
         let differs = (wanted.src ^ bits.src) & mask.src
             | (wanted.dst ^ bits.dst) & mask.dst
             | (wanted.fields ^ bits.fields) & mask.fields;
         differs == 0
+    }
+
+    /// What it wants, and of which bits; nothing of the second halves of addresses.
+    pub(super) fn words(&self) -> (Words, Words) {
+        let of = |front: &Front| [front.src, front.dst, front.fields, 0, 0];
+        (of(&self.wanted), of(&self.mask))
     }
 
     /// Takes a test in as far as it can be; true if the test says no more than the gate then.
@@ -122,7 +145,7 @@ impl Gate {
     }
 
     fn take_port(&mut self, at: u32, set: &PortSet) -> bool {
-        set.only().is_some_and(|only| self.take_field(at, 0x1ff, port(only)))
+        set.only().is_some_and(|only| self.take_field(at, PORT_MASK, port(only)))
     }
 
     fn take_range(&mut self, at: u32, range: &PortRange) -> bool {
@@ -160,7 +183,7 @@ fn take_net(wanted: &mut u64, mask: &mut u64, net: &Net) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
 
@@ -179,7 +202,7 @@ mod tests {
     use crate::rules::targets::{Log, SetMark, Target};
     use crate::rules::walk::{Sink, Walked};
 
-    const PORTS: [&str; 3] = ["lan", "wan", "lan2"];
+    pub(in crate::rules) const PORTS: [&str; 3] = ["lan", "wan", "lan2"];
 
     impl core::fmt::Debug for Facts<'_> {
         fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -193,7 +216,7 @@ mod tests {
 
     /// What a walk leaves behind.
     #[derive(Debug, Default, PartialEq)]
-    struct Left {
+    pub(in crate::rules) struct Left {
         walked: Option<Walked>,
         hits: Vec<u32>,
         per_packet: bool,
@@ -217,7 +240,11 @@ mod tests {
         }
     }
 
-    fn walk(rules: &Compiled, facts: &Facts<'_>, conn: Option<&ConnFacts>) -> Left {
+    pub(in crate::rules) fn walk(
+        rules: &Compiled,
+        facts: &Facts<'_>,
+        conn: Option<&ConnFacts>,
+    ) -> Left {
         let conn = conn.cloned();
         let mut left = Left::default();
         let ct = CtFacts { conn: conn.as_ref().map(|conn| conn as _), ..facts.ct };
@@ -313,9 +340,10 @@ mod tests {
     }
 
     fn asked() -> impl Strategy<Value = Match> {
-        let multiport = (any::<bool>(), range()).prop_map(|(not, range)| {
-            Match::Multiport(Multiport { side: Side::Either, not, ports: vec![range] })
-        });
+        let side = select(vec![Side::Source, Side::Destination, Side::Either]);
+        let ports = prop::collection::vec(range(), 0..4);
+        let multiport = (prop::bool::weighted(0.3), side, ports)
+            .prop_map(|(not, side, ports)| Match::Multiport(Multiport { side, not, ports }));
         let label = (0..2u8, any::<bool>(), any::<bool>()).prop_map(|(value, not, set)| {
             Match::Connlabel(Connlabel { label: Maybe { not, value }, set })
         });
@@ -356,11 +384,11 @@ mod tests {
         })
     }
 
-    /// A chain FORWARD, and one that it may jump to.
-    fn ruleset(v6: bool) -> impl Strategy<Value = Ruleset> {
+    /// A chain FORWARD of fewer than `most` rules, and one that it may jump to.
+    fn ruleset(v6: bool, most: usize) -> impl Strategy<Value = Ruleset> {
         let count_only = prop_oneof![Just(Target::None), Just(Target::Return)];
-        let forward = prop::collection::vec(rule(v6, target()), 1..8);
-        let user = prop::collection::vec(rule(v6, count_only), 0..4);
+        let forward = prop::collection::vec(rule(v6, target()), 1..most);
+        let user = prop::collection::vec(rule(v6, count_only), 0..most / 2);
         (forward, user).prop_map(move |(forward, user)| {
             let mut ruleset = Ruleset::new(if v6 { Family::V6 } else { Family::V4 });
             let table = ruleset.table_mut(Table::Filter);
@@ -424,14 +452,18 @@ mod tests {
         prop::option::of(conn)
     }
 
-    fn case() -> impl Strategy<Value = (Ruleset, Vec<(Facts<'static>, Option<ConnFacts>)>)> {
-        any::<bool>()
-            .prop_flat_map(|v6| (ruleset(v6), prop::collection::vec((facts(v6), conn(v6)), 16)))
+    /// Rules, and packets with their conns.
+    pub(in crate::rules) fn case(
+        most: usize,
+    ) -> impl Strategy<Value = (Ruleset, Vec<(Facts<'static>, Option<ConnFacts>)>)> {
+        any::<bool>().prop_flat_map(move |v6| {
+            (ruleset(v6, most), prop::collection::vec((facts(v6), conn(v6)), 16))
+        })
     }
 
     proptest! {
         #[test]
-        fn gates_change_nothing_of_what_a_walk_does((ruleset, packets) in case()) {
+        fn gates_change_nothing_of_what_a_walk_does((ruleset, packets) in case(8)) {
             let compiled = Compiled::new(&ruleset, &PORTS, 0).map_err(|e| {
                 TestCaseError::fail(e.to_string())
             })?;

@@ -124,25 +124,30 @@ impl TableRules {
         TableRules { table, chains: table.hooks().iter().map(base).collect() }
     }
 
+    /// Where the chain of that name is, or would have its place.
+    fn place_of(&self, name: &str) -> Result<usize, usize> {
+        let (bases, users) = self.chains.split_at(self.table.hooks().len().min(self.chains.len()));
+        if let Some(at) = bases.iter().position(|chain| chain.name == name) {
+            return Ok(at);
+        }
+        let found = users.binary_search_by(|chain| chain.name.as_str().cmp(name));
+        found.map(|at| bases.len() + at).map_err(|at| bases.len() + at)
+    }
+
     /// The chain of that name.
     pub fn chain(&self, name: &str) -> Option<&Chain> {
-        self.chains.iter().find(|chain| chain.name == name)
+        self.place_of(name).ok().and_then(|at| self.chains.get(at))
     }
 
     /// The same, to edit.
     pub fn chain_mut(&mut self, name: &str) -> Option<&mut Chain> {
-        self.chains.iter_mut().find(|chain| chain.name == name)
+        self.place_of(name).ok().and_then(|at| self.chains.get_mut(at))
     }
 
     /// Adds an empty user chain in its sorted place; false if the name is taken.
     pub fn add_chain(&mut self, name: &str) -> bool {
-        if self.chain(name).is_some() {
-            return false;
-        }
-        let first_user = self.table.hooks().len();
-        let after = self.chains.iter().skip(first_user).take_while(|c| *c.name < *name).count();
-        let chain = Chain { name: name.to_owned(), base: None, rules: Vec::new() };
-        self.chains.insert((first_user + after).min(self.chains.len()), chain);
+        let Err(at) = self.place_of(name) else { return false };
+        self.chains.insert(at, Chain { name: name.to_owned(), base: None, rules: Vec::new() });
         true
     }
 }

@@ -43,12 +43,20 @@ impl PortSet {
 
     /// The port, or none, that is all the set holds.
     pub(super) fn only(&self) -> Option<Option<PortId>> {
-        let mut ports = (0..=u8::MAX).map(PortId).filter(|&port| self.holds(Some(port)));
-        match (ports.next(), ports.next(), self.none) {
-            (None, None, true) => Some(None),
-            (Some(port), None, false) => Some(Some(port)),
-            _ => None,
-        }
+        let mut members = self.members();
+        members.next().filter(|_| members.next().is_none())
+    }
+
+    /// The ports, and none, that the set holds.
+    pub(super) fn members(&self) -> impl Iterator<Item = Option<PortId>> {
+        let ports = (0..=u8::MAX).step_by(64).zip(self.bits).flat_map(|(first, mut bits)| {
+            core::iter::from_fn(move || {
+                let bit = (bits != 0).then(|| bits.trailing_zeros() as u8)?;
+                bits &= bits - 1;
+                Some(Some(PortId(first + bit)))
+            })
+        });
+        ports.chain(self.none.then_some(None))
     }
 
     /// True if the set holds `port`.

@@ -15,6 +15,7 @@ use core::{ops, slice};
 use arrayvec::ArrayVec;
 
 use super::check::MAX_DEPTH;
+use super::classify::Heads;
 use super::compiled::{Action, BaseChain, Compiled, CompiledRule, CounterId};
 use super::facts::Facts;
 use super::gate::Bits;
@@ -80,6 +81,9 @@ pub struct Walked {
     pub mark: u32,
 }
 
+/// Where to go on behind a jump: rules, and the chain they are in.
+type Callers<'r> = ArrayVec<(slice::Iter<'r, CompiledRule>, u32), MAX_DEPTH>;
+
 impl Compiled {
     /// Walks the base chain of `table` at `hook`; a table that was never named accepts. `facts` are
     /// put together for a rule that asks more than its gate can answer.
@@ -94,13 +98,14 @@ impl Compiled {
         let Some(base) = self.base(table, hook) else {
             return plain(Verdict::Accept, facts().mark);
         };
-        let mut rules = self.chain(base.chain).as_slice();
+        let (mut rules, mut heads) = (self.chain(base.chain), Heads::default());
         let bits = bits_of(&facts);
         // Mostly the first rule that admits the packet has nothing more to ask, and decides.
         if let Some((bits, mark)) = bits {
-            let first = rules.iter().position(|rule| rule.gate.admits(&bits));
-            rules = first.and_then(|first| rules.get(first..)).unwrap_or_default();
-            let Some(rule) = rules.first() else { return plain(self.policy(base, out), mark) };
+            self.seek(base.chain, &mut rules, &bits, &mut heads);
+            let Some(rule) = rules.as_slice().first() else {
+                return plain(self.policy(base, out), mark);
+            };
             if rule.first_open == rule.end_test
                 && let Some(verdict) = self.final_verdict(rule.action)
             {
@@ -108,7 +113,7 @@ impl Compiled {
                 return plain(verdict, mark);
             }
         }
-        self.walk_on(base, rules.iter(), bits.map(|(bits, _)| bits), facts, out)
+        self.walk_on(base, rules, bits.map(|(bits, _)| bits), facts, (&mut heads, out))
     }
 
     /// Walks a base chain from some rule on.
@@ -119,19 +124,23 @@ impl Compiled {
         mut rules: slice::Iter<'r, CompiledRule>,
         bits: Option<Bits>,
         facts: impl Fn() -> Facts<'f>,
-        out: &mut impl Sink,
+        (heads, out): (&mut Heads, &mut impl Sink),
     ) -> Walked {
         let mut mark = facts().mark;
         if bits.is_none() {
             out.per_packet();
         }
         let (mut said, mut known) = (None, None);
-        let mut callers: ArrayVec<slice::Iter<'_, CompiledRule>, MAX_DEPTH> = ArrayVec::new();
+        let mut chain = base.chain;
+        let mut callers: Callers<'_> = ArrayVec::new();
+        let none = || (slice::Iter::default(), base.chain);
         let verdict = loop {
-            let admits = |rule: &&CompiledRule| bits.is_none_or(|bits| rule.gate.admits(&bits));
-            let Some(rule) = rules.find(admits) else {
+            if let Some(bits) = &bits {
+                self.seek(chain, &mut rules, bits, heads);
+            }
+            let Some(rule) = rules.next() else {
                 let Some(caller) = callers.pop() else { break self.policy(base, out) };
-                rules = caller;
+                (rules, chain) = caller;
                 continue;
             };
             let first_test = if bits.is_some() { rule.first_open } else { rule.first_test };
@@ -148,15 +157,16 @@ impl Compiled {
                 break verdict;
             }
             match rule.action {
-                Action::Jump(chain) => {
+                Action::Jump(to) => {
+                    let caller = (core::mem::replace(&mut rules, self.chain(to)), chain);
+                    chain = to;
                     // Nesting was bounded when the ruleset was compiled; the stack has the room.
-                    if callers.try_push(core::mem::replace(&mut rules, self.chain(chain))).is_err()
-                    {
+                    if callers.try_push(caller).is_err() {
                         break Verdict::Drop;
                     }
                 }
-                Action::Goto(chain) => rules = self.chain(chain),
-                Action::Return => rules = callers.pop().unwrap_or_default(),
+                Action::Goto(to) => (rules, chain) = (self.chain(to), to),
+                Action::Return => (rules, chain) = callers.pop().unwrap_or_else(none),
                 Action::Log(number) => {
                     self.log(number, known.get_or_insert_with(&facts), mark, out);
                 }

@@ -16,12 +16,12 @@ use crate::row::{Row, Spread};
 const SIZES: [u32; 2] = [1 << 20, 10_000_000];
 const QUICK_SIZES: usize = 1;
 
-fn talk(law: Law, conns: u32, seed: u64) -> Phase {
+pub(super) fn talk(law: Law, conns: u32, seed: u64) -> Phase {
     Phase::Talk(law.picks(conns, seed))
 }
 
 /// What clients' frames cost by themselves, in nanoseconds.
-fn floor_ns(options: &Options, law: Law, conns: u32) -> Result<f64, Failure> {
+pub(super) fn floor_ns(options: &Options, law: Law, conns: u32) -> Result<f64, Failure> {
     std::thread::scope(|threads| {
         let alone = threads.spawn(move || {
             pin(WORKER_CPU)?;
@@ -41,7 +41,7 @@ fn floor_ns(options: &Options, law: Law, conns: u32) -> Result<f64, Failure> {
 
 impl Rig<Trial> {
     /// Frames that leave within a window of clients that talk, and the worker's time.
-    fn talked(&mut self, options: &Options) -> Result<(Passed, u64), Failure> {
+    pub(super) fn talked(&mut self, options: &Options) -> Result<(Passed, u64), Failure> {
         let length = options.length();
         let figures = self.run(|worker, watch| {
             // Until the caches are as this traffic leaves them.

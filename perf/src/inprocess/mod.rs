@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `table` (`peer`, `chains`) | lookups, beside DPDK's hash table and the memory's limit |
 //! | `newconns` (`transactions`) | new conns, filled and answered, and for long with expiry |
+//! | `rules` | first packets and known ones behind ten, a thousand and ten thousand rules |
 //! | `teardown`, `expiry` | the end of a million conns, asked for and by itself |
 //! | `flood` | established packets while a flood of SYNs finds the table full |
 //! | `memory` | bytes for each conn, all in |
@@ -31,6 +32,7 @@ pub(crate) mod newconns;
 mod packets;
 mod peer;
 mod picks;
+pub(crate) mod rules;
 pub(crate) mod table;
 pub(crate) mod teardown;
 mod transactions;
@@ -64,10 +66,11 @@ pub(crate) struct Options {
 type Rows = fn(&Options) -> Result<Vec<Row>, Failure>;
 
 /// All benchmarks here, in the order of a report.
-pub(crate) const PARTS: [(&str, Rows); 7] = [
+pub(crate) const PARTS: [(&str, Rows); 8] = [
     ("Table", table::rows),
     ("Many conns", established::rows),
     ("New conns", newconns::rows),
+    ("Rules", rules::rows),
     ("Tear-down", teardown::rows),
     ("Expiry", expiry::rows),
     ("Flood", flood::rows),

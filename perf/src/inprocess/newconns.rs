@@ -100,7 +100,7 @@ fn floor_ns<S: Source>(source: S, count: u64) -> Result<f64, Failure> {
 }
 
 /// The median of the floors of some rounds.
-fn floor_of<S: Source>(
+pub(super) fn floor_of<S: Source>(
     options: &Options,
     count: u32,
     source: impl Fn() -> S,
@@ -221,7 +221,7 @@ fn steady(options: &Options, kind: Work) -> Result<Vec<Row>, Failure> {
 
 impl<S: Source> Rig<S> {
     /// Time of the worker until nothing more arrives.
-    fn timed(&mut self) -> Result<Passed, Failure> {
+    pub(super) fn timed(&mut self) -> Result<Passed, Failure> {
         self.run(|worker, watch| {
             let start = Moment::now();
             while worker.poll(watch.now()) > 0 {}
