@@ -94,7 +94,7 @@ struct Head {
 impl Default for Heads {
     #[inline]
     fn default() -> Heads {
-        Heads { heads: ArrayVec::new_const(), chain: NONE, from: 0 }
+        Heads { heads: ArrayVec::new(), chain: NONE, from: 0 }
     }
 }
 

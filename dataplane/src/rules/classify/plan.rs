@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use super::hash;
 use super::keys::Keys;
 use crate::rules::gate::Words;
 
@@ -77,13 +78,14 @@ fn fewer(mut classes: Vec<(Words, Vec<u32>)>, most: usize) -> Vec<(Words, Vec<u3
 struct Crowd {
     mask: Words,
     rules: Vec<u32>,
-    by_key: HashMap<Words, u64>,
+    /// By the hash of the key: of two that share one it is as if they were the same.
+    by_key: HashMap<u32, u64>,
 }
 
-/// The keys of some rules under a mask.
-fn under<'a>(mask: Words, rules: &'a [u32], keys: &'a [Keys]) -> impl Iterator<Item = Words> + 'a {
+/// The hashes of some rules' keys under a mask.
+fn under<'a>(mask: Words, rules: &'a [u32], keys: &'a [Keys]) -> impl Iterator<Item = u32> + 'a {
     let keys = rules.iter().filter_map(|rule| keys.get(*rule as usize));
-    keys.flat_map(move |keys| keys.wanted.iter().map(move |key| both(key, &mask)))
+    keys.flat_map(move |keys| keys.wanted.iter().map(move |key| hash(key, &mask, 0)))
 }
 
 impl Crowd {
