@@ -3,8 +3,8 @@
 //! The text layer of the control core turns `iptables-save` text into a [`model::Ruleset`], one per
 //! family. [`compiled::Compiled`] is its immutable form inside a snapshot: flat arrays, chains and
 //! ports as numbers. Workers only read it; every counter they hit is a [`compiled::CounterId`] that
-//! they count themselves. The linear walk is the meaning of a ruleset; the cleverer way through long
-//! chains (`classify`) agrees with it to the packet and byte.
+//! they count themselves. The linear walk is the meaning of a ruleset; the cleverer way through
+//! long chains (`classify`) agrees with it to the packet and byte.
 
 pub mod check;
 mod classify;

@@ -1,3 +1,6 @@
+//! Classes against the linear walk, for random rules and packets; and how little is looked at in
+//! large rulesets of the shapes that there are.
+
 use proptest::prelude::*;
 
 use super::*;
