@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let socket = cli.socket();
     ExitCode::from(match &cli.command {
         Command::Run { config } => daemon::run(config, socket.as_deref()),
-        Command::Check { config, .. } => daemon::check(config),
+        Command::Check { config, live: false } => daemon::check(config),
         Command::Replay { config, input, output, explain, conntrack } => {
             replay::run(config, input, output, *explain, *conntrack)
         }

@@ -64,13 +64,14 @@ fn what_is_said_of_a_packet_happens_to_it() {
     assert_eq!(rejected.status.code(), Some(7));
     assert_eq!(said["end"]["by"]["rule"], 2);
     assert_eq!(counted(&rig, rules(&said).last().expect("a rule")), 1);
-    let said = explained(&rig, &format!("{back} --dport 9999 --flags SYN"));
+    let stranger = format!("--in wan --src {WAN_HOST} --dst {WAN_GATEWAY} -p tcp");
+    let said = explained(&rig, &format!("{stranger} --sport 8081 --dport 9999 --flags SYN"));
     assert_eq!(
         (&said["end"]["reason"], &said["end"]["by"]["chain"]),
         (&"filter-drop".into(), &"INPUT".into())
     );
     let before = rig.dropped("filter-drop");
-    rig.wan.try_run(&format!("curl -sS --local-port 80 --max-time 1 http://{WAN_GATEWAY}:9999/"));
+    rig.wan.try_run(&format!("curl -sS --local-port 8081 --max-time 1 http://{WAN_GATEWAY}:9999/"));
     assert!(rig.dropped("filter-drop") > before);
 
     let refused = rig.files().tool(&["explain", "--in", "lan"]);
