@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use proptest::prelude::*;
 
@@ -15,6 +14,7 @@ use super::set::{
     Asked, Body, Changed, Compare, Options, Outcome, Set, TIMEOUT_MAX, Weight, deadline,
 };
 use super::{Change, SetId, Sides, What};
+use crate::arch::sync::{AtomicBool, Ordering::Relaxed};
 use crate::conntrack::tuple::proto;
 use crate::rules::facts::{CtFacts, Facts, Nowhere, PortId};
 use crate::rules::hook::Family;
