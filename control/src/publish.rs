@@ -12,8 +12,10 @@ use dataplane::rules::check::CheckError;
 use dataplane::rules::compiled::{Compiled, NamedThings};
 use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::Family;
+use dataplane::rules::matches::Match;
 use dataplane::rules::model::Ruleset;
 use dataplane::rules::sets::Named;
+use dataplane::rules::tables::Tables;
 
 use crate::config::{Config, Port, Prefixed, Vlan};
 use crate::host::Tap;
@@ -71,6 +73,14 @@ impl Rulesets {
             Family::V6 => &mut self.v6,
         }
     }
+
+    /// True if a rule asks what a conn has carried, which conns then have to count: adding one
+    /// switches accounting on (`connbytes_mt_check`).
+    pub fn ask_for_counts(&self) -> bool {
+        let tables = [&self.v4, &self.v6].into_iter().flat_map(|r| r.tables.iter().flatten());
+        let mut rules = tables.flat_map(|table| &table.chains).flat_map(|chain| &chain.rules);
+        rules.any(|rule| rule.matches.iter().any(|asked| matches!(asked, Match::Connbytes(_))))
+    }
 }
 
 /// What the kernel has learnt on the host taps and the file does not say.
@@ -102,7 +112,9 @@ pub fn snapshot(
     lcores: usize,
 ) -> Result<Snapshot, PublishError> {
     let sets = rulesets.sets.named();
-    compiled(config, macs, learnt, (rulesets, &sets), knobs, before, lcores)
+    let tables = before.map(|before| before.v4.rules.tables().clone()).unwrap_or_default();
+    let tables = tables.next(&[&rulesets.v4, &rulesets.v6]);
+    compiled(config, macs, learnt, (rulesets, &sets, &tables), knobs, before, lcores)
 }
 
 /// The same for one lcore that judges beside the others: what its walks change of sets is seen by
@@ -120,14 +132,20 @@ pub fn apart(
 ) -> Result<Snapshot, PublishError> {
     let sets = rulesets.sets.named();
     let sets = sets.into_iter().map(|(name, set)| (name, set.apart())).collect();
-    compiled(config, macs, learnt, (rulesets, &sets), knobs, Some(before), 1)
+    // What rules keep from packet to packet begins anew.
+    let mut rulesets = rulesets.clone();
+    for ruleset in [&mut rulesets.v4, &mut rulesets.v6] {
+        ruleset.renew();
+    }
+    let tables = Tables::default().next(&[&rulesets.v4, &rulesets.v6]);
+    compiled(config, macs, learnt, (&rulesets, &sets, &tables), knobs, Some(before), 1)
 }
 
 fn compiled(
     config: &Config,
     macs: &[[u8; 6]],
     learnt: &Learnt,
-    (rulesets, sets): (&Rulesets, &Named),
+    (rulesets, sets, tables): (&Rulesets, &Named, &Tables),
     knobs: Knobs,
     before: Option<&Snapshot>,
     lcores: usize,
@@ -136,7 +154,7 @@ fn compiled(
     let policies = before.map_or(Policies::default(), |before| before.policies.clone());
     let policies = policies.next(&config.timeout_policies, &knobs).ok_or(PublishError::Policies)?;
     let compile = |ruleset: &Ruleset| {
-        let named = NamedThings { policies: &policies, sets };
+        let named = NamedThings { policies: &policies, sets, tables: Some(tables) };
         let rules = Compiled::with_named(ruleset, &names, named, 0);
         let rules = rules.map_err(PublishError::Rules)?;
         Ok(FamilyRules::new(rules, lcores))

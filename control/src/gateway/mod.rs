@@ -210,7 +210,8 @@ impl ControlCore {
         );
         let shared = Arc::new(shared);
         shared.capacity.set_refuses(config.conntrack.refuses_when_full);
-        let knobs = config.conntrack.knobs;
+        let mut knobs = config.conntrack.knobs;
+        knobs.acct |= rulesets.ask_for_counts();
         let learnt = Learnt::default();
         let snapshot =
             publish::snapshot(&config, &macs, &learnt, &rulesets, knobs, None, cpus.len())

@@ -315,6 +315,18 @@ impl ControlCore {
     ) -> Result<(), RestoreError> {
         known_names(rulesets.of(family), &self.config, &rulesets.sets)
             .map_err(RestoreError::Text)?;
+        let acct = self.knobs.acct;
+        self.knobs.acct |= rulesets.ask_for_counts() && !self.rulesets.ask_for_counts();
+        let outcome = self.publish_checked(rulesets, test);
+        if test || outcome.is_err() {
+            self.knobs.acct = acct;
+        } else if self.knobs.acct != acct {
+            log::warn!("connbytes: nf_conntrack_acct is switched on");
+        }
+        outcome
+    }
+
+    fn publish_checked(&mut self, rulesets: Rulesets, test: bool) -> Result<(), RestoreError> {
         let (config, macs) = (self.config.clone(), self.macs.clone());
         let publish = self.build(&config, &macs, &rulesets).map_err(RestoreError::Publish)?;
         if test {
@@ -452,6 +464,7 @@ impl ControlCore {
                 let _ = knobs.set(low, most);
             }
         }
+        knobs.acct |= rulesets.ask_for_counts();
         self.knobs = knobs;
         self.provide_memory(snapshot.knows_labels())
             .map_err(|e| ReloadError::Size(SizeError::Memory { bytes: e.bytes as u64 }))?;

@@ -15,6 +15,8 @@ use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::invalid::TRAIL_LEN;
 use dataplane::pipeline::messages::{BATCH_MAX, Slice, ToLcore};
 use dataplane::pipeline::service::id_of_key;
+use dataplane::rules::kept::Kept;
+use dataplane::rules::matches::recent;
 use dataplane::time::Now;
 
 use super::resize::SizeError;
@@ -329,6 +331,10 @@ impl Gateway for ControlCore {
 
     fn unix_ns(&self) -> u64 {
         self.now().unix_ns
+    }
+
+    fn recent(&self, name: &str) -> Option<Kept<recent::Table>> {
+        self.snapshot.v4.rules.tables().recent(name)
     }
 
     fn sysctl(&mut self, key: &str) -> Option<u64> {

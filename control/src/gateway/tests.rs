@@ -727,3 +727,22 @@ fn a_file_of_sets_is_read_before_the_rules() {
     assert_eq!(none, format!("{}:2:40: Set a doesn't exist.", place("r.v4")));
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// As Linux 6.18 does it: a rule that asks switches accounting on when it is added; who switches it
+/// off afterwards is obeyed, also when other rules come.
+#[test]
+fn rules_that_ask_what_conns_carry_make_them_count() {
+    let (mut core, _) = bench();
+    let asks = "*filter\n-A INPUT -m connbytes --connbytes 5 --connbytes-dir both \
+                --connbytes-mode bytes\nCOMMIT\n";
+    let restore = |core: &mut ControlCore, family, text: &str, test| {
+        let options = Options { noflush: true, ..Options::default() };
+        assert!(core.restore(family, text, options, test).is_ok());
+        (core.knobs.acct, core.snapshot.knobs.acct)
+    };
+    assert_eq!(restore(&mut core, Family::V6, asks, true), (false, false), "only a test");
+    assert_eq!(restore(&mut core, Family::V6, asks, false), (true, true));
+    core.knobs.acct = false;
+    let more = "*filter\n-A INPUT -p tcp\nCOMMIT\n";
+    assert_eq!(restore(&mut core, Family::V4, more, false), (false, false));
+}

@@ -159,24 +159,23 @@ impl Job<'_, '_> {
     fn zero(&mut self) -> Result<Effect, ParseError> {
         if self.asked.chain.is_none() {
             self.say_all("Zeroing");
-            self.rules.chains.iter_mut().for_each(zero);
-            return Ok(Effect::Counters);
+            let effects = self.rules.chains.iter_mut().map(zero);
+            return Ok(effects.max().unwrap_or(Effect::Counters));
         }
         let number = self.asked.number.filter(|_| self.asked.zero == Some(Zero::Rule));
         let chain = self.found()?;
         match number {
             Some((number, _)) => {
-                if let Some(rule) = chain.rules.get_mut(number.saturating_sub(1)) {
-                    rule.counters = Counters::default();
-                }
+                let rule = chain.rules.get_mut(number.saturating_sub(1));
+                Ok(rule.map_or(Effect::Counters, zero_rule))
             }
             None => {
-                zero(chain);
+                let effect = zero(chain);
                 let name = chain.name.clone();
                 self.say("Zeroing", &name);
+                Ok(effect)
             }
         }
-        Ok(Effect::Counters)
     }
 
     /// `-A`, `-I` and `-R`.
@@ -384,13 +383,23 @@ impl Job<'_, '_> {
     }
 }
 
-fn zero(chain: &mut Chain) {
+fn zero(chain: &mut Chain) -> Effect {
     if let Some(base) = &mut chain.base {
         base.counters = Counters::default();
     }
-    for rule in &mut chain.rules {
-        rule.counters = Counters::default();
+    chain.rules.iter_mut().map(zero_rule).max().unwrap_or(Effect::Counters)
+}
+
+/// The tools write a rule anew to zero it, so its quota and bucket are full again.
+fn zero_rule(rule: &mut Rule) -> Effect {
+    rule.counters = Counters::default();
+    let mut effect = Effect::Counters;
+    for asked in &mut rule.matches {
+        if asked.renew() {
+            effect = Effect::Rules;
+        }
     }
+    effect
 }
 
 /// Rule numbers count from 1.

@@ -2,17 +2,23 @@
 
 mod comment;
 mod conn;
+mod connbytes;
 mod conntrack;
 mod ct;
 mod dccp;
+mod hashlimit;
 mod head;
 mod headers6;
 mod icmp;
+mod limit;
 mod log;
 mod mark;
 mod multiport;
 mod nat;
 mod place;
+mod quota;
+mod rate;
+mod recent;
 mod reject;
 mod sctp;
 mod search;
@@ -96,6 +102,11 @@ register! { Match, MATCHES, of_match, match_text,
     Dst => headers6::DST,
     Rt => headers6::RT,
     HeaderKinds => headers6::IPV6HEADER,
+    Limit => limit::LIMIT,
+    Quota => quota::QUOTA,
+    Connbytes => connbytes::CONNBYTES,
+    Hashlimit => hashlimit::HASHLIMIT,
+    Recent => recent::RECENT,
 }
 
 register! { Target, TARGETS, of_target, target_text,

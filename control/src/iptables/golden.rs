@@ -34,7 +34,7 @@ fn cases(text: &'static str) -> Vec<(&'static str, &'static str, Vec<&'static st
     cases
 }
 
-fn one(family: Family, table: &str, line: &str) -> Result<Ruleset, ParseError> {
+pub(super) fn one(family: Family, table: &str, line: &str) -> Result<Ruleset, ParseError> {
     let text = format!("*{table}\n:U - [0:0]\n{line}\nCOMMIT\n");
     restore(&Ruleset::new(family), &text, false, false)
 }
@@ -46,17 +46,22 @@ fn rules_of(text: &str) -> Vec<&str> {
 #[test]
 fn every_line_prints_as_the_real_tool_prints_it() {
     for (family, text) in TEXTS {
-        let cases = cases(text);
-        assert!(cases.len() >= 80, "{}", cases.len());
-        for (table, given, expected) in cases {
-            let ruleset = one(family, table, given).unwrap_or_else(|e| panic!("{given}: {e}"));
-            let printed = save(&ruleset, Look::default());
-            assert_eq!(rules_of(&printed), expected, "{given}");
-            let again = restore(&ruleset, &printed, false, false).unwrap();
-            assert_eq!(save(&again, Look::default()), printed, "{given}");
-            assert_eq!(again, ruleset, "{given}");
-        }
+        assert!(prints_as_the_real_tool(family, text) >= 80);
     }
+}
+
+/// Holds every line of `text` against what is printed of it here; how many there are.
+pub(super) fn prints_as_the_real_tool(family: Family, text: &'static str) -> usize {
+    let cases = cases(text);
+    for (table, given, expected) in &cases {
+        let ruleset = one(family, table, given).unwrap_or_else(|e| panic!("{given}: {e}"));
+        let printed = save(&ruleset, Look::default());
+        assert_eq!(rules_of(&printed), *expected, "{given}");
+        let again = restore(&ruleset, &printed, false, false).unwrap();
+        assert_eq!(save(&again, Look::default()), printed, "{given}");
+        assert_eq!(again, ruleset, "{given}");
+    }
+    cases.len()
 }
 
 /// Taken from iptables 1.8.9 with the same file of names: a number is a number, whoever has it for

@@ -224,7 +224,7 @@ fn extensions(rule: &Rule, family: Family, look: List<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use dataplane::rules::hook::Table;
     use dataplane::rules::model::Ruleset;
 
@@ -242,27 +242,32 @@ mod tests {
         for (family, text) in
             [(Family::V4, V4), (Family::V6, V6), (Family::V4, MATCHES_V4), (Family::V6, MATCHES_V6)]
         {
-            let mut parts = text.split("$ ");
-            let rules = parts.next().unwrap();
-            let ruleset = restore(&Ruleset::new(family), rules, false, true).unwrap();
-            let mut count = 0;
-            for (command, expected) in parts.map(|part| part.split_once('\n').unwrap()) {
-                let words: Vec<&str> = command.split(' ').collect();
-                let short = |w: &&str| w.starts_with('-') && !w.starts_with("--");
-                let has = |letter| words.iter().filter(|w| short(w)).any(|w| w.contains(letter));
-                let look = List {
-                    numeric: has("n"),
-                    verbose: has("v"),
-                    exact: has("x"),
-                    line_numbers: words.contains(&"--line-numbers"),
-                    labels: None,
-                };
-                let table = ruleset.table(Table::from_name(words[1]).unwrap()).unwrap();
-                let chain = words.last().copied().filter(|word| *word != "-L");
-                assert_eq!(list(table, family, chain, look), expected, "{command}");
-                count += 1;
-            }
-            assert!(count >= 3);
+            lists_as_the_real_tool(family, text);
         }
+    }
+
+    /// Holds every list in `text` against the one that is made here.
+    pub(in crate::iptables) fn lists_as_the_real_tool(family: Family, text: &str) {
+        let mut parts = text.split("$ ");
+        let rules = parts.next().unwrap();
+        let ruleset = restore(&Ruleset::new(family), rules, false, true).unwrap();
+        let mut count = 0;
+        for (command, expected) in parts.map(|part| part.split_once('\n').unwrap()) {
+            let words: Vec<&str> = command.split(' ').collect();
+            let short = |w: &&str| w.starts_with('-') && !w.starts_with("--");
+            let has = |letter| words.iter().filter(|w| short(w)).any(|w| w.contains(letter));
+            let look = List {
+                numeric: has("n"),
+                verbose: has("v"),
+                exact: has("x"),
+                line_numbers: words.contains(&"--line-numbers"),
+                labels: None,
+            };
+            let table = ruleset.table(Table::from_name(words[1]).unwrap()).unwrap();
+            let chain = words.last().copied().filter(|word| *word != "-L");
+            assert_eq!(list(table, family, chain, look), expected, "{command}");
+            count += 1;
+        }
+        assert!(count >= 3);
     }
 }

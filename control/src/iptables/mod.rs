@@ -25,6 +25,8 @@ pub mod words;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_state;
 
 pub use edit::{Effect, Given, obey};
 pub use line::{Asked, Command, Read, line};

@@ -256,6 +256,13 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
+/// A word as it is, in quotes only where it could not be read back otherwise. The real tools leave
+/// them out there, too.
+pub(super) fn plain(text: &str) -> String {
+    let apart = |c: char| c.is_whitespace() || matches!(c, '"' | '\\');
+    if text.is_empty() || text.contains(apart) { quoted(text) } else { text.to_owned() }
+}
+
 /// An address with its mask; without it where it covers all bits, unless `whole_too`.
 pub(super) fn net_text(net: Net, family: Family, whole_too: bool) -> String {
     let bits = family.address_bits();

@@ -345,6 +345,8 @@ impl<'a> Draft<'a> {
         for src in srcs {
             for dst in &dsts {
                 let mut rule = self.rule.clone();
+                // Each rule of the list keeps state of its own.
+                rule.matches.iter_mut().for_each(|asked| _ = asked.renew());
                 (rule.basics.src, rule.basics.dst) = (src, *dst);
                 rules.push(rule);
             }

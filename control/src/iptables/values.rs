@@ -56,6 +56,14 @@ pub(super) const fn family_name(family: Family) -> &'static str {
     }
 }
 
+/// The bits of an address that is a mask.
+pub(super) const fn mask_of(mask: Address, family: Family) -> u128 {
+    match family {
+        Family::V4 => mask.v4_bits() as u128,
+        Family::V6 => mask.bits(),
+    }
+}
+
 /// The mask of a prefix of `length` among `bits`.
 pub(super) fn prefix_mask(length: u8, bits: u8) -> u128 {
     let all = u128::MAX >> (128 - u32::from(bits));
@@ -113,17 +121,41 @@ pub(super) fn port_of(word: &str, proto: Option<u8>) -> Result<u16, Fault> {
     found.ok_or_else(|| format!("invalid port or service `{word}'"))
 }
 
+/// A name that may be a file's (`xt_check_proc_name`), of at most `longest` bytes.
+pub(super) fn file_name(text: &str, longest: usize) -> Result<String, Fault> {
+    let fault = match text {
+        "" => "is empty",
+        "." | ".." => "is a folder's",
+        _ if text.contains(['/', '\0']) => "has a slash in it",
+        _ if text.len() > longest => "is too long",
+        _ => return Ok(text.to_owned()),
+    };
+    Err(format!("name `{text}' {fault}"))
+}
+
 /// A number as C writes them: decimal, `0x` or octal with a leading 0.
 pub(super) fn number(word: &str) -> Result<u32, Fault> {
-    let parsed = match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
-        Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => u32::from_str_radix(hex, 16),
-        None if word.bytes().all(|b| b.is_ascii_digit()) => {
-            let radix = if word.len() > 1 && word.starts_with('0') { 8 } else { 10 };
-            u32::from_str_radix(word, radix)
-        }
-        _ => return Err(format!("`{word}' is not a number")),
+    let number = c_number(word)?.and_then(|number| u32::try_from(number).ok());
+    number.ok_or_else(|| format!("`{word}' is not a number of 32 bits"))
+}
+
+/// The same with 64 bits.
+pub(super) fn long_number(word: &str) -> Result<u64, Fault> {
+    c_number(word)?.ok_or_else(|| format!("`{word}' is not a number of 64 bits"))
+}
+
+/// `None` for one that is too large.
+fn c_number(word: &str) -> Result<Option<u64>, Fault> {
+    let bad = || format!("`{word}' is not a number");
+    let (radix, digits) = match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
+        Some(hex) => (16, hex),
+        None if word.len() > 1 && word.starts_with('0') => (8, word),
+        None => (10, word),
     };
-    parsed.map_err(|_| format!("`{word}' is not a number of 32 bits"))
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+        return Err(bad());
+    }
+    Ok(u64::from_str_radix(digits, radix).ok())
 }
 
 /// `value` or `value/mask`.

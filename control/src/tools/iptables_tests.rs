@@ -154,6 +154,11 @@ fn effects_say_what_was_changed() {
         ("-A INPUT -j DROP", Effect::Rules),
         ("-C INPUT -j DROP", Effect::Nothing),
         ("-Z INPUT 1", Effect::Counters),
+        ("-A INPUT -m quota --quota 5", Effect::Rules),
+        ("-Z INPUT 1", Effect::Counters),
+        ("-Z INPUT 2", Effect::Rules),
+        ("-Z OUTPUT", Effect::Counters),
+        ("-Z", Effect::Rules),
         ("-P INPUT DROP", Effect::Rules),
         ("-V", Effect::Nothing),
     ] {

@@ -19,6 +19,7 @@ pub mod getopt;
 pub mod iptables;
 pub mod iptables_files;
 pub mod proc;
+mod proc_recent;
 #[cfg(test)]
 mod stand_in;
 pub mod stats;
@@ -30,6 +31,8 @@ use dataplane::conntrack::expect::{ExpectationView, SourceMask};
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
+use dataplane::rules::kept::Kept;
+use dataplane::rules::matches::recent;
 
 use crate::labels::Names;
 
@@ -201,6 +204,8 @@ pub trait Gateway {
     fn sysctl(&mut self, key: &str) -> Option<u64>;
     /// Sets it. The value has passed the key's own bounds.
     fn set_sysctl(&mut self, key: &str, value: u64) -> Result<(), SysctlError>;
+    /// The table of a name in `-m recent`, if a rule names it.
+    fn recent(&self, name: &str) -> Option<Kept<recent::Table>>;
     /// All counters for `stats`.
     fn stats(&mut self) -> stats::Stats;
 }

@@ -11,14 +11,22 @@ use dataplane::wire::address::Address;
 
 use super::conntrack_expect::flags;
 use super::conntrack_format::{proto_name, put, put_ids};
-use super::{Answer, Gateway};
+use super::{Answer, Gateway, proc_recent};
 
-/// Answers `proc PATH`; the path may begin with `/proc/`.
+/// Answers `proc PATH`, or `proc PATH TEXT` which writes; the path may begin with `/proc/`.
 pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Answer {
-    let [path] = argv else {
-        return Answer::failure(2, "proc: give one path, such as net/nf_conntrack");
+    let (path, text) = match argv {
+        [path] => (path, None),
+        [path, text] => (path, Some(text.as_str())),
+        _ => return Answer::failure(2, "proc: give one path, such as net/nf_conntrack"),
     };
     let path = path.strip_prefix("/proc/").unwrap_or(path);
+    if let Some(name) = path.strip_prefix("net/xt_recent/") {
+        return recent(path, name, text, gateway);
+    }
+    if text.is_some() {
+        return Answer::failure(1, format_args!("proc: {path}: Permission denied"));
+    }
     match path {
         "net/nf_conntrack" => {
             let conns = match gateway.conns() {
@@ -37,6 +45,17 @@ pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Answer {
             Answer::text(statistics(entries, &gateway.cpu_statistics()))
         }
         _ => Answer::failure(1, format_args!("proc: {path}: No such file or directory")),
+    }
+}
+
+fn recent(path: &str, name: &str, text: Option<&str>, gateway: &mut dyn Gateway) -> Answer {
+    let Some(table) = gateway.recent(name) else {
+        return Answer::failure(1, format_args!("proc: {path}: No such file or directory"));
+    };
+    match text {
+        None => Answer::text(table.seen().iter().map(proc_recent::line).collect::<String>()),
+        Some(text) if proc_recent::write(&table, text, gateway.unix_ns()) => Answer::text(""),
+        Some(_) => Answer::failure(1, format_args!("proc: {path}: Invalid argument")),
     }
 }
 
@@ -102,7 +121,7 @@ fn put_tuple(line: &mut String, tuple: &Tuple) {
 }
 
 /// An IPv6 address with all its digits, or an IPv4 one.
-fn full(address: Address) -> String {
+pub(super) fn full(address: Address) -> String {
     if address.is_v4() {
         return address.to_string();
     }

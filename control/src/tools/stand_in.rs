@@ -10,6 +10,10 @@ use dataplane::conntrack::tuple::Tuple;
 use dataplane::conntrack::view::{ConnView, CpuStatistics};
 use dataplane::pipeline::by_hand::{Change, NewConn, Refusal, Told};
 
+use dataplane::rules::kept::Kept;
+use dataplane::rules::matches::recent;
+use dataplane::rules::tables::Tables;
+
 use super::conntrack_filter::Family;
 use super::conntrack_invalid::Seen;
 use super::stats::Stats;
@@ -27,6 +31,8 @@ pub(super) struct StandIn {
     pub(super) deletions_left: usize,
     /// The text of the file with the names of labels, if there is one.
     pub(super) label_names: Option<&'static str>,
+    /// What rules share by name.
+    pub(super) tables: Tables,
 }
 
 impl StandIn {
@@ -47,11 +53,16 @@ impl StandIn {
             silent: None,
             deletions_left: 0,
             label_names: None,
+            tables: Tables::default(),
         }
     }
 }
 
 impl Gateway for StandIn {
+    fn recent(&self, name: &str) -> Option<Kept<recent::Table>> {
+        self.tables.recent(name)
+    }
+
     fn conns(&mut self) -> Result<Vec<ConnView>, Silent> {
         match self.silent {
             Some(silent) if self.deletions_left == 0 => Err(silent),

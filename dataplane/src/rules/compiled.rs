@@ -13,11 +13,12 @@ use super::check::{self, CheckError};
 use super::classify::{Classes, Limits};
 use super::entrance::Entrances;
 use super::gate::Gate;
-use super::hook::{Hook, Table};
+use super::hook::{Family, Hook, Table};
 use super::matches::set::{SetMatch, SetTest};
 use super::matches::{Basics, IcmpKind, Match, Maybe};
 use super::model::{Policy, Rule, Ruleset, TableRules};
 use super::sets::{Named, Set, Sides};
+use super::tables::Tables;
 use super::targets::{Log, RejectWith, SetMark, SetTarget, Target};
 use super::template::{Said, Template};
 use super::test::{PortSet, Test};
@@ -44,6 +45,9 @@ pub struct Compiled {
     pub(super) entrances: Entrances,
     labels: bool,
     counters: Range<u32>,
+    tables: Tables,
+    /// It is for IPv6.
+    v6: bool,
 }
 
 /// A base chain.
@@ -101,6 +105,8 @@ pub struct NamedThings<'a> {
     pub policies: &'a Policies,
     /// Sets.
     pub sets: &'a Named,
+    /// The tables that rules share by name; `None` for new ones.
+    pub tables: Option<&'a Tables>,
 }
 
 impl Compiled {
@@ -127,7 +133,7 @@ impl Compiled {
         policies: &Policies,
         first_counter: u32,
     ) -> Result<Compiled, CheckError> {
-        let named = NamedThings { policies, sets: &Named::new() };
+        let named = NamedThings { policies, sets: &Named::new(), tables: None };
         Compiled::with_named(ruleset, ports, named, first_counter)
     }
 
@@ -144,7 +150,11 @@ impl Compiled {
         check::check(ruleset)?;
         check::check_policies(ruleset, |name| named.policies.number(name).is_some())?;
         check::check_sets(ruleset, named.sets)?;
-        let mut compiled = Compiled { counters: first_counter..first_counter, ..Self::default() };
+        let tables = named.tables.cloned();
+        let tables = tables.unwrap_or_else(|| Tables::default().next(&[ruleset]));
+        let counters = first_counter..first_counter;
+        let v6 = ruleset.family == Family::V6;
+        let mut compiled = Compiled { counters, tables, v6, ..Self::default() };
         for rules in ruleset.tables.iter().flatten() {
             compiled.add_table(rules, ports, named);
         }
@@ -156,6 +166,11 @@ impl Compiled {
     /// The numbers of this ruleset's counters.
     pub fn counters(&self) -> Range<u32> {
         self.counters.clone()
+    }
+
+    /// The tables that rules share by name.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// True if some rule asks for a conn's label.
@@ -244,6 +259,10 @@ impl Compiled {
             self.labels |= matches!(asked, Match::Connlabel(_));
             match asked {
                 Match::Set(asked) => self.tests.extend(set_test(asked, sets)),
+                Match::Hashlimit(_) | Match::Recent(_) => {
+                    let family = if self.v6 { Family::V6 } else { Family::V4 };
+                    self.tests.extend(self.tables.test(asked, family));
+                }
                 _ => add_match(asked, &mut self.tests),
             }
         }
@@ -353,9 +372,13 @@ fn add_match(asked: &Match, tests: &mut Vec<Test>) {
             tests.push(Test::Ports(Box::new(ports.clone())));
         }
         // A set has been looked up by its name.
-        Match::Comment(_) | Match::Set(_) => {}
+        // Those with something shared see to it themselves.
+        Match::Comment(_) | Match::Set(_) | Match::Hashlimit(_) | Match::Recent(_) => {}
         Match::Mark(masked) => tests.push(Test::Mark(*masked)),
         Match::Connlabel(asked) => tests.push(Test::Connlabel(*asked)),
+        Match::Limit(limit) => tests.push(Test::Limit(Box::new(limit.compiled()))),
+        Match::Quota(quota) => tests.push(Test::Quota(Box::new(quota.clone()))),
+        Match::Connbytes(asked) => tests.push(Test::Connbytes(Box::new(*asked))),
         other => tests.push(Test::Asked(Box::new(other.clone()))),
     }
 }

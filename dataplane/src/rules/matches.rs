@@ -3,11 +3,16 @@
 
 mod ask;
 pub mod conn;
+pub mod connbytes;
 pub mod dccp;
+pub mod hashlimit;
 pub mod head;
 pub mod headers6;
+pub mod limit;
 pub mod moment;
 pub mod place;
+pub mod quota;
+pub mod recent;
 pub mod sctp;
 pub mod search;
 pub mod set;
@@ -28,8 +33,14 @@ use search::Search;
 use statistic::Statistic;
 use u32::U32;
 
+use super::kept::Kept;
 use crate::wire::address::Address;
 use crate::wire::tcp::flags;
+use connbytes::Connbytes;
+use hashlimit::Hashlimit;
+use limit::Limit;
+use quota::Quota;
+use recent::Recent;
 
 /// A test that can be negated with `!`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -196,6 +207,28 @@ pub enum Match {
     Rt(Box<Rt>),
     /// `-m ipv6header`.
     HeaderKinds(HeaderKinds),
+    /// `-m limit`.
+    Limit(Limit),
+    /// `-m quota`.
+    Quota(Quota),
+    /// `-m connbytes`.
+    Connbytes(Connbytes),
+    /// `-m hashlimit`.
+    Hashlimit(Box<Hashlimit>),
+    /// `-m recent`.
+    Recent(Box<Recent>),
+}
+
+impl Match {
+    /// Begins anew what the match keeps, as another rule's; false if it keeps nothing.
+    pub fn renew(&mut self) -> bool {
+        match self {
+            Match::Limit(limit) => limit.bucket = Kept::default(),
+            Match::Quota(quota) => quota.used = Kept::default(),
+            _ => return false,
+        }
+        true
+    }
 }
 
 /// `-m tcp` (`struct xt_tcp`).

@@ -168,6 +168,13 @@ impl Ruleset {
         self.tables[table.index()].get_or_insert_with(|| TableRules::new(table))
     }
 
+    /// Begins anew what matches keep, apart from the rules that this is a copy of.
+    pub fn renew(&mut self) {
+        let chains = self.tables.iter_mut().flatten().flat_map(|table| &mut table.chains);
+        let rules = chains.flat_map(|chain| &mut chain.rules);
+        rules.flat_map(|rule| &mut rule.matches).for_each(|asked| _ = asked.renew());
+    }
+
     /// Everything that counts, in counter order: table by table, chain by chain, the policy of a
     /// base chain before its rules.
     pub fn countables(&self) -> impl Iterator<Item = Countable> + '_ {

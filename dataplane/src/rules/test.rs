@@ -11,6 +11,7 @@ use super::matches::{
     Connlabel, Conntrack, IcmpKind, Masked, Match, Maybe, Multiport, Net, PortRange, Side,
 };
 use super::matches::{StateMask, TcpFlags};
+use super::matches::{connbytes::Connbytes, hashlimit, limit::Limited, quota::Quota, recent};
 use super::walk::Sink;
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::proto;
@@ -109,6 +110,11 @@ pub(super) enum Test {
     Set(Box<SetTest>),
     /// A match that is one test.
     Asked(Box<Match>),
+    Limit(Box<Limited>),
+    Quota(Box<Quota>),
+    Connbytes(Box<Connbytes>),
+    Hashlimit(Box<hashlimit::Named>),
+    Recent(Box<recent::Named>),
 }
 
 impl Test {
@@ -121,6 +127,8 @@ impl Test {
             | Test::Connlabel(_)
             | Test::Set(_)
             | Test::Asked(_) => false,
+            Test::Limit(_) | Test::Quota(_) | Test::Connbytes(_) => false,
+            Test::Hashlimit(_) | Test::Recent(_) => false,
             Test::Conntrack(asked) => asked.only_state().is_some(),
             _ => true,
         }
@@ -161,6 +169,26 @@ impl Test {
                     out.per_packet();
                 }
                 return asked.ask(facts);
+            }
+            Test::Limit(limited) => {
+                out.per_packet();
+                limited.holds(facts.around.now().unix_ns)
+            }
+            Test::Quota(quota) => {
+                out.per_packet();
+                quota.holds(facts.length)
+            }
+            Test::Hashlimit(named) => {
+                out.per_packet();
+                return named.judge(facts);
+            }
+            Test::Recent(named) => {
+                out.per_packet();
+                return named.judge(facts);
+            }
+            Test::Connbytes(asked) => {
+                out.per_packet();
+                asked.holds(&facts.ct)
             }
             Test::Mark(masked) => masked.judge(mark & masked.value.mask == masked.value.value),
         };

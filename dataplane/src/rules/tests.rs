@@ -550,3 +550,29 @@ fn depth_and_length_of_a_walk_are_bounded() {
     assert_eq!(fault(&ladder(40, 2)).1, Fault::TooLong);
     assert!(Compiled::new(&ladder(10, 2), &PORTS, 0).is_ok());
 }
+
+#[test]
+fn what_a_match_takes_it_takes_in_its_place() {
+    use super::matches::limit::Limit;
+    let limit = Limit { rate: 1, per_secs: 86_400, burst: 2, bucket: Default::default() };
+    let port =
+        |dst| Match::Tcp(Tcp { dst_port: Some(Maybe::is(PortRange::one(dst))), ..Tcp::default() });
+    let tcp = Basics { proto: Some(Maybe::is(proto::TCP)), ..Basics::default() };
+    let counts = |matches: Vec<Match>, asked: &[(u8, u16)]| -> Vec<bool> {
+        let rule = Rule { basics: tcp.clone(), matches, ..rule(vec![], Target::Accept) };
+        let ruleset = filter(vec![rule], vec![]);
+        let holds = |&(proto, dst_port): &(u8, u16)| {
+            let (walked, seen) = walk(&ruleset, &Facts { proto, dst_port, ..facts() });
+            let accepted = walked.verdict == Verdict::Accept;
+            assert!(seen.per_packet || !accepted, "asked of each packet");
+            accepted
+        };
+        asked.iter().map(holds).collect()
+    };
+    let asked = [(17, 80), (6, 81), (6, 80), (17, 80), (6, 80), (6, 80)];
+    let first = vec![Match::Limit(limit.clone()), port(80)];
+    assert_eq!(counts(first, &asked), [false, false, true, false, false, false]);
+    let mut last = vec![port(80), Match::Limit(limit)];
+    assert_eq!(last.iter_mut().map(Match::renew).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(counts(last, &asked), [false, false, true, false, true, false]);
+}

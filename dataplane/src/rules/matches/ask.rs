@@ -49,6 +49,11 @@ impl Match {
             | Match::Comment(_)
             | Match::Mark(_)
             | Match::Connlabel(_)
+            | Match::Limit(_)
+            | Match::Quota(_)
+            | Match::Connbytes(_)
+            | Match::Hashlimit(_)
+            | Match::Recent(_)
             | Match::Set(_) => Answer::Holds,
         }
     }
