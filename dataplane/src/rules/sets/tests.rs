@@ -1,5 +1,6 @@
 //! Tables beside plain maps, and what packets are to sets of each type.
 
+use crate::arch::sync::{AtomicBool, Ordering::Relaxed};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
