@@ -15,7 +15,6 @@ use super::set::{
     Asked, Body, Changed, Compare, Options, Outcome, Set, TIMEOUT_MAX, Weight, deadline,
 };
 use super::{Change, SetId, Sides, What};
-use crate::arch::sync::{AtomicBool, Ordering::Relaxed};
 use crate::conntrack::tuple::proto;
 use crate::rules::facts::{CtFacts, Facts, Nowhere, PortId};
 use crate::rules::hook::Family;
