@@ -24,6 +24,8 @@ pub const ASSURED: u16 = 1 << 4;
 pub const PROTOINFO: u16 = 1 << 5;
 /// Has got a helper.
 pub const HELPER: u16 = 1 << 6;
+/// Its mark changed.
+pub const MARK: u16 = 1 << 7;
 /// Its labels changed.
 pub const LABEL: u16 = 1 << 10;
 /// Any of those that are no beginning and no end, as a tool's change is reported.

@@ -129,6 +129,7 @@ mod tests {
             stage: Stage::Arrived,
             hops: 1,
             mark: 0,
+            traced: false,
             template: None,
             datagram: None,
         }
@@ -176,6 +177,7 @@ mod tests {
             stage,
             hops: 1,
             mark: 0,
+            traced: false,
             template: None,
             datagram: None,
         };

@@ -40,6 +40,10 @@ pub(crate) enum IcmpError {
     Prohibited,
     /// A link-local source and a destination on another link (IPv6 only).
     BeyondScope,
+    /// What stands so far behind the beginning of an IPv6 header (IPv6 only).
+    Header {
+        at_byte: u32,
+    },
     /// As a REJECT target asks.
     Reject {
         code: u8,
@@ -63,6 +67,7 @@ impl IcmpError {
                 Problem { kind: 4, code: 1, rest: named_at }
             }
             IcmpError::ProtocolUnreachable { .. } => Problem::unreachable(false, 2),
+            IcmpError::Header { at_byte } => Problem { kind: 4, code: 0, rest: at_byte },
             IcmpError::Reject { code } => Problem::unreachable(v6, code),
         }
     }

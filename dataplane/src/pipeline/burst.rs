@@ -309,6 +309,7 @@ impl<P: FramePool> Pipeline<P> {
         (t.leaving, t.datagram) = (l.leaving, l.datagram);
         (t.past_raw, t.mark) = (arrival.past_raw, arrival.mark);
         t.template = arrival.template;
+        t.traced = arrival.traced;
         self.walk_received(pool, t, at);
     }
 
@@ -432,7 +433,16 @@ impl<P: FramePool> Pipeline<P> {
         let (stage, hops) = (Stage::Arrived, at.hops + 1);
         self.hand_over(
             lcore,
-            Handed { frame, port, stage, hops, mark: 0, template: None, datagram: None },
+            Handed {
+                frame,
+                port,
+                stage,
+                hops,
+                mark: 0,
+                traced: false,
+                template: None,
+                datagram: None,
+            },
         );
     }
 

@@ -247,8 +247,9 @@ impl<P: FramePool> Pipeline<P> {
                     return self.drop_frame(t.frame, DropReason::Handoff);
                 };
                 let (frame, hops) = (t.frame, at.hops + 1);
-                let (mark, template, datagram) = (t.mark, t.template, t.datagram);
-                let handed = Handed { frame, port, stage, hops, mark, template, datagram };
+                let (mark, traced) = (t.mark, t.traced);
+                let (template, datagram) = (t.template, t.datagram);
+                let handed = Handed { frame, port, stage, hops, mark, traced, template, datagram };
                 self.hand_over(lcore, handed);
             }
         }

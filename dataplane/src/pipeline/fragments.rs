@@ -275,8 +275,9 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) {
         let (stage, hops, datagram) = (Stage::Arrived, at.hops + 1, Some(datagram));
-        let (mark, template) = (0, None);
-        self.hand_over(lcore, Handed { frame, port, stage, hops, mark, template, datagram });
+        let (mark, traced, template) = (0, false, None);
+        let handed = Handed { frame, port, stage, hops, mark, traced, template, datagram };
+        self.hand_over(lcore, handed);
     }
 
     /// Gives up datagrams whose time is up; true if there were any.

@@ -50,6 +50,8 @@ pub struct Handed<F> {
     pub hops: u8,
     /// The mark that the raw table gave it.
     pub mark: u32,
+    /// The raw table has it traced.
+    pub traced: bool,
     /// What the raw table said of its conn.
     pub template: Option<Template>,
     /// It came in fragments, which are one now.
@@ -141,9 +143,10 @@ impl<P: FramePool> Pipeline<P> {
         handed.iter().for_each(|handed| handed.frame.prefetch());
         let mut burst = Burst::new();
         let mut of: Option<Arrival> = None;
-        for Handed { frame, port, stage, hops, mark, template, datagram } in handed.drain(..) {
+        for handed in handed.drain(..) {
+            let Handed { frame, port, stage, hops, mark, traced, template, datagram } = handed;
             let past_raw = matches!(stage, Stage::PastRaw | Stage::Own);
-            let arrival = Arrival { port, hops, past_raw, mark, template };
+            let arrival = Arrival { port, hops, past_raw, mark, traced, template };
             let alone = matches!(stage, Stage::Send | Stage::Own) || datagram.is_some();
             if of != Some(arrival) || alone {
                 if let Some(before) = of.take() {

@@ -1,8 +1,9 @@
 //! Walking the rules with the facts of a packet.
 
 use core::cell::Cell;
+use core::fmt::Write;
 
-use arrayvec::{ArrayString, ArrayVec};
+use arrayvec::ArrayString;
 
 use crate::conntrack::events;
 use crate::conntrack::extension::Extension;
@@ -11,7 +12,9 @@ use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::Tuple;
 use crate::conntrack::zones::Zones;
+use crate::pipeline::answers::IcmpError;
 use crate::pipeline::drops::DropReason;
+use crate::pipeline::fragments::Datagram;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::messages::{FromLcore, LOG_BYTES, LogLine};
 use crate::pipeline::notes::{Note, Notes};
@@ -19,31 +22,22 @@ use crate::pipeline::paths::Hits;
 use crate::pipeline::route::{Destination, NoWay};
 use crate::pipeline::snapshot::RuleCounters;
 use crate::pipeline::transit::{Attached, Transit};
-use crate::pipeline::{At, Pipeline, Random};
+use crate::pipeline::{At, Outbox, Pipeline, Random};
 use crate::rules::compiled::CounterId;
+use crate::rules::edit::tcp_mss::{MssOption, insert};
+use crate::rules::edit::{Edit, Edited};
 use crate::rules::facts::{self, Around, CtFacts, Facts, PlaceOf, PortId};
 use crate::rules::hook::{Hook, Table};
 use crate::rules::sets::Change;
 use crate::rules::targets::Log;
+use crate::rules::targets::nflog::Nflog;
 use crate::rules::template::Said;
-use crate::rules::walk::{Sink, Verdict, Walked};
+use crate::rules::trace::Passed;
+use crate::rules::walk::{Packet, Sink, Verdict, Walked};
 use crate::time::Now;
 use crate::wire::address::Address;
 use crate::wire::headers::{Fragment, Headers};
-
-/// LOG rules that one walk can print for; those behind them only count.
-const LOGS_MAX: usize = 2;
-
-/// Changes of sets that one walk can ask for; others are counted as lost.
-const CHANGES_MAX: usize = 8;
-
-/// What a LOG rule asks for.
-#[derive(Clone, Copy)]
-struct LogRequest {
-    prefix: ArrayString<30>,
-    level: u8,
-    flags: u8,
-}
+use crate::wire::tcp;
 
 /// Counts and notes what a walk hits.
 struct Witness<'a, N> {
@@ -52,9 +46,7 @@ struct Witness<'a, N> {
     hits: &'a mut Hits,
     cacheable: &'a mut bool,
     notes: &'a mut N,
-    logs: ArrayVec<LogRequest, LOGS_MAX>,
-    changes: ArrayVec<Change, CHANGES_MAX>,
-    lost: u64,
+    outbox: Outbox<'a>,
 }
 
 impl<N: Notes> Sink for Witness<'_, N> {
@@ -69,29 +61,129 @@ impl<N: Notes> Sink for Witness<'_, N> {
         *self.cacheable = false;
     }
 
-    fn log(&mut self, log: &Log, _facts: &Facts<'_>) {
+    #[cold]
+    fn log(&mut self, log: &Log, facts: &Facts<'_>) {
         let prefix = ArrayString::from(&log.prefix).unwrap_or_default();
-        let _ = self.logs.try_push(LogRequest { prefix, level: log.level, flags: log.flags });
+        let (level, flags) = (log.level, log.flags);
+        self.outbox.tell(FromLcore::Log(LogLine { prefix, level, flags, ..line_of(facts) }));
     }
 
+    #[cold]
     fn change(&mut self, change: Change) {
-        self.lost += u64::from(self.changes.try_push(change).is_err());
+        self.outbox.tell(FromLcore::Change(change));
     }
+
+    #[cold]
+    fn nflog(&mut self, nflog: &Nflog, facts: &Facts<'_>) {
+        let prefix = ArrayString::from(&nflog.prefix).unwrap_or_default();
+        let (group, level) = (Some((nflog.group, nflog.size)), Nflog::LEVEL);
+        self.outbox.tell(FromLcore::Log(LogLine { prefix, level, group, ..line_of(facts) }));
+    }
+
+    #[cold]
+    fn trace(&mut self, passed: &Passed<'_>, facts: &Facts<'_>) {
+        *self.cacheable = false;
+        let mut prefix = ArrayString::new();
+        // No name of a chain is so long that it would not fit.
+        let _ = write!(prefix, "{passed}");
+        let flags = Log::TCP_SEQUENCE | Log::TCP_OPTIONS | Log::IP_OPTIONS | Log::UID;
+        self.outbox.tell(FromLcore::Log(LogLine { prefix, flags, ..line_of(facts) }));
+    }
+
+    fn resized(&mut self, bytes: u32) {
+        self.bytes = bytes.into();
+    }
+}
+
+/// The packet of a walk, and what rules may ask of it and do to it.
+struct Here<'a, F> {
+    frame: &'a mut F,
+    headers: &'a mut Headers,
+    datagram: &'a mut Option<Datagram>,
+    traced: &'a mut bool,
+    ports: (Option<PortId>, Option<PortId>),
+    mark: u32,
+    conn: ConnAt<'a>,
+}
+
+impl<F: Frame> Packet for &mut Here<'_, F> {
+    #[inline(always)]
+    fn facts(&self) -> Facts<'_> {
+        let ct = ct_facts(self.conn.attached, &self.conn);
+        facts_of(&*self.frame, self.headers, self.ports, self.mark, (ct, &**self))
+    }
+
+    fn edit(&mut self, edit: &Edit) -> Result<(), Verdict> {
+        let path_mtu = path_mtu(self.headers, self.ports, self.conn.at);
+        self.forget_pieces(edit);
+        let Here { frame, headers, .. } = self;
+        match edit.apply(frame.head_mut(), headers, || path_mtu) {
+            Edited::Done => Ok(()),
+            Edited::Drop => Err(Verdict::Drop),
+            Edited::Problem(at) => Err(Verdict::Problem(at)),
+            Edited::Grow(option) => {
+                frame.truncate(headers.end as usize);
+                let grown = frame.append(&[0; size_of::<MssOption>()]);
+                let done = grown.then(|| insert(frame.head_mut(), headers, option)).flatten();
+                done.ok_or(Verdict::Drop)
+            }
+        }
+    }
+
+    fn is_traced(&self) -> bool {
+        *self.traced
+    }
+
+    fn trace(&mut self) {
+        *self.traced = true;
+    }
+}
+
+impl<F: Frame> Here<'_, F> {
+    /// What the kernel has to have in one piece to edit it does not leave as it came
+    /// (`skb_ensure_writable`).
+    fn forget_pieces(&mut self, edit: &Edit) {
+        let Some(datagram) = self.datagram else { return };
+        let header = match edit {
+            Edit::Mss(_) => u16::MAX,
+            Edit::Strip(_) => {
+                let offset = self.frame.head().get(self.headers.l4 as usize + 12);
+                offset.map_or(0, |offset| u16::from(offset >> 4) * 4)
+            }
+            Edit::Ecn(set) if set.names_tcp() => tcp::HEADER_LEN as u16,
+            _ => 0,
+        };
+        datagram.as_it_came &= datagram.first >= header;
+    }
+}
+
+/// The smaller of the MTUs of a packet's way and of the way back to its source
+/// (`tcpmss_reverse_mtu`). What is here has no bound.
+fn path_mtu(
+    headers: &Headers,
+    (in_port, out_port): (Option<PortId>, Option<PortId>),
+    at: At<'_>,
+) -> u32 {
+    let there = out_port.map_or(u32::MAX, |port| at.policy.port(port).mtu);
+    let back = match at.policy.routes.classify(headers.src, in_port.map(|port| port.0)) {
+        Destination::Forward(route) => at.policy.port(PortId(route.port)).mtu,
+        _ => u32::MAX,
+    };
+    there.min(back)
 }
 
 /// A record and what is around it, as rules look at them. It is looked up for those that ask.
-struct ConnAt<'a, F> {
+struct ConnAt<'a> {
     attached: &'a Attached,
-    frame: &'a F,
     at: At<'a>,
     /// The lcore that looks.
     lcore: u8,
-    /// A rule has set a label.
-    labelled: Cell<bool>,
+    /// What rules have changed of it (`conntrack::events`).
+    changed: Cell<u16>,
     random: Cell<Random>,
 }
 
-impl<'a, F> ConnAt<'a, F> {
+impl<'a> ConnAt<'a> {
     fn conn(&self) -> Option<Conn<'a>> {
         let Attached::Conn(a) = self.attached else { return None };
         self.at.table.records.get(a.conn)
@@ -109,7 +201,7 @@ impl<'a, F> ConnAt<'a, F> {
     }
 }
 
-impl<F> facts::Conn for ConnAt<'_, F> {
+impl facts::Conn for ConnAt<'_> {
     fn status(&self) -> Status {
         self.conn().map(|conn| conn.status()).unwrap_or_default()
     }
@@ -137,12 +229,23 @@ impl<F> facts::Conn for ConnAt<'_, F> {
             return false;
         }
         extension.set_labels(extension.labels().unwrap_or_default() | 1 << (label & 127));
-        self.labelled.set(true);
+        self.changed.set(self.changed.get() | events::LABEL);
         true
     }
 
     fn mark(&self) -> u32 {
         self.conn().map_or(0, |conn| conn.mark())
+    }
+
+    fn set_mark(&self, mark: u32) -> bool {
+        let Some(conn) = self.conn().filter(|conn| conn.owner() == Some(self.lcore)) else {
+            return false;
+        };
+        conn.set_mark(mark);
+        // What was remembered of its walks may rest on it.
+        conn.set_generation(0);
+        self.changed.set(self.changed.get() | events::MARK);
+        true
     }
 
     fn counted(&self, direction: Direction) -> Option<(u64, u64)> {
@@ -164,14 +267,14 @@ impl<F> facts::Conn for ConnAt<'_, F> {
     }
 }
 
-impl<F: Frame> Around for ConnAt<'_, F> {
+impl<F: Frame> Around for Here<'_, F> {
     fn now(&self) -> Now {
-        self.at.now
+        self.conn.at.now
     }
 
     fn place_of(&self, address: Address, port: Option<PortId>) -> PlaceOf {
-        match self.at.policy.routes.classify(address, port.map(|port| port.0)) {
-            Destination::Local(port) if self.is_own(address, PortId(port)) => {
+        match self.conn.at.policy.routes.classify(address, port.map(|port| port.0)) {
+            Destination::Local(port) if self.conn.is_own(address, PortId(port)) => {
                 PlaceOf::Local(PortId(port))
             }
             Destination::Local(port) => PlaceOf::Anycast(PortId(port)),
@@ -186,9 +289,9 @@ impl<F: Frame> Around for ConnAt<'_, F> {
     }
 
     fn random(&self) -> u32 {
-        let mut random = self.random.get();
+        let mut random = self.conn.random.get();
         let number = random.next();
-        self.random.set(random);
+        self.conn.random.set(random);
         number
     }
 
@@ -241,6 +344,10 @@ impl<P: FramePool> Pipeline<P> {
                 self.reject(pool, t, with, at);
                 Err(DropReason::Rejected)
             }
+            Verdict::Problem(at_byte) => {
+                self.answer_error(pool, t, IcmpError::Header { at_byte }, at);
+                Err(DropReason::MangleDrop)
+            }
             Verdict::Drop | Verdict::Nat(_) => Err(match table {
                 Table::Raw => DropReason::RawDrop,
                 Table::Mangle => DropReason::MangleDrop,
@@ -288,62 +395,54 @@ impl<P: FramePool> Pipeline<P> {
         let Some(counters) = family.counters.get(lcore as usize) else {
             return Walked { verdict: Verdict::Accept, said: None, mark: t.mark };
         };
-        let Transit { frame, headers, attached, in_port, out_port, mark, hits, cacheable, .. } = t;
-        let (labelled, random) = (Cell::new(false), Cell::new(self.random));
-        let frame = &*frame;
-        let conn = ConnAt { attached, frame, at, lcore, labelled, random };
-        let facts = || {
-            let ports = (*in_port, *out_port);
-            facts_of(frame, headers, ports, *mark, (ct_facts(attached, &conn), &conn))
-        };
+        let Transit { frame, headers, datagram, traced, hits, cacheable, .. } = t;
+        let (changed, random) = (Cell::new(0), Cell::new(self.random));
+        let conn = ConnAt { attached: &t.attached, at, lcore, changed, random };
         let bytes = headers.ip_len() as u64;
-        let (notes, logs, changes) = (&mut self.notes, ArrayVec::new(), ArrayVec::new());
-        let mut witness =
-            Witness { counters, bytes, hits, cacheable, notes, logs, changes, lost: 0 };
-        let walked = family.rules.walk(table, hook, facts, &mut witness);
-        let labelled = conn.labelled.get();
-        self.random = conn.random.get();
-        witness.notes.note(|| Note::Walked(walked.verdict, *headers, walked.mark));
-        if !(witness.logs.is_empty() && witness.changes.is_empty()) {
-            let (logs, changes, lost) = (witness.logs, witness.changes, witness.lost);
-            self.change_sets(changes, lost);
-            self.log(t, &logs, walked.mark);
-        }
-        if labelled {
-            self.note_label(t, at);
+        let (ports, mark) = ((t.in_port, t.out_port), t.mark);
+        let mut here = Here { frame, headers, datagram, traced, ports, mark, conn };
+        let outbox = Outbox { messages: &mut self.outbox, counters: &self.links.counters };
+        let notes = &mut self.notes;
+        let mut witness = Witness { counters, bytes, hits, cacheable, notes, outbox };
+        let walked = family.rules.walk(table, hook, &mut here, &mut witness);
+        let changed = here.conn.changed.get();
+        self.random = here.conn.random.get();
+        witness.notes.note(|| Note::Walked(walked.verdict, *here.headers, walked.mark));
+        if changed != 0 {
+            self.note_changes(t, changed, at);
         }
         walked
     }
 
-    /// A label is told with whatever else the packet does to its conn; what a fresh conn has is
-    /// told at its birth.
+    /// A label or mark is told with whatever else the packet does to its conn; what a fresh conn
+    /// has is told at its birth.
     #[cold]
     #[inline(never)]
-    fn note_label(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) {
+    fn note_changes(&mut self, t: &mut Transit<P::Frame>, changed: u16, at: At<'_>) {
         let Attached::Conn(a) = &mut t.attached else { return };
         if a.lent {
             let number = a.conn;
-            self.report(events::LABEL, number, at);
+            self.report(changed, number, at);
         } else if !a.fresh {
-            a.events |= events::LABEL;
+            a.events |= changed;
         }
     }
+}
 
-    /// What the control core is to change. Packets that come before it has may find the sets as
-    /// they were.
-    #[cold]
-    #[inline(never)]
-    fn change_sets(&mut self, changes: ArrayVec<Change, CHANGES_MAX>, lost: u64) {
-        changes.into_iter().for_each(|change| self.tell(FromLcore::Change(change)));
-        self.links.counters.lost_messages.add(lost);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn log(&mut self, t: &Transit<P::Frame>, requests: &[LogRequest], mark: u32) {
-        for &LogRequest { prefix, level, flags } in requests {
-            self.tell(FromLcore::Log(LogLine { prefix, level, flags, mark, ..log_line(t) }));
-        }
+/// A line about a packet as rules see it.
+fn line_of(facts: &Facts<'_>) -> LogLine {
+    let head = facts.frame.get(..facts.frame.len().min(LOG_BYTES)).unwrap_or_default();
+    LogLine {
+        prefix: ArrayString::new(),
+        said: None,
+        level: Log::DEFAULT_LEVEL,
+        flags: 0,
+        group: None,
+        in_port: facts.in_port,
+        out_port: facts.out_port,
+        head: head.iter().copied().collect(),
+        l3: facts.l3_at as usize,
+        mark: facts.mark,
     }
 }
 
@@ -356,6 +455,7 @@ pub(crate) fn log_line<F: Frame>(t: &Transit<F>) -> LogLine {
         said: None,
         level: Log::DEFAULT_LEVEL,
         flags: 0,
+        group: None,
         in_port: t.in_port,
         out_port: t.out_port,
         head: head.iter().copied().collect(),

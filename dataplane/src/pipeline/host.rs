@@ -151,6 +151,7 @@ impl<P: FramePool> Pipeline<P> {
             Ok(headers) => {
                 let mut t = Transit::new(frame, headers, None);
                 (t.past_raw, t.mark, t.template) = (true, arrival.mark, arrival.template);
+                t.traced = arrival.traced;
                 let out = Some(arrival.port);
                 let exit = self.local_out(pool, &mut t, out, at).unwrap_or_else(|end| end);
                 self.finish(pool, t, exit, at);

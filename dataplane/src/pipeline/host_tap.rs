@@ -139,6 +139,7 @@ impl<P: FramePool> Pipeline<P> {
         let mut t = Transit::new(frame, headers, None);
         (t.host, t.addressed, t.datagram) = (Some(host), addressed, datagram);
         (t.past_raw, t.mark, t.template) = (arrival.past_raw, arrival.mark, arrival.template);
+        t.traced = arrival.traced;
         take_off_tag(&mut t);
         if !t.past_raw
             && !self.place.is_alone()

@@ -21,6 +21,7 @@ use crate::pipeline::neighbours::LINK_MESSAGE_MAX;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rules::facts::PortId;
 use crate::rules::sets::Change;
+use crate::rules::targets::nflog::Nflog;
 
 /// Conns one request may name.
 pub const BATCH_MAX: usize = 256;
@@ -42,18 +43,20 @@ pub struct Slice {
     pub conns: Vec<ConnView>,
 }
 
-/// A packet that hit a LOG rule, or of which tracking has something to say, with what the line
+/// A packet that hit a LOG or NFLOG rule or is traced, or of which tracking has something to say, with what the line
 /// needs.
 #[derive(Clone, Debug)]
 pub struct LogLine {
-    /// `--log-prefix`.
-    pub prefix: ArrayString<30>,
+    /// `--log-prefix` or `--nflog-prefix`, or the place that a traced packet came by.
+    pub prefix: ArrayString<{ Nflog::MAX_PREFIX }>,
     /// What the line says where no rule writes it.
     pub said: Option<Sentence>,
     /// Syslog level, 0 to 7.
     pub level: u8,
     /// What to print besides (`Log::TCP_SEQUENCE` and its like).
     pub flags: u8,
+    /// `--nflog-group` and `--nflog-size` of an NFLOG rule.
+    pub group: Option<(u16, Option<u32>)>,
     /// Where the packet came in.
     pub in_port: Option<PortId>,
     /// Where it is going.

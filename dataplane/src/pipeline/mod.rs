@@ -109,6 +109,23 @@ pub struct Links {
     pub errors: Arc<ErrorBudget>,
 }
 
+/// Reports for the control core, as one may be added while the rest of the pipeline is at work.
+pub(crate) struct Outbox<'a> {
+    pub messages: &'a mut VecDeque<FromLcore>,
+    pub counters: &'a LcoreCounters,
+}
+
+impl Outbox<'_> {
+    /// Adds one; when a burst has too many, the rest is lost and counted.
+    pub(crate) fn tell(&mut self, message: FromLcore) {
+        if self.messages.len() < OUTBOX_MAX {
+            self.messages.push_back(message);
+        } else {
+            self.counters.lost_messages.add(1);
+        }
+    }
+}
+
 /// When, and by which policy, a packet is judged: a [`Moment`], which every stage is told of, so it
 /// goes from one to the next in a register.
 #[derive(Clone, Copy)]
@@ -167,6 +184,8 @@ pub struct Arrival {
     pub past_raw: bool,
     /// The mark that it gave them.
     pub mark: u32,
+    /// It has them traced.
+    pub traced: bool,
     /// What it said of their conns.
     pub template: Option<Template>,
 }
@@ -174,7 +193,7 @@ pub struct Arrival {
 impl From<PortId> for Arrival {
     /// Frames just received.
     fn from(port: PortId) -> Arrival {
-        Arrival { port, hops: 0, past_raw: false, mark: 0, template: None }
+        Arrival { port, hops: 0, past_raw: false, mark: 0, traced: false, template: None }
     }
 }
 
@@ -346,11 +365,8 @@ impl<P: FramePool> Pipeline<P> {
     /// Tells the control core. Only reports are told this way, never answers: when a burst has
     /// too many, the rest is lost and counted.
     fn tell(&mut self, message: FromLcore) {
-        if self.outbox.len() < OUTBOX_MAX {
-            self.outbox.push_back(message);
-        } else {
-            self.links.counters.lost_messages.add(1);
-        }
+        let Pipeline { outbox: messages, links, .. } = self;
+        Outbox { messages, counters: &links.counters }.tell(message);
     }
 
     /// Takes the messages for the control core, oldest first. A message that `take` gives back

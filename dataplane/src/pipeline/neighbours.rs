@@ -245,7 +245,16 @@ impl<P: FramePool> Pipeline<P> {
             let (stage, hops, mark) = (Stage::Send, 1, 0);
             return self.hand_over(
                 lcore,
-                Handed { frame, port, stage, hops, mark, template: None, datagram: None },
+                Handed {
+                    frame,
+                    port,
+                    stage,
+                    hops,
+                    mark,
+                    traced: false,
+                    template: None,
+                    datagram: None,
+                },
             );
         }
         let Some(output) = self.outputs.get_mut(port.0 as usize) else { return };

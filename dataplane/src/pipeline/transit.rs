@@ -135,6 +135,8 @@ pub(crate) struct Transit<F> {
     /// The tracker has spoken already, on the short way.
     pub prejudged: Option<Prejudged>,
     pub mark: u32,
+    /// Each rule that it meets is told of.
+    pub traced: bool,
     /// What the raw table says of a conn that begins with it.
     pub template: Option<Template>,
     /// It came in fragments.
@@ -164,6 +166,7 @@ impl<F> Transit<F> {
             leaving: None,
             prejudged: None,
             mark: 0,
+            traced: false,
             template: None,
             datagram: None,
             past_raw: false,

@@ -160,6 +160,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) -> Result<(), DropReason> {
         let walked = self.walk(t, Table::Nat, hook, at);
+        t.mark = walked.mark;
         let unopposed = || t.birth.vacant || at.table.index.is_vacant(t.birth.hashes.1);
         if walked.verdict == Verdict::Accept && unopposed() {
             // Nobody is in the way of a conn that stays as it is.
@@ -169,7 +170,9 @@ impl<P: FramePool> Pipeline<P> {
         let lent;
         let range = match &walked.verdict {
             Verdict::Nat(NatTarget::Snat(range) | NatTarget::Dnat(range)) => range,
-            Verdict::Drop | Verdict::Reject(_) => return Err(DropReason::NatDrop),
+            Verdict::Drop | Verdict::Reject(_) | Verdict::Problem(_) => {
+                return Err(DropReason::NatDrop);
+            }
             verdict => {
                 let Some(current) = conn.reply().inverted() else { return Ok(()) };
                 lent = match verdict {
@@ -199,10 +202,12 @@ impl<P: FramePool> Pipeline<P> {
         let Attached::Conn(Attachment { conn, .. }) = t.attached else { return Ok(()) };
         let reply = at.table.records.get(conn).map(|conn| conn.reply());
         let Some(current) = reply.and_then(|reply| reply.inverted()) else { return Ok(()) };
-        let lost = match self.walk(t, Table::Nat, hook, at).verdict {
+        let walked = self.walk(t, Table::Nat, hook, at);
+        t.mark = walked.mark;
+        let lost = match walked.verdict {
             Verdict::Accept => false,
             Verdict::Nat(target) => self.range_of(t, &target, hook, &current, at).is_none(),
-            Verdict::Drop | Verdict::Reject(_) => true,
+            Verdict::Drop | Verdict::Reject(_) | Verdict::Problem(_) => true,
         };
         if lost { Err(DropReason::NatDrop) } else { Ok(()) }
     }
@@ -372,6 +377,13 @@ impl<P: FramePool> Pipeline<P> {
             |range: Range, address: Address| Range { addresses: Some((address, address)), ..range };
         Some(match *target {
             NatTarget::Snat(range) | NatTarget::Dnat(range) => range,
+            NatTarget::Netmap(net) => {
+                let own = match hook {
+                    Hook::Prerouting | Hook::Output => current.dst,
+                    _ => current.src,
+                };
+                lend(Range::default(), net.with_host_of(own))
+            }
             NatTarget::Masquerade(range) => {
                 let port = t.out_port?;
                 let towards = match at.policy.routes.classify(current.dst, Some(port.0)) {

@@ -8,6 +8,7 @@
 use core::fmt;
 use std::collections::HashMap;
 
+use super::edit::tcp_mss::SetMss;
 use super::hook::{Family, Hook, Table};
 use super::matches::Match;
 use super::matches::place::Limit;
@@ -342,9 +343,19 @@ fn only_table(target: &Target) -> Option<Table> {
     match target {
         Target::Reject(_) => Some(Table::Filter),
         Target::Ct(_) | Target::Notrack => Some(Table::Raw),
-        Target::Snat(_) | Target::Dnat(_) | Target::Masquerade(_) | Target::Redirect(_) => {
-            Some(Table::Nat)
-        }
+        Target::Snat(_)
+        | Target::Dnat(_)
+        | Target::Masquerade(_)
+        | Target::Redirect(_)
+        | Target::Netmap(_) => Some(Table::Nat),
+        Target::Tos(_)
+        | Target::Dscp(_)
+        | Target::Ttl(_)
+        | Target::Hl(_)
+        | Target::Ecn(_)
+        | Target::Tcpoptstrip(_)
+        | Target::Snpt(_)
+        | Target::Dnpt(_) => Some(Table::Mangle),
         _ => None,
     }
 }
@@ -354,8 +365,14 @@ fn works_at(target: &Target, hook: Hook) -> bool {
     match target {
         Target::Reject(_) => matches!(hook, Hook::Input | Hook::Forward | Hook::Output),
         Target::Snat(_) => matches!(hook, Hook::Postrouting | Hook::Input),
+        Target::Snpt(_) => matches!(hook, Hook::Postrouting | Hook::Input),
         Target::Masquerade(_) => hook == Hook::Postrouting,
-        Target::Dnat(_) | Target::Redirect(_) => matches!(hook, Hook::Prerouting | Hook::Output),
+        Target::Dnat(_) | Target::Redirect(_) | Target::Dnpt(_) => {
+            matches!(hook, Hook::Prerouting | Hook::Output)
+        }
+        Target::Tcpmss(SetMss::Clamp) => {
+            matches!(hook, Hook::Forward | Hook::Output | Hook::Postrouting)
+        }
         _ => true,
     }
 }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use super::check::{self, CheckError};
 use super::classify::{Classes, Limits};
+use super::edit::Edit;
+use super::edit::tos::SetTos;
 use super::entrance::Entrances;
 use super::gate::Gate;
 use super::hook::{Family, Hook, Table};
@@ -19,9 +21,12 @@ use super::matches::{Basics, IcmpKind, Match, Maybe};
 use super::model::{Policy, Rule, Ruleset, TableRules};
 use super::sets::{Named, Set, Sides};
 use super::tables::Tables;
+use super::targets::connmark::ConnMark;
+use super::targets::nflog::Nflog;
 use super::targets::{Log, RejectWith, SetMark, SetTarget, Target};
 use super::template::{Said, Template};
 use super::test::{PortSet, Test};
+use super::trace::ChainName;
 use super::walk::NatTarget;
 use crate::conntrack::policies::Policies;
 
@@ -42,6 +47,13 @@ pub struct Compiled {
     pub(super) nats: Vec<NatTarget>,
     pub(super) said: Vec<Said>,
     pub(super) sets: Vec<SetAction>,
+    pub(super) connmarks: Vec<ConnMark>,
+    pub(super) nflogs: Vec<Nflog>,
+    pub(super) edits: Vec<Edit>,
+    /// The chains' names, in their order.
+    pub(super) names: Vec<ChainName>,
+    /// Rules that a trace tells of as if they were the end of their chain, in order.
+    pub(super) like_ends: Vec<CounterId>,
     pub(super) entrances: Entrances,
     labels: bool,
     counters: Range<u32>,
@@ -85,6 +97,10 @@ pub(super) enum Action {
     Log(u32),
     Say(u32),
     Mark(SetMark),
+    Connmark(u32),
+    Nflog(u32),
+    Edit(u32),
+    Trace,
     Nat(u32),
     Set(u32),
 }
@@ -244,6 +260,8 @@ impl Compiled {
                 self.add_rule(rule, (ports, named.sets), action);
             }
             self.chains.push(start..self.rules.len() as u32);
+            let (name, base) = (chain.name.clone(), chain.base.is_some());
+            self.names.push(ChainName { table: table.table, name, base });
         }
     }
 
@@ -270,6 +288,10 @@ impl Compiled {
         let (gate, answered) = Gate::of(self.tests.get(first_test as usize..).unwrap_or(&[]));
         let first_open = first_test + answered as u32;
         let counter = self.next_counter();
+        let decides = matches!(rule.target, Target::Accept | Target::Drop | Target::Return);
+        if decides && rule.matches.is_empty() && rule.basics == Basics::default() {
+            self.like_ends.push(counter);
+        }
         self.rules.push(CompiledRule { gate, first_test, first_open, end_test, counter, action });
     }
 
@@ -289,10 +311,7 @@ impl Compiled {
             Target::Reject(with) => Action::Reject(*with),
             Target::Jump(name) => number(name).map_or(Action::Drop, Action::Jump),
             Target::Goto(name) => number(name).map_or(Action::Drop, Action::Goto),
-            Target::Log(log) => {
-                self.logs.push(log.clone());
-                Action::Log(self.logs.len() as u32 - 1)
-            }
+            Target::Log(log) => Action::Log(push(&mut self.logs, log.clone())),
             Target::Notrack => self.say(Said::Notrack),
             Target::Ct(ct) if ct.notrack => self.say(Said::Notrack),
             Target::Ct(ct) => {
@@ -301,6 +320,18 @@ impl Compiled {
                 self.say(Said::Template(Template { timeout_policy, ..ct.template }))
             }
             Target::Mark(mark) => Action::Mark(*mark),
+            Target::Connmark(connmark) => Action::Connmark(push(&mut self.connmarks, *connmark)),
+            Target::Nflog(nflog) => Action::Nflog(push(&mut self.nflogs, nflog.clone())),
+            Target::Trace => Action::Trace,
+            Target::Tos(set) => self.edit(Edit::Tos(*set)),
+            Target::Dscp(dscp) => self.edit(Edit::Tos(SetTos::dscp(*dscp))),
+            Target::Ttl(set) | Target::Hl(set) => self.edit(Edit::Ttl(*set)),
+            Target::Ecn(set) => self.edit(Edit::Ecn(*set)),
+            Target::Tcpmss(set) => self.edit(Edit::Mss(*set)),
+            Target::Tcpoptstrip(options) => self.edit(Edit::Strip(*options)),
+            Target::Snpt(prefixes) => self.edit(Edit::SourcePrefix(*prefixes)),
+            Target::Dnpt(prefixes) => self.edit(Edit::DestinationPrefix(*prefixes)),
+            Target::Netmap(net) => self.nat(NatTarget::Netmap(*net)),
             Target::Snat(options) => self.nat(NatTarget::Snat(options.range())),
             Target::Dnat(options) => self.nat(NatTarget::Dnat(options.range())),
             Target::Masquerade(options) => self.nat(NatTarget::Masquerade(options.range())),
@@ -318,19 +349,26 @@ impl Compiled {
         };
         let (add, del) = (find(&target.add), find(&target.del));
         let SetTarget { exist, timeout, .. } = *target;
-        self.sets.push(SetAction { add, del, exist, timeout });
-        Action::Set(self.sets.len() as u32 - 1)
+        Action::Set(push(&mut self.sets, SetAction { add, del, exist, timeout }))
     }
 
     fn say(&mut self, said: Said) -> Action {
-        self.said.push(said);
-        Action::Say(self.said.len() as u32 - 1)
+        Action::Say(push(&mut self.said, said))
     }
 
     fn nat(&mut self, target: NatTarget) -> Action {
-        self.nats.push(target);
-        Action::Nat(self.nats.len() as u32 - 1)
+        Action::Nat(push(&mut self.nats, target))
     }
+
+    fn edit(&mut self, edit: Edit) -> Action {
+        Action::Edit(push(&mut self.edits, edit))
+    }
+}
+
+/// Adds to a list; the position is the number by which rules name it.
+fn push<T>(list: &mut Vec<T>, value: T) -> u32 {
+    list.push(value);
+    list.len() as u32 - 1
 }
 
 /// The check has seen that every set is there.

@@ -143,7 +143,14 @@ impl<'a> Search<'a> {
                     left = true;
                     End::Settled
                 }
-                Action::Continue | Action::Log(_) | Action::Mark(_) | Action::Set(_) => End::GoesOn,
+                Action::Continue
+                | Action::Log(_)
+                | Action::Set(_)
+                | Action::Mark(_)
+                | Action::Connmark(_)
+                | Action::Nflog(_)
+                | Action::Edit(_)
+                | Action::Trace => End::GoesOn,
             };
             if certain && end == End::Settled {
                 return if left { End::GoesOn } else { End::Settled };

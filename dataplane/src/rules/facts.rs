@@ -175,6 +175,8 @@ pub trait Conn {
     fn set_label(&self, label: u8) -> bool;
     /// Its mark.
     fn mark(&self) -> u32;
+    /// Sets its mark; false if only another lcore can do that.
+    fn set_mark(&self, mark: u32) -> bool;
     /// Packets and bytes of a direction; `None` if it does not count.
     fn counted(&self, direction: Direction) -> Option<(u64, u64)>;
     /// The helper that reads it.
@@ -255,6 +257,8 @@ pub struct ConnFacts {
     pub labels: Cell<Option<u128>>,
     /// Mark.
     pub mark: u32,
+    /// The mark that a rule has set.
+    pub new_mark: Cell<Option<u32>>,
     /// Packets and bytes, original and reply.
     pub counted: Option<[(u64, u64); 2]>,
     /// Its own helper.
@@ -292,7 +296,12 @@ impl Conn for ConnFacts {
     }
 
     fn mark(&self) -> u32 {
-        self.mark
+        self.new_mark.get().unwrap_or(self.mark)
+    }
+
+    fn set_mark(&self, mark: u32) -> bool {
+        self.new_mark.set(Some(mark));
+        true
     }
 
     fn counted(&self, direction: Direction) -> Option<(u64, u64)> {

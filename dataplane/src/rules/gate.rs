@@ -200,7 +200,7 @@ pub(super) mod tests {
     };
     use crate::rules::model::{Counters, Place, Policy, Rule, Ruleset};
     use crate::rules::targets::{Log, SetMark, Target};
-    use crate::rules::walk::{Sink, Walked};
+    use crate::rules::walk::{Sink, Still, Walked};
 
     pub(in crate::rules) const PORTS: [&str; 3] = ["lan", "wan", "lan2"];
 
@@ -249,7 +249,7 @@ pub(super) mod tests {
         let mut left = Left::default();
         let ct = CtFacts { conn: conn.as_ref().map(|conn| conn as _), ..facts.ct };
         let facts = Facts { ct, ..*facts };
-        left.walked = Some(rules.walk(Table::Filter, Hook::Forward, || facts, &mut left));
+        left.walked = Some(rules.walk(Table::Filter, Hook::Forward, Still(facts), &mut left));
         left.labels = conn.and_then(|conn| conn.labels.get());
         left
     }

@@ -80,6 +80,12 @@ pub struct Net {
 }
 
 impl Net {
+    /// The address in this net with the bits of `host` that do not count.
+    pub const fn with_host_of(&self, host: Address) -> Address {
+        let bits = host.bits() & !self.mask | self.address.bits();
+        if self.address.is_v4() { Address::v4(bits as u32) } else { Address::v6(bits) }
+    }
+
     /// True if `address` agrees in every bit that counts.
     #[inline]
     pub const fn holds(&self, address: Address) -> bool {

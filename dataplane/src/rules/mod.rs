@@ -9,6 +9,7 @@
 pub mod check;
 mod classify;
 pub mod compiled;
+pub mod edit;
 pub(crate) mod entrance;
 pub mod facts;
 mod gate;
@@ -22,6 +23,7 @@ pub mod tables;
 pub mod targets;
 pub mod template;
 pub mod test;
+pub mod trace;
 pub mod walk;
 
 #[cfg(test)]

@@ -1,5 +1,17 @@
 //! What a rule does with the packets it matches, as written.
 
+pub mod connmark;
+pub mod nflog;
+
+use self::connmark::ConnMark;
+use self::nflog::Nflog;
+use super::edit::ecn::SetEcn;
+use super::edit::prefix::Prefixes;
+use super::edit::tcp_mss::SetMss;
+use super::edit::tcp_options::StripOptions;
+use super::edit::tos::SetTos;
+use super::edit::ttl::SetTtl;
+use super::matches::Net;
 use super::sets::Sides;
 use super::template::Ct;
 use crate::nat::range::Range;
@@ -30,6 +42,30 @@ pub enum Target {
     Notrack,
     /// `-j MARK`: new mark = old mark without the bits of the mask, XOR value; goes on.
     Mark(SetMark),
+    /// `-j CONNMARK`; goes on.
+    Connmark(ConnMark),
+    /// `-j NFLOG`; goes on.
+    Nflog(Nflog),
+    /// `-j TRACE`: every rule that the packet meets from here on writes a line; goes on.
+    Trace,
+    /// `-j TOS`; goes on.
+    Tos(SetTos),
+    /// `-j DSCP`: a number below 64; goes on.
+    Dscp(u8),
+    /// `-j TTL`, for IPv4; goes on.
+    Ttl(SetTtl),
+    /// `-j HL`, the same for IPv6; goes on.
+    Hl(SetTtl),
+    /// `-j ECN`; goes on.
+    Ecn(SetEcn),
+    /// `-j TCPMSS`; goes on.
+    Tcpmss(SetMss),
+    /// `-j TCPOPTSTRIP`; goes on.
+    Tcpoptstrip(StripOptions),
+    /// `-j SNPT`; goes on.
+    Snpt(Prefixes),
+    /// `-j DNPT`; goes on.
+    Dnpt(Prefixes),
     /// `-j SNAT`.
     Snat(NatOptions),
     /// `-j DNAT`.
@@ -40,6 +76,8 @@ pub enum Target {
     Redirect(NatOptions),
     /// `-j SET`: change sets; goes on.
     Set(Box<SetTarget>),
+    /// `-j NETMAP`: DNAT or SNAT, by hook, to this network's address with the same host bits.
+    Netmap(Net),
 }
 
 impl Target {
@@ -56,11 +94,24 @@ impl Target {
             Target::Ct(_) => "CT",
             Target::Notrack => "NOTRACK",
             Target::Mark(_) => "MARK",
+            Target::Connmark(_) => "CONNMARK",
+            Target::Nflog(_) => "NFLOG",
+            Target::Trace => "TRACE",
+            Target::Tos(_) => "TOS",
+            Target::Dscp(_) => "DSCP",
+            Target::Ttl(_) => "TTL",
+            Target::Hl(_) => "HL",
+            Target::Ecn(_) => "ECN",
+            Target::Tcpmss(_) => "TCPMSS",
+            Target::Tcpoptstrip(_) => "TCPOPTSTRIP",
+            Target::Snpt(_) => "SNPT",
+            Target::Dnpt(_) => "DNPT",
             Target::Snat(_) => "SNAT",
             Target::Dnat(_) => "DNAT",
             Target::Masquerade(_) => "MASQUERADE",
             Target::Redirect(_) => "REDIRECT",
             Target::Set(_) => "SET",
+            Target::Netmap(_) => "NETMAP",
         }
     }
 }

@@ -8,7 +8,7 @@ use super::matches::*;
 use super::model::{Counters, Place, Policy, Rule, Ruleset};
 use super::targets::{Log, NatOptions, RejectWith, SetMark, Target};
 use super::template::{Ct, Said};
-use super::walk::{NatTarget, Sink, Verdict, Walked};
+use super::walk::{NatTarget, Sink, Still, Verdict, Walked};
 use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::wire::address::Address;
@@ -103,7 +103,7 @@ fn filter(rules: Vec<Rule>, chains: Vec<(&str, Vec<Rule>)>) -> Ruleset {
 fn walk(ruleset: &Ruleset, facts: &Facts<'_>) -> (Walked, Seen) {
     let compiled = Compiled::new(ruleset, &PORTS, 0).unwrap();
     let mut seen = Seen::default();
-    (compiled.walk(Table::Filter, Hook::Forward, || *facts, &mut seen), seen)
+    (compiled.walk(Table::Filter, Hook::Forward, Still(*facts), &mut seen), seen)
 }
 
 /// True if a rule with these tests matches, and whether it looked at the packet alone.
@@ -150,7 +150,7 @@ fn without_a_match_the_policy_decides_and_counts() {
 fn a_table_never_named_accepts_and_counts_nothing() {
     let compiled = Compiled::new(&Ruleset::new(Family::V6), &PORTS, 0).unwrap();
     let mut seen = Seen::default();
-    let walked = compiled.walk(Table::Nat, Hook::Prerouting, facts, &mut seen);
+    let walked = compiled.walk(Table::Nat, Hook::Prerouting, Still(facts()), &mut seen);
     assert_eq!(walked, Walked { verdict: Verdict::Accept, said: None, mark: 0 });
     assert!(seen.hits.is_empty());
 }
@@ -481,10 +481,10 @@ fn notrack_goes_on_and_nat_ends_the_walk() {
     post.rules = vec![rule(vec![], Target::Masquerade(options)), rule(vec![], Target::Accept)];
     let compiled = Compiled::new(&ruleset, &PORTS, 0).unwrap();
     let mut seen = Seen::default();
-    let walked = compiled.walk(Table::Raw, Hook::Prerouting, facts, &mut seen);
+    let walked = compiled.walk(Table::Raw, Hook::Prerouting, Still(facts()), &mut seen);
     assert_eq!((walked.verdict, walked.said), (Verdict::Accept, Some(Said::Notrack)));
     assert_eq!(seen.hits, [1, 2, 0]);
-    let walked = compiled.walk(Table::Nat, Hook::Postrouting, facts, &mut seen);
+    let walked = compiled.walk(Table::Nat, Hook::Postrouting, Still(facts()), &mut seen);
     let Verdict::Nat(NatTarget::Masquerade(range)) = walked.verdict else { panic!("{walked:?}") };
     assert_eq!((range.ports, range.random, range.addresses), (Some((1, 9)), true, None));
 }

@@ -17,16 +17,58 @@ use arrayvec::ArrayVec;
 use super::check::MAX_DEPTH;
 use super::classify::Heads;
 use super::compiled::{Action, BaseChain, Compiled, CompiledRule, CounterId};
+use super::edit::Edit;
 use super::facts::Facts;
 use super::gate::Bits;
 use super::hook::{Hook, Table};
+use super::matches::Net;
 use super::model::Policy;
 use super::sets::Change;
 use super::sets::set::Changed;
+use super::targets::connmark::Marks;
+use super::targets::nflog::Nflog;
 use super::targets::{Log, RejectWith};
 use super::template::Said;
 use super::test::Answer;
+use super::trace::Passed;
 use crate::nat::range::Range;
+
+/// The packet that walks.
+pub trait Packet {
+    /// As it is now.
+    fn facts(&self) -> Facts<'_>;
+
+    /// Changes it; the rules behind see it so.
+    ///
+    /// # Errors
+    /// The verdict on a packet that the edit cannot be made in.
+    fn edit(&mut self, edit: &Edit) -> Result<(), Verdict>;
+
+    /// True if each rule that it meets is told of ([`Sink::trace`]).
+    fn is_traced(&self) -> bool {
+        false
+    }
+
+    /// Has it so from here on, in this table and all that follow.
+    fn trace(&mut self);
+}
+
+/// Facts alone: a packet whose bytes nobody has, and that ends where a rule would edit it.
+#[cfg(test)]
+pub(super) struct Still<'a>(pub(super) Facts<'a>);
+
+#[cfg(test)]
+impl Packet for Still<'_> {
+    fn facts(&self) -> Facts<'_> {
+        self.0
+    }
+
+    fn edit(&mut self, _: &Edit) -> Result<(), Verdict> {
+        Err(Verdict::Drop)
+    }
+
+    fn trace(&mut self) {}
+}
 
 /// Who is told what a walk meets.
 pub trait Sink {
@@ -42,6 +84,15 @@ pub trait Sink {
 
     /// A SET rule matched, and the control core is to change a set.
     fn change(&mut self, change: Change);
+
+    /// An NFLOG rule matched, likewise.
+    fn nflog(&mut self, _: &Nflog, _: &Facts<'_>) {}
+
+    /// A traced packet met a rule, or the end of a chain.
+    fn trace(&mut self, _: &Passed<'_>, _: &Facts<'_>) {}
+
+    /// The packet was edited and has so many bytes now.
+    fn resized(&mut self, _: u32) {}
 }
 
 /// What is to be done with the packet.
@@ -53,6 +104,9 @@ pub enum Verdict {
     Drop,
     /// Ends here, and its sender is told.
     Reject(RejectWith),
+    /// Ends here, and its sender is told that what stands so far behind the beginning of its IPv6
+    /// header is why ([`Edited::Problem`](super::edit::Edited::Problem)).
+    Problem(u32),
     /// Goes on, translated.
     Nat(NatTarget),
 }
@@ -68,6 +122,9 @@ pub enum NatTarget {
     Masquerade(Range),
     /// The destination, to the address of the port of arrival; the range has no addresses.
     Redirect(Range),
+    /// The destination before routing, the source behind it: to the address with the same host
+    /// bits in this network.
+    Netmap(Net),
 }
 
 /// The result of a walk.
@@ -85,21 +142,21 @@ pub struct Walked {
 type Callers<'r> = ArrayVec<(slice::Iter<'r, CompiledRule>, u32), MAX_DEPTH>;
 
 impl Compiled {
-    /// Walks the base chain of `table` at `hook`; a table that was never named accepts. `facts` are
-    /// put together for a rule that asks more than its gate can answer.
-    pub fn walk<'f>(
+    /// Walks the base chain of `table` at `hook`; a table that was never named accepts. The facts
+    /// of `packet` are put together for a rule that asks more than its gate can answer.
+    pub fn walk(
         &self,
         table: Table,
         hook: Hook,
-        facts: impl Fn() -> Facts<'f>,
+        mut packet: impl Packet,
         out: &mut impl Sink,
     ) -> Walked {
         let plain = |verdict, mark| Walked { verdict, said: None, mark };
         let Some(base) = self.base(table, hook) else {
-            return plain(Verdict::Accept, facts().mark);
+            return plain(Verdict::Accept, packet.facts().mark);
         };
         let (mut rules, mut heads) = (self.chain(base.chain), Heads::default());
-        let bits = bits_of(&facts);
+        let bits = bits_of(&packet);
         // Mostly the first rule that admits the packet has nothing more to ask, and decides.
         if let Some((bits, mark)) = bits {
             self.seek(base.chain, &mut rules, &bits, &mut heads);
@@ -113,25 +170,25 @@ impl Compiled {
                 return plain(verdict, mark);
             }
         }
-        self.walk_on(base, rules, bits.map(|(bits, _)| bits), facts, (&mut heads, out))
+        self.walk_on(base, rules, bits.map(|(bits, _)| bits), &mut packet, (&mut heads, out))
     }
 
     /// Walks a base chain from some rule on.
     #[inline(never)]
-    fn walk_on<'r, 'f>(
+    fn walk_on<'r>(
         &'r self,
         base: &BaseChain,
         mut rules: slice::Iter<'r, CompiledRule>,
-        bits: Option<Bits>,
-        facts: impl Fn() -> Facts<'f>,
+        mut bits: Option<Bits>,
+        packet: &mut impl Packet,
         (heads, out): (&mut Heads, &mut impl Sink),
     ) -> Walked {
-        let mut mark = facts().mark;
+        let mut mark = packet.facts().mark;
         if bits.is_none() {
             out.per_packet();
         }
+        let (mut chain, mut traced) = (base.chain, packet.is_traced());
         let (mut said, mut known) = (None, None);
-        let mut chain = base.chain;
         let mut callers: Callers<'_> = ArrayVec::new();
         let none = || (slice::Iter::default(), base.chain);
         let verdict = loop {
@@ -139,13 +196,17 @@ impl Compiled {
                 self.seek(chain, &mut rules, bits, heads);
             }
             let Some(rule) = rules.next() else {
+                if traced {
+                    let last = callers.is_empty();
+                    self.trace_end(chain, base, (&*packet, mark), last, out);
+                }
                 let Some(caller) = callers.pop() else { break self.policy(base, out) };
                 (rules, chain) = caller;
                 continue;
             };
             let first_test = if bits.is_some() { rule.first_open } else { rule.first_test };
             if first_test < rule.end_test {
-                let facts = known.get_or_insert_with(&facts);
+                let facts = known.get_or_insert_with(|| packet.facts());
                 match self.ask(first_test..rule.end_test, facts, mark, out) {
                     Answer::Holds => {}
                     Answer::Fails => continue,
@@ -153,6 +214,9 @@ impl Compiled {
                 }
             }
             out.hit(rule.counter);
+            if traced {
+                self.trace_rule(chain, rule, (&*packet, mark), out);
+            }
             if let Some(verdict) = self.final_verdict(rule.action) {
                 break verdict;
             }
@@ -167,20 +231,25 @@ impl Compiled {
                 }
                 Action::Goto(to) => (rules, chain) = (self.chain(to), to),
                 Action::Return => (rules, chain) = callers.pop().unwrap_or_else(none),
-                Action::Log(number) => {
-                    self.log(number, known.get_or_insert_with(&facts), mark, out);
-                }
-                Action::Set(number) => {
-                    self.change_sets(number, known.get_or_insert_with(&facts), mark, out);
-                }
                 Action::Say(number) => said = said.or(Some(number)),
                 Action::Mark(set) => mark = set.apply(mark),
+                Action::Edit(number) => {
+                    if let Err(verdict) = self.change(number, packet, out) {
+                        break verdict;
+                    }
+                    (known, *heads) = (None, Heads::default());
+                    bits = bits.and_then(|_| bits_of(packet)).map(|(bits, _)| bits);
+                }
+                Action::Trace => {
+                    out.per_packet();
+                    packet.trace();
+                    (traced, known) = (true, None);
+                }
                 // The others have decided.
-                Action::Continue
-                | Action::Accept
-                | Action::Drop
-                | Action::Reject(_)
-                | Action::Nat(_) => {}
+                action => {
+                    let facts = known.get_or_insert_with(|| packet.facts());
+                    mark = self.act(action, facts, mark, out);
+                }
             }
         };
         let said = said.and_then(|number| self.said.get(number as usize).copied());
@@ -227,11 +296,57 @@ impl Compiled {
         Answer::Holds
     }
 
-    fn log(&self, number: u32, facts: &Facts<'_>, mark: u32, out: &mut impl Sink) {
-        out.per_packet();
-        if let Some(log) = self.logs.get(number as usize) {
-            out.log(log, &Facts { mark, ..*facts });
+    /// Does what a rule does that goes on and leaves the packet's bytes alone; the mark behind it.
+    #[inline(never)]
+    fn act(&self, action: Action, facts: &Facts<'_>, mark: u32, out: &mut impl Sink) -> u32 {
+        match action {
+            Action::Log(number) => {
+                out.per_packet();
+                if let Some(log) = self.logs.get(number as usize) {
+                    out.log(log, &Facts { mark, ..*facts });
+                }
+            }
+            Action::Nflog(number) => {
+                out.per_packet();
+                if let Some(nflog) = self.nflogs.get(number as usize) {
+                    out.nflog(nflog, &Facts { mark, ..*facts });
+                }
+            }
+            Action::Connmark(number) => return self.connmark(number, facts, mark, out),
+            Action::Set(number) => self.change_sets(number, facts, mark, out),
+            _ => {}
         }
+        mark
+    }
+
+    /// `connmark_tg`. What a walk finds in a conn's mark may be remembered, as whoever changes the
+    /// mark has its walks begin anew; a walk that changes it itself is none to be remembered.
+    fn connmark(&self, number: u32, facts: &Facts<'_>, mark: u32, out: &mut impl Sink) -> u32 {
+        let (Some(set), Some(conn)) = (self.connmarks.get(number as usize), facts.ct.conn) else {
+            return mark;
+        };
+        let before = conn.mark();
+        let after = set.apply(Marks { packet: mark, conn: before });
+        if after.conn != before {
+            out.per_packet();
+            conn.set_mark(after.conn);
+        }
+        after.packet
+    }
+
+    #[inline(never)]
+    fn change(
+        &self,
+        number: u32,
+        packet: &mut impl Packet,
+        out: &mut impl Sink,
+    ) -> Result<(), Verdict> {
+        out.per_packet();
+        if let Some(edit) = self.edits.get(number as usize) {
+            packet.edit(edit)?;
+            out.resized(packet.facts().length);
+        }
+        Ok(())
     }
 
     /// `set_target_v2`.
@@ -261,7 +376,8 @@ impl Compiled {
 /// What gates look at, and the mark; `None` for a packet that they are not asked for. Not inlined:
 /// in the walk's loop it would be put together anew for each rule.
 #[inline(never)]
-fn bits_of<'f>(facts: &impl Fn() -> Facts<'f>) -> Option<(Bits, u32)> {
-    let facts = facts();
-    facts.is_whole().then(|| (Bits::of(&facts), facts.mark))
+fn bits_of(packet: &impl Packet) -> Option<(Bits, u32)> {
+    let facts = packet.facts();
+    let plain = facts.is_whole() && !packet.is_traced();
+    plain.then(|| (Bits::of(&facts), facts.mark))
 }

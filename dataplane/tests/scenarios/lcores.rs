@@ -68,7 +68,16 @@ fn what_passed_raw_elsewhere_is_not_counted_there_again_by_a_cached_path() {
     // Another lcore saw the conn only behind its raw table.
     let frame = MemoryFrame::new(framed(WAN, &udp(client, SERVER)));
     let (stage, template) = (Stage::PastRaw, None);
-    let handed = Handed { frame, port: WAN, stage, hops: 1, mark: 0, template, datagram: None };
+    let handed = Handed {
+        frame,
+        port: WAN,
+        stage,
+        hops: 1,
+        mark: 0,
+        traced: false,
+        template,
+        datagram: None,
+    };
     pair.third.give(0, &mut ArrayVec::<_, 1>::from([handed]));
     assert_eq!(pair.settle().len(), 1);
     pair.mailboxes[0].send(ToLcore::Fold).unwrap();

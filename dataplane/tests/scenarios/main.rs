@@ -24,6 +24,7 @@ mod robustness;
 mod rules;
 mod segments;
 mod semantics;
+mod targets;
 mod template;
 mod tracking;
 mod vlan;

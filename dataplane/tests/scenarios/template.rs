@@ -87,7 +87,16 @@ fn a_packet_that_passed_raw_elsewhere_keeps_what_was_said_there() {
     let mut pair = Pair::with_queues(Setup::default(), 2);
     let frame = MemoryFrame::new(framed(LAN, &udp(CLIENT, SERVER)));
     let (stage, template) = (Stage::PastRaw, Some(tftp()));
-    let handed = Handed { frame, port: LAN, stage, hops: 1, mark: 0, template, datagram: None };
+    let handed = Handed {
+        frame,
+        port: LAN,
+        stage,
+        hops: 1,
+        mark: 0,
+        traced: false,
+        template,
+        datagram: None,
+    };
     pair.third.give(1, &mut ArrayVec::<_, 1>::from([handed]));
     assert_eq!(pair.settle().len(), 1);
     let records = &pair.shared.records;
