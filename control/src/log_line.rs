@@ -22,9 +22,12 @@ const MAC_LEN: usize = 14;
 pub fn text(line: &LogLine, snapshot: &Snapshot) -> String {
     let port = |port: Option<PortId>| port.map_or("", |p| snapshot.port(p).name.as_str());
     let (input, output) = (port(line.in_port), port(line.out_port));
-    let mut text = match line.said {
-        Some(sentence) => format!("{sentence} "),
-        None => line.prefix.to_string(),
+    let mut text = match (line.said, line.group) {
+        (Some(sentence), _) => format!("{sentence} "),
+        // As what listens to a group writes it: the prefix has no blank of its own.
+        (None, Some((group, _))) if line.prefix.is_empty() => format!("NFLOG {group}: "),
+        (None, Some((group, _))) => format!("NFLOG {group}: {} ", line.prefix),
+        (None, None) => line.prefix.to_string(),
     };
     let _ = write!(text, "IN={input} OUT={output} ");
     if line.in_port.is_some() {
@@ -484,6 +487,7 @@ mod tests {
             said: None,
             level: 4,
             flags: 0,
+            group: None,
             in_port: Some(PortId(0)),
             out_port: Some(PortId(1)),
             head: frame.iter().copied().take(room).collect(),
@@ -523,6 +527,19 @@ mod tests {
         let line = shown(&syn().to_vec(), |line| line.said = Some(said));
         let begin = "nf_ct_tftp: dropping packet: cannot add expectation IN=lan OUT=wan MAC=";
         assert!(line.starts_with(begin), "{line}");
+    }
+
+    #[test]
+    fn a_line_for_a_group_names_it() {
+        let with = |prefix: &str| {
+            shown(&syn().to_vec(), |line| {
+                line.prefix = prefix.try_into().unwrap();
+                line.group = Some((7, None));
+            })
+        };
+        let (named, bare) = (with("dropped"), with(""));
+        assert!(named.starts_with("NFLOG 7: dropped IN=lan OUT=wan MAC="), "{named}");
+        assert!(bare.starts_with("NFLOG 7: IN=lan OUT=wan MAC="), "{bare}");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 mod comment;
 mod conn;
 mod connbytes;
+mod connmark_target;
 mod conntrack;
 mod ct;
 mod dccp;
+mod ecn_target;
 mod hashlimit;
 mod head;
 mod headers6;
@@ -15,6 +17,9 @@ mod log;
 mod mark;
 mod multiport;
 mod nat;
+mod netmap;
+mod nflog;
+mod npt;
 mod place;
 mod quota;
 mod rate;
@@ -25,7 +30,11 @@ mod search;
 mod set;
 mod statistic;
 mod tcp;
+mod tcpmss;
+mod tcpoptstrip;
 mod time;
+mod tos_target;
+mod ttl_target;
 mod u32;
 
 use dataplane::rules::hook::Family;
@@ -119,6 +128,18 @@ register! { Target, TARGETS, of_target, target_text,
     Masquerade => nat::MASQUERADE,
     Redirect => nat::REDIRECT,
     Set => set::CHANGE_SET,
+    Netmap => netmap::NETMAP,
+    Connmark => connmark_target::SET_CONNMARK,
+    Nflog => nflog::NFLOG,
+    Tos => tos_target::SET_TOS,
+    Dscp => tos_target::SET_DSCP,
+    Ttl => ttl_target::SET_TTL,
+    Hl => ttl_target::SET_HL,
+    Ecn => ecn_target::SET_ECN,
+    Tcpmss => tcpmss::TCPMSS,
+    Tcpoptstrip => tcpoptstrip::TCPOPTSTRIP,
+    Snpt => npt::SNPT,
+    Dnpt => npt::DNPT,
 }
 
 /// The match of a word after `-m`.

@@ -100,7 +100,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("filter", "-A INPUT -g ACCEPT", "ACCEPT", "does not exist"),
     ("filter", "-A INPUT -j accept", "accept", "does not exist"),
     ("filter", "-A INPUT -j FORWARD", "FORWARD", "base chain"),
-    ("filter", "-A INPUT -j TCPMSS --clamp-mss-to-pmtu", "TCPMSS", "not supported"),
+    ("filter", "-A INPUT -j TEE --gateway 1.2.3.4", "TEE", "not supported"),
     ("filter", "-A FOO -j DROP", "FOO", "does not exist"),
     ("filter", "-A INPUT -j SNAT --to-source :5", "SNAT", "need"),
     ("filter", "-A INPUT -p tcp -j SNAT --to-source :5", "SNAT", "only valid in table nat"),
@@ -419,6 +419,127 @@ fn wrong_lines_are_refused_by_their_word() {
     }
     for &(family, line, word, part) in REFUSED_IN_ONE {
         is_refused(family, "filter", line, word, part);
+    }
+}
+
+/// Likewise for targets that edit: the family, and the rest as above.
+const REFUSED_EDITS: &[(&str, &str, &str, &str, &str)] = &[
+    ("46", "mangle", "-A FORWARD -j CONNMARK", "CONNMARK", "no operation"),
+    ("46", "mangle", "-A FORWARD -j CONNMARK --mask 5", "CONNMARK", "no operation"),
+    ("46", "mangle", "-A FORWARD -j CONNMARK --left-shift-mark 4", "CONNMARK", "no operation"),
+    (
+        "46",
+        "mangle",
+        "-A FORWARD -j CONNMARK --save-mark --restore-mark",
+        "--restore-mark",
+        "together",
+    ),
+    ("46", "mangle", "-A FORWARD -j CONNMARK --save-mark --left-shift-mark 32", "32", "below 32"),
+    (
+        "46",
+        "mangle",
+        "-A FORWARD -j CONNMARK --save-mark --mask 1 --nfmask 1",
+        "CONNMARK",
+        "--mask",
+    ),
+    ("46", "mangle", "-A FORWARD -j CONNMARK --or-mark 1/2", "1/2", "not a number"),
+    ("46", "mangle", "-A FORWARD -j CONNMARK --set-mark 0x1ffffffff", "0x1ffffffff", "32 bits"),
+    ("46", "mangle", "-A FORWARD -p tcp -j TCPMSS", "TCPMSS", "required"),
+    ("4", "mangle", "-A FORWARD -p tcp -j TCPMSS --set-mss 65516", "65516", "0 to 65515"),
+    ("6", "mangle", "-A FORWARD -p tcp -j TCPMSS --set-mss 65496", "65496", "0 to 65495"),
+    ("46", "mangle", "-A FORWARD -j TCPMSS --set-mss 5", "TCPMSS", "-p tcp"),
+    ("46", "mangle", "-A FORWARD ! -p tcp -j TCPMSS --set-mss 5", "TCPMSS", "-p tcp"),
+    ("46", "mangle", "-A PREROUTING -p tcp -j TCPMSS --clamp-mss-to-pmtu", "TCPMSS", "PREROUTING"),
+    ("46", "filter", "-A INPUT -p tcp -j TCPMSS --clamp-mss-to-pmtu", "TCPMSS", "hook INPUT"),
+    ("46", "mangle", "-A FORWARD -p tcp -j TCPOPTSTRIP --strip-options 1", "1", "0 or 1"),
+    (
+        "46",
+        "mangle",
+        "-A FORWARD -p tcp -j TCPOPTSTRIP --strip-options 256",
+        "256",
+        "bad TCP option",
+    ),
+    (
+        "46",
+        "mangle",
+        "-A FORWARD -p tcp -j TCPOPTSTRIP --strip-options MSS",
+        "MSS",
+        "bad TCP option",
+    ),
+    ("46", "mangle", "-A FORWARD -p tcp -j TCPOPTSTRIP --strip-options 5,", "5,", "bad TCP option"),
+    ("46", "mangle", "-A FORWARD -p tcp -j TCPOPTSTRIP --strip-options 3,3", "3,3", "already"),
+    ("46", "mangle", "-A FORWARD -j TCPOPTSTRIP --strip-options 3", "TCPOPTSTRIP", "-p tcp"),
+    ("46", "filter", "-A FORWARD -p tcp -j TCPOPTSTRIP", "TCPOPTSTRIP", "table mangle"),
+    ("46", "mangle", "-A FORWARD -j TOS", "TOS", "required"),
+    ("46", "mangle", "-A FORWARD -j TOS --set-tos min", "min", "unknown"),
+    ("46", "mangle", "-A FORWARD -j TOS --set-tos 256", "256", "0 to 255"),
+    ("46", "mangle", "-A FORWARD -j TOS --set-tos 1/256", "1/256", "0 to 255"),
+    ("46", "mangle", "-A FORWARD -j TOS --set-tos 1 --or-tos 1", "1", "together"),
+    ("46", "filter", "-A FORWARD -j TOS --set-tos 1", "TOS", "table mangle"),
+    ("46", "mangle", "-A FORWARD -j DSCP", "DSCP", "required"),
+    ("46", "mangle", "-A FORWARD -j DSCP --set-dscp 64", "64", "0 to 63"),
+    ("46", "mangle", "-A FORWARD -j DSCP --set-dscp EF", "EF", "0 to 63"),
+    ("46", "mangle", "-A FORWARD -j DSCP --set-dscp-class AF14", "AF14", "invalid DSCP"),
+    ("46", "mangle", "-A FORWARD -j DSCP --set-dscp-class LE", "LE", "invalid DSCP"),
+    ("46", "raw", "-A PREROUTING -j DSCP --set-dscp 1", "DSCP", "table mangle"),
+    ("4", "mangle", "-A FORWARD -j TTL", "TTL", "action"),
+    ("4", "mangle", "-A FORWARD -j TTL --ttl-set 256", "256", "0 to 255"),
+    ("4", "mangle", "-A FORWARD -j TTL --ttl-inc 0", "0", "change by 0"),
+    ("4", "mangle", "-A FORWARD -j TTL --ttl-set 1 --ttl-dec 1", "1", "together"),
+    ("4", "filter", "-A FORWARD -j TTL --ttl-set 1", "TTL", "table mangle"),
+    ("6", "mangle", "-A FORWARD -j TTL --ttl-set 1", "TTL", "not supported"),
+    ("6", "mangle", "-A FORWARD -j HL", "HL", "action"),
+    ("6", "filter", "-A FORWARD -j HL --hl-set 1", "HL", "table mangle"),
+    ("4", "mangle", "-A FORWARD -j HL --hl-set 1", "HL", "not supported"),
+    ("4", "mangle", "-A FORWARD -p tcp -j ECN", "ECN", "required"),
+    ("4", "mangle", "-A FORWARD -j ECN --ecn-tcp-remove", "ECN", "-p tcp"),
+    ("4", "mangle", "-A FORWARD -j ECN --ecn-ip-ect 4", "4", "0 to 3"),
+    ("4", "mangle", "-A FORWARD -p tcp -j ECN --ecn-tcp-ece 2", "2", "0 to 1"),
+    ("4", "mangle", "-A FORWARD -p tcp -j ECN --ecn-tcp-cwr 1 --ecn-tcp-remove", "ECN", "together"),
+    ("4", "filter", "-A FORWARD -p tcp -j ECN --ecn-tcp-remove", "ECN", "table mangle"),
+    ("6", "mangle", "-A FORWARD -p tcp -j ECN --ecn-tcp-remove", "ECN", "not supported"),
+    ("46", "nat", "-A PREROUTING -j NETMAP", "NETMAP", "must be specified"),
+    ("46", "nat", "-A PREROUTING -j NETMAP --to x", "x", "not an IP"),
+    ("4", "nat", "-A PREROUTING -j NETMAP --to 10/8", "10/8", "not an IP"),
+    (
+        "4",
+        "nat",
+        "-A PREROUTING -j NETMAP --to 1.2.3.4/255.0.255.0",
+        "1.2.3.4/255.0.255.0",
+        "holes",
+    ),
+    ("4", "filter", "-A FORWARD -j NETMAP --to 1.2.3.0/24", "NETMAP", "table nat"),
+    ("46", "filter", "-A FORWARD -j NFLOG --nflog-group 65536", "65536", "0 to 65535"),
+    ("46", "filter", "-A FORWARD -j NFLOG --nflog-threshold 65536", "65536", "0 to 65535"),
+    ("46", "filter", "-A FORWARD -j NFLOG --nflog-prefix \"\"", "", "empty"),
+    ("46", "filter", "-A FORWARD -j NFLOG --nflog-range 1 --nflog-size 1", "1", "together"),
+    ("46", "raw", "-A PREROUTING -j TRACE --foo", "--foo", "unknown option"),
+    ("6", "mangle", "-A POSTROUTING -j SNPT --src-pfx fd00::/64", "SNPT", "--dst-pfx"),
+    (
+        "6",
+        "mangle",
+        "-A POSTROUTING -j SNPT --src-pfx fd00::5/64",
+        "fd00::5/64",
+        "behind its prefix",
+    ),
+    ("6", "mangle", "-A POSTROUTING -j SNPT --src-pfx fd00::/65", "fd00::/65", "1 to 64 bits"),
+    ("6", "mangle", "-A POSTROUTING -j SNPT --src-pfx ::/0", "::/0", "1 to 64 bits"),
+    ("6", "mangle", "-A FORWARD -j SNPT --src-pfx fd00::/8 --dst-pfx fe00::/8", "SNPT", "FORWARD"),
+    ("6", "mangle", "-A INPUT -j DNPT --src-pfx fd00::/8 --dst-pfx fe00::/8", "DNPT", "hook INPUT"),
+    ("6", "raw", "-A OUTPUT -j DNPT --src-pfx fd00::/8 --dst-pfx fe00::/8", "DNPT", "table mangle"),
+    ("4", "mangle", "-A POSTROUTING -j SNPT --src-pfx fd00::/64", "SNPT", "not supported"),
+];
+
+#[test]
+fn wrong_edits_are_refused_by_their_word() {
+    for &(families, table, line, word, part) in REFUSED_EDITS {
+        for (name, family) in [('4', Family::V4), ('6', Family::V6)] {
+            if families.contains(name) {
+                let error = one(family, table, line).map(|_| line).unwrap_err();
+                assert_eq!(error.word, word, "{line}: {error}");
+                assert!(error.message.contains(part), "{line}: {error}");
+            }
+        }
     }
 }
 

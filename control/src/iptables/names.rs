@@ -310,35 +310,27 @@ pub(super) const STATUS: &[(&str, u16)] =
 pub(super) const TCP_FLAGS: &[(&str, u8)] =
     &[("FIN", 0x01), ("SYN", 0x02), ("RST", 0x04), ("PSH", 0x08), ("ACK", 0x10), ("URG", 0x20)];
 
-/// Targets that iptables knows and this gateway does not.
+/// Targets that iptables knows and this gateway does not, at least not in both families.
 pub(super) const UNSUPPORTED_TARGETS: &[&str] = &[
     "AUDIT",
     "CHECKSUM",
     "CLASSIFY",
     "CLUSTERIP",
-    "CONNMARK",
     "CONNSECMARK",
     "DNPT",
-    "DSCP",
     "ECN",
     "HL",
     "HMARK",
     "IDLETIMER",
     "LED",
-    "NETMAP",
-    "NFLOG",
     "NFQUEUE",
     "QUEUE",
     "RATEEST",
     "SECMARK",
     "SNPT",
     "SYNPROXY",
-    "TCPMSS",
-    "TCPOPTSTRIP",
     "TEE",
-    "TOS",
     "TPROXY",
-    "TRACE",
     "TTL",
     "ULOG",
 ];

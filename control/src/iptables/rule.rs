@@ -363,11 +363,12 @@ impl<'a> Draft<'a> {
 }
 
 /// Targets without options.
-const PLAIN: [(&str, Target); 4] = [
+const PLAIN: [(&str, Target); 5] = [
     ("ACCEPT", Target::Accept),
     ("DROP", Target::Drop),
     ("RETURN", Target::Return),
     ("NOTRACK", Target::Notrack),
+    ("TRACE", Target::Trace),
 ];
 
 /// The target of a word; anything that is no target's name is a chain.

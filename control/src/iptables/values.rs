@@ -158,6 +158,12 @@ fn c_number(word: &str) -> Result<Option<u64>, Fault> {
     Ok(u64::from_str_radix(digits, radix).ok())
 }
 
+/// A number that is at most `most`.
+pub(super) fn up_to(word: &str, most: u32) -> Result<u32, Fault> {
+    let number = number(word).ok().filter(|&number| number <= most);
+    number.ok_or_else(|| format!("`{word}' is not a number of 0 to {most}"))
+}
+
 /// `value` or `value/mask`.
 pub(super) fn masked(text: &str) -> Result<Masked, Fault> {
     match text.split_once('/') {
