@@ -32,18 +32,13 @@ const NANOSECONDS: u8 = 9;
 
 /// Sequences that need what the replay does not do yet. One that agrees has to leave the list.
 pub const LATER: &[(&str, &str)] = &[
-    ("netmap", "target NETMAP"),
     ("reject-established", "match length"),
     ("dropped-first-packet", "match length"),
-    ("marks", "target CONNMARK"),
     ("tcp-flags", "match tcpmss"),
     ("packet-facts", "match ttl"),
     ("addresses", "match iprange"),
     ("limit", "match limit"),
     ("every-third", "match statistic"),
-    ("segment-size", "target TCPMSS"),
-    ("segment-size-clamped", "target TCPMSS"),
-    ("header-targets", "target DSCP"),
 ];
 
 /// How many workers share the packets, and by how many queues of each port these come and go.
