@@ -5,8 +5,8 @@
 //! to its source, or is the gateway's own. A conn is denied if a rule or policy drops the packet of
 //! either direction; what has no way there for another reason is not the rules' doing.
 //!
-//! This takes a few microseconds for each conn, in slices with a round of everything else between
-//! them: packets are not held up, expiry and events go on.
+//! The table is gone through in slices with a round of everything else between them: packets are
+//! not held up, expiry and events go on.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
