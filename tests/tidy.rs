@@ -37,7 +37,8 @@ const IMPURE: &[&str] = &[
     "std::fs",
     "std::env",
     "std::process",
-    "log::",
+    " log::",
+    "(log::",
 ];
 
 /// What stops the process or prints.

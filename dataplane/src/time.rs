@@ -52,10 +52,10 @@ impl Tick {
 pub struct Now {
     /// For every deadline.
     pub tick: Tick,
-    /// Nanoseconds since 1970, for time stamps, rates and rules that ask for it. The daemon takes the
-    /// wall clock at its start and adds what a monotonic clock says has passed, so this does not
-    /// step when the wall clock is set. Workers read it at different moments: a later packet may
-    /// have an earlier time by as much as a round of the poll loop takes.
+    /// Nanoseconds since 1970, for time stamps, rates and rules that ask for it. The daemon takes
+    /// the wall clock at its start and adds what a monotonic clock says has passed, so this does
+    /// not step when the wall clock is set. Workers read it at different moments: a later packet
+    /// may have an earlier time by as much as a round of the poll loop takes.
     pub unix_ns: u64,
 }
 

@@ -112,5 +112,6 @@ macro_rules! groups {
 
 groups!(
     expect fragments
-    tcp_states tcp_windows tcp_tracker udp icmp nat rules gateway ipv6 template sctp gre protocols targets
+    tcp_states tcp_windows tcp_tracker udp icmp nat rules gateway ipv6 template sctp gre protocols
+    targets
 );

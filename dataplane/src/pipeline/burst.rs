@@ -431,19 +431,9 @@ impl<P: FramePool> Pipeline<P> {
     /// Hands a received frame to the lcore it belongs to.
     pub(crate) fn pass_on(&mut self, lcore: u8, port: PortId, frame: P::Frame, at: At<'_>) {
         let (stage, hops) = (Stage::Arrived, at.hops + 1);
-        self.hand_over(
-            lcore,
-            Handed {
-                frame,
-                port,
-                stage,
-                hops,
-                mark: 0,
-                traced: false,
-                template: None,
-                datagram: None,
-            },
-        );
+        let (mark, traced, template, datagram) = (0, false, None, None);
+        let handed = Handed { frame, port, stage, hops, mark, traced, template, datagram };
+        self.hand_over(lcore, handed);
     }
 
     /// The cached path of a known conn, if there is one and this packet may take it.

@@ -43,8 +43,8 @@ pub struct Slice {
     pub conns: Vec<ConnView>,
 }
 
-/// A packet that hit a LOG or NFLOG rule or is traced, or of which tracking has something to say, with what the line
-/// needs.
+/// A packet that hit a LOG or NFLOG rule or is traced, or of which tracking has something to say,
+/// with what the line needs.
 #[derive(Clone, Debug)]
 pub struct LogLine {
     /// `--log-prefix` or `--nflog-prefix`, or the place that a traced packet came by.

@@ -187,31 +187,25 @@ impl Compiled {
         if bits.is_none() {
             out.per_packet();
         }
-        let (mut chain, mut traced) = (base.chain, packet.is_traced());
-        let (mut said, mut known) = (None, None);
+        let (mut chain, mut traced, mut said) = (base.chain, packet.is_traced(), None);
+        let mut known = None;
         let mut callers: Callers<'_> = ArrayVec::new();
-        let none = || (slice::Iter::default(), base.chain);
         let verdict = loop {
             if let Some(bits) = &bits {
                 self.seek(chain, &mut rules, bits, heads);
             }
             let Some(rule) = rules.next() else {
                 if traced {
-                    let last = callers.is_empty();
-                    self.trace_end(chain, base, (&*packet, mark), last, out);
+                    self.trace_end(chain, base, (&*packet, mark), callers.is_empty(), out);
                 }
                 let Some(caller) = callers.pop() else { break self.policy(base, out) };
                 (rules, chain) = caller;
                 continue;
             };
-            let first_test = if bits.is_some() { rule.first_open } else { rule.first_test };
-            if first_test < rule.end_test {
-                let facts = known.get_or_insert_with(|| packet.facts());
-                match self.ask(first_test..rule.end_test, facts, mark, out) {
-                    Answer::Holds => {}
-                    Answer::Fails => continue,
-                    Answer::Drop => break Verdict::Drop,
-                }
+            match self.tests_hold(rule, bits.is_some(), (&*packet, &mut known, mark), out) {
+                Answer::Holds => {}
+                Answer::Fails => continue,
+                Answer::Drop => break Verdict::Drop,
             }
             out.hit(rule.counter);
             if traced {
@@ -221,16 +215,16 @@ impl Compiled {
                 break verdict;
             }
             match rule.action {
+                // Nesting was bounded when the ruleset was compiled; the stack has the room.
+                Action::Jump(_) if callers.is_full() => break Verdict::Drop,
                 Action::Jump(to) => {
-                    let caller = (core::mem::replace(&mut rules, self.chain(to)), chain);
-                    chain = to;
-                    // Nesting was bounded when the ruleset was compiled; the stack has the room.
-                    if callers.try_push(caller).is_err() {
-                        break Verdict::Drop;
-                    }
+                    let _ = callers.try_push((rules, chain));
+                    (rules, chain) = (self.chain(to), to);
                 }
                 Action::Goto(to) => (rules, chain) = (self.chain(to), to),
-                Action::Return => (rules, chain) = callers.pop().unwrap_or_else(none),
+                Action::Return => {
+                    (rules, chain) = callers.pop().unwrap_or((slice::Iter::default(), base.chain))
+                }
                 Action::Say(number) => said = said.or(Some(number)),
                 Action::Mark(set) => mark = set.apply(mark),
                 Action::Edit(number) => {
@@ -240,11 +234,7 @@ impl Compiled {
                     (known, *heads) = (None, Heads::default());
                     bits = bits.and_then(|_| bits_of(packet)).map(|(bits, _)| bits);
                 }
-                Action::Trace => {
-                    out.per_packet();
-                    packet.trace();
-                    (traced, known) = (true, None);
-                }
+                Action::Trace => (traced, known) = (begin_trace(packet, out), None),
                 // The others have decided.
                 action => {
                     let facts = known.get_or_insert_with(|| packet.facts());
@@ -254,6 +244,23 @@ impl Compiled {
         };
         let said = said.and_then(|number| self.said.get(number as usize).copied());
         Walked { verdict, said, mark }
+    }
+
+    /// What the rule's tests say that its gate, if it was asked, has left open.
+    #[inline(always)]
+    fn tests_hold<'p>(
+        &self,
+        rule: &CompiledRule,
+        gated: bool,
+        (packet, known, mark): (&'p impl Packet, &mut Option<Facts<'p>>, u32),
+        out: &mut impl Sink,
+    ) -> Answer {
+        let first = if gated { rule.first_open } else { rule.first_test };
+        if first >= rule.end_test {
+            return Answer::Holds;
+        }
+        let facts = known.get_or_insert_with(|| packet.facts());
+        self.ask(first..rule.end_test, facts, mark, out)
     }
 
     /// What a rule decides by itself.
@@ -371,6 +378,13 @@ impl Compiled {
     fn nat_verdict(&self, number: u32) -> Verdict {
         self.nats.get(number as usize).map_or(Verdict::Accept, |target| Verdict::Nat(*target))
     }
+}
+
+/// From here on each rule that the packet meets is told of.
+fn begin_trace(packet: &mut impl Packet, out: &mut impl Sink) -> bool {
+    out.per_packet();
+    packet.trace();
+    true
 }
 
 /// What gates look at, and the mark; `None` for a packet that they are not asked for. Not inlined:

@@ -291,7 +291,8 @@ fn prefixes_of_errors() -> Sequence {
 fn no_word_to_spare() -> Sequence {
     let mangle = "\
 -A POSTROUTING -o wan -s fd00:1::/64 -j SNPT --src-pfx fd00:1::/64 --dst-pfx 2001:db8:77:1::/64
--A PREROUTING -i wan -d 2001:db8:77:1::/64 -j DNPT --src-pfx 2001:db8:77:1::/64 --dst-pfx fd00:1::/64
+-A PREROUTING -i wan -d 2001:db8:77:1::/64 \
+-j DNPT --src-pfx 2001:db8:77:1::/64 --dst-pfx fd00:1::/64
 ";
     let setup = only6(&[("mangle", mangle), ("filter", NOT_INVALID)]);
     sequence("prefixes-no-word-to-spare", "an identifier of ones cannot be mapped", setup, |s| {

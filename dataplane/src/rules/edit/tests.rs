@@ -144,7 +144,8 @@ proptest! {
         let longer = lengths.0.max(lengths.1);
         let address = there.from.0 | host & !Prefixes::mask(longer);
         let (mapped, sound) = there.map(address);
-        prop_assert_eq!(mapped & Prefixes::mask(there.to.1), there.to.0 & Prefixes::mask(there.to.1));
+        let to = Prefixes::mask(there.to.1);
+        prop_assert_eq!(mapped & to, there.to.0 & to);
         let sum = |bits: u128| checksum::internet(&bits.to_be_bytes());
         let zero = |check: u16| if check == 0xffff { 0 } else { check };
         prop_assert!(sound);
