@@ -31,15 +31,7 @@ const STEP: Duration = Duration::from_millis(5);
 const NANOSECONDS: u8 = 9;
 
 /// Sequences that need what the replay does not do yet. One that agrees has to leave the list.
-pub const LATER: &[(&str, &str)] = &[
-    ("reject-established", "match length"),
-    ("dropped-first-packet", "match length"),
-    ("tcp-flags", "match tcpmss"),
-    ("packet-facts", "match ttl"),
-    ("addresses", "match iprange"),
-    ("limit", "match limit"),
-    ("every-third", "match statistic"),
-];
+pub const LATER: &[(&str, &str)] = &[];
 
 /// How many workers share the packets, and by how many queues of each port these come and go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
