@@ -406,12 +406,14 @@ fn judge(options: &Options, timed: &[Timed]) -> Vec<Row> {
                 options.conns,
                 percent(share)
             );
+            let beside = beside(timed, load, peer);
+            let ratio = beside.as_ref().map(|peer| peer.ratio.median);
             rows.push(
                 Row::new(name, "µs", p99)
-                    .beside(beside(timed, load, peer))
+                    .beside(beside)
                     .judged(judged.then_some(Reach::RatioAtMost(GOAL).of(Topic::Latency)))
                     .noting(remark(timed, load, peer))
-                    .doubted(doubt(timed, load, peer)),
+                    .doubted(doubt(timed, load, peer, ratio)),
             );
         }
     }
@@ -432,11 +434,16 @@ fn beside(timed: &[Timed], load: Load, peer: Program) -> Option<Peer> {
     })
 }
 
-/// Why nothing can be said: a peer whose thread was preempted is slower than it is. That ours was
-/// makes a goal harder to reach, and is said in the remark.
-fn doubt(timed: &[Timed], load: Load, peer: Program) -> String {
-    let dirty = used(timed, peer, load).any(|t| !t.clean);
-    if dirty { format!("no clean window of {peer}") } else { String::new() }
+/// Why nothing can be said. A peer whose thread was preempted is slower than it is; that ours was
+/// makes a goal harder to reach, so it decides nothing where the goal is missed.
+fn doubt(timed: &[Timed], load: Load, peer: Program, ratio: Option<f64>) -> String {
+    let dirty = |program| used(timed, program, load).any(|t| !t.clean);
+    if dirty(peer) {
+        return format!("no clean window of {peer}");
+    }
+    let missed = ratio.is_some_and(|ratio| ratio > GOAL);
+    let ours = missed && dirty(Program::Sluicegate);
+    if ours { "no clean window of Sluicegate".to_owned() } else { String::new() }
 }
 
 fn remark(timed: &[Timed], load: Load, peer: Program) -> String {
@@ -487,6 +494,18 @@ mod tests {
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].ours.median, rows[0].outcome()), (5.0, Some(Outcome::Pass)));
         assert_eq!(rows[0].peer.as_ref().unwrap().ratio.median, 0.5);
+    }
+
+    #[test]
+    fn a_window_without_its_cpu_of_its_own_proves_no_miss() {
+        let options = Options::of(3, 1.0, 1, Path::new(""));
+        let outcome = |ours, clean| {
+            let product = Timed { clean, ..timed(Program::Sluicegate, 0, ours) };
+            judge(&options, &[product, timed(Program::Ovs, 0, 10.0)])[0].outcome()
+        };
+        assert_eq!(outcome(5.0, false), Some(Outcome::Pass));
+        assert!(matches!(outcome(7.0, false), Some(Outcome::Undecided(_))));
+        assert_eq!(outcome(7.0, true), Some(Outcome::Miss));
     }
 
     #[test]
