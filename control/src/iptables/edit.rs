@@ -5,11 +5,13 @@
 //! (`dataplane::rules::check`).
 
 use core::fmt::Write;
+use std::collections::HashSet;
 
 use dataplane::rules::hook::{Family, Hook, Table};
 use dataplane::rules::model::{Chain, Counters, Place, Policy, Rule, Ruleset, TableRules};
 use dataplane::rules::targets::Target;
 
+use super::draft::Drafts;
 use super::line::{Asked, Command, Zero};
 use super::list::{self, List, list, list_rule};
 use super::rule::is_target;
@@ -53,6 +55,21 @@ pub fn obey(
     given: Given<'_>,
     out: &mut String,
 ) -> Result<Effect, ParseError> {
+    obey_in(ruleset, table, asked, given, None, out)
+}
+
+/// The same as one of many: the table's rules may be in `drafts`, and go there.
+///
+/// # Errors
+/// Likewise.
+pub(super) fn obey_in(
+    ruleset: &mut Ruleset,
+    table: Table,
+    asked: &Asked<'_>,
+    given: Given<'_>,
+    mut drafts: Option<&mut Drafts>,
+    out: &mut String,
+) -> Result<Effect, ParseError> {
     let family = ruleset.family;
     let fresh = ruleset.table(table).is_none();
     let all = asked.chain.is_none();
@@ -64,7 +81,10 @@ pub fn obey(
     }
     let rules = ruleset.table_mut(table);
     let verbose = asked.verbose > 0 || given.verbose;
-    let mut job = Job { rules, family, fresh, asked, given, verbose, out };
+    if let Some(drafts) = drafts.as_mut().filter(|_| !at_an_end(asked)) {
+        drafts.settle(rules);
+    }
+    let mut job = Job { rules, family, fresh, asked, given, verbose, drafts, out };
     let effect = match asked.command {
         Command::List | Command::ListRules => job.show(),
         Command::Append | Command::Insert | Command::Replace => job.add(),
@@ -81,6 +101,16 @@ pub fn obey(
     effect
 }
 
+/// Whether a line can be obeyed without knowing a chain's rules by number.
+fn at_an_end(asked: &Asked<'_>) -> bool {
+    match asked.command {
+        Command::Append | Command::NewChain => true,
+        Command::Insert => asked.number.as_ref().is_none_or(|(number, _)| *number == 1),
+        Command::Delete => asked.number.is_none(),
+        _ => false,
+    }
+}
+
 struct Job<'a, 'w> {
     rules: &'a mut TableRules,
     family: Family,
@@ -89,6 +119,7 @@ struct Job<'a, 'w> {
     asked: &'a Asked<'w>,
     given: Given<'a>,
     verbose: bool,
+    drafts: Option<&'a mut Drafts>,
     out: &'a mut String,
 }
 
@@ -190,6 +221,9 @@ impl Job<'_, '_> {
         if self.verbose {
             self.echo(&rules);
         }
+        if at_an_end(asked) && self.draft(&mut rules)? {
+            return Ok(Effect::Rules);
+        }
         let chain = self.found()?;
         let count = chain.rules.len();
         match (asked.command, asked.number) {
@@ -216,6 +250,22 @@ impl Job<'_, '_> {
         Ok(Effect::Rules)
     }
 
+    /// `-A` and `-I` in a draft; false where the rules are to go into the chain itself.
+    fn draft(&mut self, rules: &mut Vec<Rule>) -> Result<bool, ParseError> {
+        let Some(drafts) = self.drafts.take() else { return Ok(false) };
+        let appends = self.asked.command == Command::Append;
+        let chain = self.found()?;
+        let draft = match drafts.get(&chain.name) {
+            None if appends => return Ok(false),
+            None => drafts.open(chain),
+            Some(draft) => draft,
+        };
+        for rule in rules.drain(..) {
+            if appends { draft.append(rule) } else { draft.insert(rule) }
+        }
+        Ok(true)
+    }
+
     /// `-D` and `-C`.
     fn look_for(&mut self) -> Result<Effect, ParseError> {
         let asked = self.asked;
@@ -232,15 +282,18 @@ impl Job<'_, '_> {
             _ => error,
         })?;
         self.targets_exist()?;
+        let mut drafts = self.drafts.take();
         for rule in &asked.rules {
             let chain = self.found()?;
-            let Some(at) = chain.rules.iter().position(|known| known == rule) else {
+            let at = |chain: &Chain| chain.rules.iter().position(|known| known == rule);
+            let known = match (asked.command, drafts.as_mut()) {
+                (Command::Delete, Some(drafts)) => drafts.open(chain).delete(rule),
+                (Command::Delete, None) => at(chain).map(|at| chain.rules.remove(at)),
+                _ => at(chain).map(|at| chain.rules[at].clone()),
+            };
+            let Some(known) = known else {
                 let text = format!("`{}': no such rule in chain {}", asked.word.text, chain.name);
                 return Err(asked.word.error(text).of(Kind::NoRule));
-            };
-            let known = match asked.command {
-                Command::Delete => chain.rules.remove(at),
-                _ => chain.rules[at].clone(),
             };
             if self.verbose {
                 self.echo(&[known]);
@@ -268,7 +321,7 @@ impl Job<'_, '_> {
                 let name = self.name()?.clone();
                 self.found()?;
                 self.say("Deleting", &name.text);
-                self.removable(&name.text, &name)?;
+                self.removable(&name.text, &name, |name| self.jumps().any(|to| to == name))?;
                 self.rules.chains.retain(|chain| chain.name != name.text);
             }
             (Command::RenameChain, Some(new)) => {
@@ -295,19 +348,25 @@ impl Job<'_, '_> {
         for name in &names {
             self.say("Deleting", name);
         }
+        let jumps: HashSet<&str> = self.jumps().collect();
         for name in &names {
-            self.removable(name, self.asked.word)?;
+            self.removable(name, self.asked.word, |name| jumps.contains(name))?;
         }
         self.rules.chains.retain(|chain| chain.base.is_some());
         Ok(())
     }
 
     /// Whether a chain may go; `word` is to blame if not.
-    fn removable(&self, name: &str, word: &Word) -> Result<(), ParseError> {
+    fn removable(
+        &self,
+        name: &str,
+        word: &Word,
+        jumped_to: impl Fn(&str) -> bool,
+    ) -> Result<(), ParseError> {
         let Some(chain) = self.rules.chain(name) else { return Ok(()) };
         let fault = if chain.base.is_some() {
             "is a base chain"
-        } else if self.jumped_to(name) {
+        } else if jumped_to(name) {
             "is the target of a rule"
         } else if !chain.rules.is_empty() {
             "is not empty"
@@ -317,12 +376,9 @@ impl Job<'_, '_> {
         Err(word.error(format!("chain `{name}' {fault}")).of(Kind::Busy))
     }
 
-    fn jumped_to(&self, name: &str) -> bool {
-        self.rules
-            .chains
-            .iter()
-            .flat_map(|chain| &chain.rules)
-            .any(|rule| matches!(&rule.target, Target::Jump(to) | Target::Goto(to) if to == name))
+    /// The chains that rules lead to, each as often as one does.
+    fn jumps(&self) -> impl Iterator<Item = &str> {
+        self.rules.chains.iter().flat_map(|chain| &chain.rules).filter_map(leads_to)
     }
 
     /// Whether the chains that the rules lead to are there.
@@ -380,6 +436,14 @@ impl Job<'_, '_> {
             let names = self.rules.chains.iter().map(|chain| chain.name.as_str());
             self.out.extend(names.map(|name| format!("{what} chain `{name}'\n")));
         }
+    }
+}
+
+/// The chain that a rule jumps or goes to.
+pub(super) fn leads_to(rule: &Rule) -> Option<&str> {
+    match &rule.target {
+        Target::Jump(to) | Target::Goto(to) => Some(to),
+        _ => None,
     }
 }
 

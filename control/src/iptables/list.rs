@@ -3,12 +3,14 @@
 //! Names of hosts and networks are not looked up: an address stays one without `-n` too.
 
 use core::fmt::Write;
+use std::collections::HashMap;
 
 use dataplane::rules::hook::Family;
 use dataplane::rules::matches::{Maybe, Net};
 use dataplane::rules::model::{Base, Chain, Rule, TableRules};
 use dataplane::rules::targets::Target;
 
+use super::edit::leads_to;
 use super::extensions::{of_match, of_target};
 use super::names;
 use super::print::{Line, net_text, policy_name};
@@ -32,8 +34,12 @@ pub struct List<'a> {
 /// The listing of a table, or of one of its chains.
 pub fn list(rules: &TableRules, family: Family, only: Option<&str>, look: List<'_>) -> String {
     let chains = rules.chains.iter().filter(|chain| only.is_none_or(|name| chain.name == name));
-    let texts: Vec<String> = chains.map(|chain| one_chain(rules, chain, family, look)).collect();
-    texts.join("\n")
+    let mut references = HashMap::new();
+    for to in rules.chains.iter().flat_map(|chain| &chain.rules).filter_map(leads_to) {
+        *references.entry(to).or_default() += 1;
+    }
+    let text = |chain| one_chain(&references, chain, family, look);
+    chains.map(text).collect::<Vec<String>>().join("\n")
 }
 
 /// One rule's line; `number` counts from 1.
@@ -117,7 +123,13 @@ fn fragment(asked: Option<Maybe<()>>) -> &'static str {
     }
 }
 
-fn one_chain(rules: &TableRules, chain: &Chain, family: Family, look: List<'_>) -> String {
+/// `references` are the rules that lead to each chain.
+fn one_chain(
+    references: &HashMap<&str, usize>,
+    chain: &Chain,
+    family: Family,
+    look: List<'_>,
+) -> String {
     let mut out = format!("Chain {} (", chain.name);
     match chain.base {
         Some(Base { policy, counters, .. }) => {
@@ -129,7 +141,8 @@ fn one_chain(rules: &TableRules, chain: &Chain, family: Family, look: List<'_>) 
             }
         }
         None => {
-            let _ = write!(out, "{} references", references(rules, &chain.name));
+            let count = references.get(chain.name.as_str()).copied().unwrap_or(0);
+            let _ = write!(out, "{count} references");
         }
     }
     out.push_str(")\n");
@@ -146,14 +159,6 @@ fn one_chain(rules: &TableRules, chain: &Chain, family: Family, look: List<'_>) 
         out.push_str(&list_rule(number, rule, family, look));
     }
     out
-}
-
-fn references(rules: &TableRules, name: &str) -> usize {
-    let to = |rule: &&Rule| match &rule.target {
-        Target::Jump(to) | Target::Goto(to) => to == name,
-        _ => false,
-    };
-    rules.chains.iter().flat_map(|chain| &chain.rules).filter(to).count()
 }
 
 fn sign(not: bool) -> char {

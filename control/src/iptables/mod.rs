@@ -9,6 +9,7 @@
 //! names of services and protocols come from tables in this module, so a file means the same on
 //! every machine.
 
+mod draft;
 mod edit;
 mod extension;
 mod extensions;

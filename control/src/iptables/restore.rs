@@ -4,6 +4,7 @@ use dataplane::rules::check;
 use dataplane::rules::hook::Table;
 use dataplane::rules::model::{Counters, Place, Ruleset, TableRules};
 
+use super::draft::Drafts;
 use super::edit::{self, line_place};
 use super::line::{self, Read};
 use super::words::{self, Word};
@@ -74,6 +75,7 @@ pub fn restore_with(
     let mut reader = Reader {
         ruleset: current.clone(),
         table: None,
+        drafts: Drafts::new(current.family),
         skips: false,
         last_line: 0,
         options,
@@ -100,6 +102,8 @@ fn at_line(line: u32, message: String) -> ParseError {
 struct Reader<'a> {
     ruleset: Ruleset,
     table: Option<Table>,
+    /// Chains of the table that are changed line by line.
+    drafts: Drafts,
     /// In a table that is not looked at.
     skips: bool,
     last_line: u32,
@@ -122,6 +126,9 @@ impl Reader<'_> {
         let Some(table) = self.table else {
             return self.begin(first, words.get(1));
         };
+        if first.text.starts_with(':') || first.text == "COMMIT" {
+            self.drafts.settle(self.ruleset.table_mut(table));
+        }
         if let Some(name) = first.text.strip_prefix(':') {
             return self.chain(table, name, first, words.get(1..).unwrap_or(&[]));
         }
@@ -150,7 +157,8 @@ impl Reader<'_> {
             Read::OtherFamily(_) | Read::Help | Read::Version => {}
             Read::Line(asked) => {
                 let given = edit::Given { counters, names: self.names, verbose: self.says() };
-                edit::obey(&mut self.ruleset, table, &asked, given, &mut self.out)?;
+                let (ruleset, drafts) = (&mut self.ruleset, Some(&mut self.drafts));
+                edit::obey_in(ruleset, table, &asked, given, drafts, &mut self.out)?;
             }
         }
         Ok(())
