@@ -4,22 +4,25 @@
 //! the last one, and a known packet none. Rules are of three shapes, as large rule files have them:
 //! sources that are shut out, services that are let in, and of everything something. A row is
 //! beside the one of ten rules: the ratio is what the other rules cost. Then the commands that put
-//! such files in force are timed.
+//! such files in force are timed, with nothing else to do and while packets flow, which must lose
+//! none.
 
 use std::fmt::{self, Write as _};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use sluicegate::gateway::{ControlCore, Served};
 use sluicegate::tools::Gateway;
 
-use super::clock::{Passed, clean_windows};
+use super::clock::{Passed, clean_windows, pin};
 use super::established::{floor_ns, talk};
 use super::gateway::{PATIENT, Plan, Rig, broken, work};
 use super::newconns::floor_of;
 use super::picks::Spread as Law;
 use super::trial::{Phase, Trial};
 use super::{Options, print};
-use crate::process::Failure;
+use crate::process::{Failure, WORKER_CPU};
 use crate::row::{Peer, Row, Spread};
 
 /// Rules of the chain FORWARD.
@@ -29,6 +32,8 @@ const CONNS: u32 = 64_512;
 
 /// Rules of the files that are restored.
 const RESTORED: [u32; 2] = [10_000, 100_000];
+/// Of these, those that are replaced while packets flow.
+const REPLACED: u32 = 10_000;
 /// What `iptables -A` does to the rules that are there.
 const ONE_MORE: &str = "*filter\n-A FORWARD -s 192.0.2.1 -j DROP\nCOMMIT\n";
 
@@ -198,12 +203,87 @@ fn commands(options: &Options) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
+/// Has the control core put rules in force while clients talk: how long that took, and the longest
+/// round of the worker meanwhile.
+fn replace(rig: &mut Rig<Trial>, text: &str) -> Result<[Duration; 2], Failure> {
+    let Rig { core, worker, watch } = rig;
+    let (over, watch) = (&AtomicBool::new(false), &*watch);
+    thread::scope(|threads| {
+        let at_work = threads.spawn(move || {
+            pin(WORKER_CPU)?;
+            let mut longest = Duration::ZERO;
+            while !over.load(Relaxed) {
+                let start = Instant::now();
+                worker.poll(watch.now());
+                longest = longest.max(start.elapsed());
+            }
+            Ok(longest)
+        });
+        let start = Instant::now();
+        let done = command(core, &["iptables-restore"], text).map(|_| start.elapsed());
+        over.store(true, Relaxed);
+        let longest = at_work.join().unwrap_or_else(|_| Err(broken("worker")(&"panicked")));
+        Ok([done?, longest?])
+    })
+}
+
+/// All rules replaced by as many others, over and over, under the load of `conns` that talk: how
+/// long each change took with the worker's longest round, packets that flowed meanwhile, and those
+/// that were lost.
+fn under_load(
+    options: &Options,
+    (size, conns): (u32, u32),
+) -> Result<(Vec<[Duration; 2]>, u64, u64), Failure> {
+    let shapes = [Shape::Services, Shape::Mixed];
+    let texts = shapes.map(|shape| shape.rules(size));
+    let mut trial = Trial::new();
+    trial.prepare(conns);
+    let mut rig = Rig::new(&Shape::Mixed.plan(size, options.seed), trial)?;
+    rig.open(conns)?;
+    rig.answer(conns)?;
+    rig.send_again(conns)?;
+    rig.wires().source.phase = talk(Law::Uniform, conns, options.seed);
+    let (arrived, left) = (rig.wires().arrived, rig.wires().left);
+    let mut changes = Vec::new();
+    for _ in 0..options.pairs() {
+        for text in &texts {
+            changes.push(replace(&mut rig, text)?);
+        }
+    }
+    let flowed = rig.wires().arrived - arrived;
+    let lost = flowed - (rig.wires().left - left);
+    let there = rig.conns();
+    if there != conns || !rig.core.counters().all(|counters| counters.balanced()) {
+        return Err(work(&format!("{there} of {conns} conns are left, or frames do not add up")));
+    }
+    Ok((changes, flowed, lost))
+}
+
+/// What becomes of packets while rules are replaced.
+fn replaced(options: &Options) -> Result<Vec<Row>, Failure> {
+    let (changes, flowed, lost) = under_load(options, (REPLACED, CONNS))?;
+    let of = |which: usize, unit: f64| {
+        let figures = changes.iter().map(|change| change[which].as_secs_f64() * unit);
+        Spread::of(figures).ok_or_else(|| work("no time"))
+    };
+    let name = |what: &str| format!("{REPLACED} rules replaced under load: {what}");
+    let noting = format!("of {flowed}, in {} changes", changes.len());
+    Ok(vec![
+        Row::new(name("packets lost"), "packets", Spread::exact(lost as f64)).noting(noting),
+        Row::new(name("the change"), "ms", of(0, 1e3)?)
+            .noting("wall clock, from the text to the worker's adoption"),
+        Row::new(name("longest round of the worker"), "µs", of(1, 1e6)?)
+            .noting("wall clock, of whatever else has the CPU as well"),
+    ])
+}
+
 /// All rows.
 pub(crate) fn rows(options: &Options) -> Result<Vec<Row>, Failure> {
     let floors = [floor_of(options, CONNS, opening)?, floor_ns(options, Law::Uniform, CONNS)?];
     let rows = Shape::ALL.iter().map(|shape| shaped(options, *shape, floors));
     let mut rows = rows.collect::<Result<Vec<_>, _>>()?.concat();
     rows.extend(commands(options)?);
+    rows.extend(replaced(options)?);
     Ok(rows)
 }
 
@@ -215,6 +295,14 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_lost_while_rules_are_replaced() {
+        let options = Options { quick: true, pairs: None, seed: 1 };
+        let (changes, flowed, lost) = under_load(&options, (2_000, 3_000)).unwrap();
+        assert_eq!((changes.len(), lost), (4, 0));
+        assert!(flowed > 0, "nothing flowed");
+    }
 
     #[test]
     fn conns_pass_all_rules_of_every_shape() {
