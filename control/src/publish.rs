@@ -6,7 +6,7 @@ use dataplane::conntrack::knobs::Knobs;
 use dataplane::conntrack::policies::{POLICIES_MAX, Policies};
 use dataplane::pipeline::route::{PortAddress, RouteError, RouteKind, Routes, StaticRoute};
 use dataplane::pipeline::snapshot::{
-    FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
+    FamilyRules, InterfaceAddress, Keeping, PortKind, PortSettings, Snapshot,
 };
 use dataplane::rules::check::CheckError;
 use dataplane::rules::compiled::{Compiled, NamedThings};
@@ -72,6 +72,11 @@ impl Rulesets {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,
         }
+    }
+
+    /// True if the rules of both are written the same, whatever they have counted.
+    pub fn say_the_same(&self, other: &Rulesets) -> bool {
+        self.v4.says_the_same(&other.v4) && self.v6.says_the_same(&other.v6)
     }
 
     /// True if a rule asks what a conn has carried, which conns then have to count: adding one
@@ -162,6 +167,7 @@ fn compiled(
     let ports = ports(config, macs, learnt);
     Ok(Snapshot {
         generation: before.map_or(1, |before| before.generation.wrapping_add(1)),
+        keeping: before.map_or(Keeping::default(), |before| before.keeping),
         routes: routes(config, &ports, learnt)?,
         ports,
         v4: compile(&rulesets.v4)?,

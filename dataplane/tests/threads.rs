@@ -151,6 +151,7 @@ fn snapshot(generation: u32) -> Snapshot {
     }
     Snapshot {
         generation,
+        keeping: Default::default(),
         ports: Box::new([port(0), port(1)]),
         routes: Routes::new(&addresses, &[default]).unwrap(),
         v4: compile(&rules()),

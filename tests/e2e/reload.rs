@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::process::Stdio;
 
-use crate::rig::{RULES4, Rig, WAN_HOST, Wish};
+use crate::rig::{LAN_HOST, RULES4, Rig, WAN_HOST, Wish};
 use crate::servers::{Server, body};
 
 fn refused(output: &std::process::Output) -> bool {
@@ -37,6 +37,50 @@ fn a_reload_changes_the_rules_and_spares_what_is_established() {
     rig.files().write("rules.v4", RULES4);
     assert_eq!(rig.gateway.reload(), "reloaded");
     assert_eq!(rig.curl(&short).stdout, body(100));
+
+    assert!(download.try_wait().expect("curl can be waited for").is_none(), "it still runs");
+    assert!(download.wait().expect("curl ends").success());
+    assert!(reader.join().unwrap().unwrap() == body(len));
+    rig.assert_balance();
+    rig.gateway.stop_cleanly();
+}
+
+/// `on_reload = "keep"`, with rules by which nothing would go through at all.
+#[test]
+fn live_conns_outlive_rules_that_deny_them() {
+    let mut rig =
+        Rig::new(Wish { eal: "worker_cores = [0, 1]\nmemory_mb = 256", ..Wish::default() });
+    let _http = Server::http(&rig.wan, &format!("{WAN_HOST}:80"));
+    let len = 3_000_000;
+    let url = format!("http://{WAN_HOST}/{len}/slow");
+    let line = format!("curl -sS --local-port 41000 --max-time 60 {url}");
+    let mut download = rig.lan.command(&line);
+    let mut download = download.stdout(Stdio::piped()).spawn().expect("curl starts");
+    let mut out = download.stdout.take().expect("stdout is piped");
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        out.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    rig.wait_for_conn(&["tcp", "ESTABLISHED", "dport=80"]);
+
+    let config = std::fs::read_to_string(rig.files().path("gateway.toml")).unwrap();
+    let keep = config.replace("ipv6 = \"rules.v6\"", "ipv6 = \"rules.v6\"\non_reload = \"keep\"");
+    assert_ne!(config, keep);
+    rig.files().write("gateway.toml", &keep);
+    rig.files().write("rules.v4", "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
+    let path = rig.files().path("gateway.toml").display().to_string();
+    assert_eq!(rig.files().ask(&format!("check -c {path} --live")), "", "no conn is denied");
+    assert_eq!(rig.gateway.reload(), "reloaded");
+    let dropped = rig.dropped("filter-drop");
+    let other = rig.curl(&format!("--max-time 1 http://{WAN_HOST}/100"));
+    assert_eq!(other.status.code(), Some(28), "a new conn is dropped");
+    assert!(rig.dropped("filter-drop") > dropped);
+    // Rules by hand change nothing about it either.
+    rig.files().ask("iptables -A FORWARD -p tcp -j DROP");
+    let packet =
+        format!("--in lan --src {LAN_HOST} --dst {WAN_HOST} -p tcp --sport 41000 --dport 80");
+    let said = rig.files().ask(&format!("explain {packet} --flags ACK"));
+    assert!(said.contains("filter FORWARD: not asked, the conn goes on"), "{said}");
 
     assert!(download.try_wait().expect("curl can be waited for").is_none(), "it still runs");
     assert!(download.wait().expect("curl ends").success());

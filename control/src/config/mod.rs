@@ -142,7 +142,9 @@ pub enum OnReload {
     /// Their packets meet the new rules, as in the kernel.
     #[default]
     Reevaluate,
-    /// So they do, and those whose packets the new rules drop are deleted.
+    /// What had passed goes on passing; only new conns meet the new rules.
+    Keep,
+    /// Their packets meet the new rules, and those whose packets they drop are deleted.
     KillDenied,
 }
 
@@ -414,17 +416,12 @@ fn file(section: &Section<'_>, key: &str) -> Result<Option<PathBuf>, ConfigError
 fn rules(section: &Section<'_>) -> Result<Rules, ConfigError> {
     let (ipv4, ipv6) = (file(section, "ipv4")?, file(section, "ipv6")?);
     let sets = file(section, "sets")?;
-    let on_reload = match section.text("on_reload")? {
-        None | Some(("reevaluate", _)) => OnReload::Reevaluate,
-        Some(("kill-denied", _)) => OnReload::KillDenied,
-        Some((text, value)) => {
-            let what = match text {
-                "keep" => "is not supported in this version",
-                _ => "must be \"reevaluate\" or \"kill-denied\"",
-            };
-            return Err(section.wrong("on_reload", value, what));
-        }
-    };
+    let words = [
+        ("reevaluate", OnReload::Reevaluate),
+        ("keep", OnReload::Keep),
+        ("kill-denied", OnReload::KillDenied),
+    ];
+    let on_reload = section.choice("on_reload", &words)?.unwrap_or_default();
     let rules = Rules { ipv4, ipv6, sets, on_reload };
     section.finish(&[])?;
     Ok(rules)

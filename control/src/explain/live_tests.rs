@@ -157,6 +157,49 @@ fn kill_denied_deletes_what_new_rules_drop() {
     assert_eq!(conns(&mut rig).len(), 2);
 }
 
+/// By rules that deny them all: what had passed does, what had not is judged.
+#[test]
+fn keep_lets_conns_go_on() {
+    let folder = Folder::new("keep");
+    let mut rig = rig(&folder);
+    folder.write("rules.v4", "*filter\n:FORWARD DROP [0:0]\n:INPUT DROP [0:0]\nCOMMIT\n");
+    let path = folder.path().display().to_string();
+    let text = rig.serve(&format!("check --live {path}"));
+    assert_eq!(text, "0 of 7 flow entries would be treated otherwise.\n");
+    rig.bench.core().reload(&folder.path()).unwrap();
+    let packets = [
+        (format!("{OUT} -p udp --sport 4003 --dport 53"), 1),
+        (format!("{BACK} -p udp --sport 53 --dport 4003"), 1),
+        (format!("{OUT} -p icmp --icmp-id 5"), 1),
+        ("--in lan --src 10.1.0.11 --dst 10.1.0.1 -p icmp --icmp-id 6".to_owned(), 1),
+        (format!("{OUT} -p tcp --sport 4005 --dport 80 --flags SYN"), 1),
+        (format!("{OUT} -p udp --sport 4009 --dport 53"), 0),
+        (format!("{BACK} -p tcp --sport 80 --dport 4005 --flags SYN,ACK"), 0),
+    ];
+    for (line, passes) in packets {
+        let fit = line.contains("ACK").then_some(Fit { flags: 0, seq: 0, ack: 1 });
+        let kept = rig.explain(&line).to_string().contains("\"step\":\"kept\"");
+        assert_eq!((kept, rig.send(&line, fit).1.len()), (passes == 1, passes), "{line}");
+    }
+    // A tool's changes are changes too; a counter set back is none.
+    rig.serve("iptables -P FORWARD ACCEPT");
+    rig.serve("iptables -Z");
+    let later = format!("{OUT} -p udp --sport 4010 --dport 53");
+    assert_eq!(rig.send(&later, None).1.len(), 1);
+    rig.serve("iptables -Z");
+    assert!(!rig.explain(&later).to_string().contains("kept"));
+    rig.serve("iptables -P FORWARD DROP");
+    assert_eq!(rig.send(&later, None).1.len(), 1);
+    assert!(rig.explain(&later).to_string().contains("kept"));
+    // Judged again, by the kernel's way.
+    let config = CONFIG.to_owned() + "[rules]\nipv4 = \"rules.v4\"\n";
+    folder.write("gateway.toml", &config);
+    let text = rig.serve(&format!("check --live {path}"));
+    assert!(text.contains("dropped by the policy of filter/FORWARD]"), "{text}");
+    rig.bench.core().reload(&folder.path()).unwrap();
+    assert_eq!(rig.send(&later, None).1.len(), 0);
+}
+
 #[test]
 fn check_live_takes_a_file() {
     let mut rig = Rig::new();

@@ -48,6 +48,11 @@ pub enum Step {
     Rule(Met),
     /// The policy of a base chain.
     Policy(Met),
+    /// The table filter is not asked at this hook: the conn goes on as before the rules changed.
+    Kept {
+        /// The hook.
+        hook: &'static str,
+    },
     /// The packet has another mark.
     Mark {
         /// The new one.
@@ -302,6 +307,7 @@ impl Walker {
                 });
                 self.last = Some((met, with));
             }
+            Note::Kept(hook) => self.report.steps.push(Step::Kept { hook: hook.name() }),
             Note::Walks(..) => self.verdict = Verdict::Accept,
             Note::Walked(verdict, headers, mark) => {
                 (self.verdict, self.headers) = (verdict, headers);

@@ -48,6 +48,9 @@ impl Display for Line<'_> {
                 met.remark.as_ref().map_or(Ok(()), |remark| write!(f, " ({remark})"))
             }
             Step::Policy(met) => write!(f, "{} {} policy: {}", met.table, met.chain, met.text),
+            Step::Kept { hook } => {
+                write!(f, "filter {hook}: not asked, the conn goes on as before the rules changed")
+            }
             Step::Mark { mark } => write!(f, "mark: {mark:#x}"),
             Step::Conntrack { state, direction, remark, conn, reason, text } => {
                 write!(f, "conntrack: {state}")?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use dataplane::conntrack::state::Direction;
 use dataplane::pipeline::drops::DropReason;
+use dataplane::pipeline::snapshot::Snapshot;
 use dataplane::rules::compiled::CounterId;
 use dataplane::rules::model::{Countable, Ruleset};
 
@@ -48,6 +49,8 @@ impl ControlCore {
         let (knobs, before) = (self.knobs, &self.snapshot);
         let new = publish::apart(&config, &self.macs, &learnt, &rulesets, knobs, before)
             .map_err(|error| error.to_string())?;
+        let keeping = self.keeping(config.rules.on_reload, &rulesets);
+        let new = Snapshot { keeping, ..new };
         let present = self.rulesets.clone();
         let old = self.policy_apart(&present)?;
         let mut judges = [self.judge(old, present)?, self.judge(Arc::new(new), rulesets)?];

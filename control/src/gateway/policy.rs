@@ -18,7 +18,7 @@ use std::sync::Arc;
 use dataplane::arch::OutOfMemory;
 use dataplane::conntrack::knobs::{IN_ORDER, Knobs};
 use dataplane::pipeline::messages::ToLcore;
-use dataplane::pipeline::snapshot::{FamilyRules, Snapshot};
+use dataplane::pipeline::snapshot::{FamilyRules, Keeping, Snapshot};
 use dataplane::rules::check::{check_policies, check_sets};
 use dataplane::rules::compiled::CounterId;
 use dataplane::rules::hook::Family;
@@ -356,6 +356,13 @@ impl ControlCore {
         publish::snapshot(config, macs, learnt, rulesets, self.knobs, before, lcores)
     }
 
+    /// What becomes of live conns where these rules follow those in force.
+    pub(super) fn keeping(&self, on_reload: OnReload, rulesets: &Rulesets) -> Keeping {
+        let on = on_reload == OnReload::Keep;
+        let keeping = Keeping { on, ..self.snapshot.keeping };
+        if on && !rulesets.say_the_same(&self.rulesets) { keeping.next() } else { keeping }
+    }
+
     /// Puts a snapshot in force and waits until every lcore judges by it. The counts are up to
     /// date.
     pub(super) fn adopt(
@@ -363,9 +370,10 @@ impl ControlCore {
         snapshot: Snapshot,
         rulesets: Rulesets,
     ) -> Result<(), NotAdopted> {
-        let snapshot = Arc::new(snapshot);
-        let denies = self.config.rules.on_reload == OnReload::KillDenied
-            && (&rulesets.v4, &rulesets.v6) != (&self.rulesets.v4, &self.rulesets.v6);
+        let on_reload = self.config.rules.on_reload;
+        let keeping = self.keeping(on_reload, &rulesets);
+        let snapshot = Arc::new(Snapshot { keeping, ..snapshot });
+        let denies = on_reload == OnReload::KillDenied && !rulesets.say_the_same(&self.rulesets);
         self.inbox.retired.clear();
         for lcore in 0..self.lcores.len() {
             // There is room: see count_rules.

@@ -17,7 +17,8 @@
 //!    w7   | extension number + 1            | incarnation     | owner  | store |
 //! line 1
 //!    w0-w6  the tracker's words (TCP windows of both directions)
-//!    w7     events of expectations (8) | events (16) | port of MASQUERADE, counted from 1 (16)
+//!    w7     era (22) | passed, reply | passed, original | events of expectations (8) | events (16)
+//!           | port of MASQUERADE, counted from 1 (16)
 //! line 2, IPv6 only
 //!    w0-w1  original source        w4-w5  reply source
 //!    w2-w3  original destination   w6-w7  reply destination      (upper half first)
@@ -232,6 +233,8 @@ pub struct Start<'a> {
     pub zones: [u16; 2],
     /// The words of its tracker.
     pub tracker: [u64; 7],
+    /// The era of the rules that it begins under, below [`Conn::ERAS`].
+    pub era: u32,
 }
 
 /// A conn's record. Getters may be called by anybody, setters by the owner alone.
@@ -272,6 +275,13 @@ impl<'a> Conn<'a> {
     pub(super) const IN_USE: u64 = 1 << 0;
     /// In the store's byte: has an entry in the by-source index.
     const LISTED: u64 = 1 << 1;
+    /// In the last word of line 1: packets of the original direction have passed; of the reply's
+    /// the bit above.
+    const PASSED: u64 = 1 << 40;
+    /// Where the era begins in that word.
+    const ERA: u32 = 42;
+    /// So many eras can be told apart.
+    pub const ERAS: u32 = 1 << (u64::BITS - Self::ERA);
 
     #[inline(always)]
     pub(super) fn word(self, i: usize) -> u64 {
@@ -655,6 +665,30 @@ impl<'a> Conn<'a> {
         put(&self.lines[1].0[7], 16, 24, value);
     }
 
+    /// The era of the rules that the conn has begun under.
+    #[inline]
+    pub fn era(self) -> u32 {
+        (self.lines[1].0[7].load(Relaxed) >> Self::ERA) as u32
+    }
+
+    /// True if the last packet of a direction that rules have judged passed. The first one of a
+    /// conn did, or there would be none.
+    #[inline]
+    pub fn passed(self, direction: Direction) -> bool {
+        self.lines[1].0[7].load(Relaxed) & Self::PASSED << direction.index() != 0
+    }
+
+    /// Says whether a direction's packet passed; stores only what is new.
+    #[inline]
+    pub fn set_passed(self, direction: Direction, passed: bool) {
+        let (word, bit) = (&self.lines[1].0[7], Self::PASSED << direction.index());
+        let before = word.load(Relaxed);
+        let now = if passed { before | bit } else { before & !bit };
+        if now != before {
+            word.store(now, Relaxed);
+        }
+    }
+
     /// True if the by-source index has the conn.
     pub(super) fn is_listed(self) -> bool {
         self.word(7) & Self::LISTED != 0
@@ -669,7 +703,7 @@ impl<'a> Conn<'a> {
     /// incarnation stays.
     #[inline]
     pub(super) fn start(self, new: &Start<'_>, owner: u8) {
-        let Start { orig, reply, zones, tracker } = new;
+        let Start { orig, reply, zones, tracker, era } = new;
         let (to, back) = (KeyV4::of(orig), KeyV4::of(reply));
         let (mut first, mut second) = (to.addresses, back.addresses);
         if let Some(line) = self.addresses {
@@ -686,7 +720,8 @@ impl<'a> Conn<'a> {
         for (word, value) in self.lines[0].0.iter().zip(words) {
             word.store(value, Relaxed);
         }
-        for (word, value) in self.lines[1].0.iter().zip(tracker.iter().chain(&[0])) {
+        let last = (*era as u64) << Self::ERA | Self::PASSED;
+        for (word, value) in self.lines[1].0.iter().zip(tracker.iter().chain(&[last])) {
             word.store(*value, Relaxed);
         }
     }
@@ -746,7 +781,7 @@ mod tests {
     }
 
     fn start(conn: Conn<'_>, (orig, reply): (&Tuple, &Tuple), zones: [u16; 2], owner: u8) {
-        conn.start(&Start { orig, reply, zones, tracker: [0; 7] }, owner);
+        conn.start(&Start { orig, reply, zones, tracker: [0; 7], era: Conn::ERAS - 2 }, owner);
     }
 
     /// Every field as one value, to see which ones a setter changes.
@@ -767,6 +802,10 @@ mod tests {
             conn.extension().map_or(u64::MAX, |n| n as u64),
         ];
         all.extend(conn.tracker_words());
+        all.push(conn.passed(original) as u64);
+        all.push(conn.passed(reply) as u64);
+        all.push(conn.reported().conn as u64 | (conn.reported().expectations as u64) << 16);
+        all.push(conn.masqueraded_by().map_or(u64::MAX, u64::from));
         all
     }
 
@@ -775,7 +814,7 @@ mod tests {
         fn no_field_touches_another(
             (orig, reply) in pair_of_tuples(),
             zones: [u16; 2],
-            values in prop::collection::vec((0..19usize, any::<u64>()), 1..60),
+            values in prop::collection::vec((0..23usize, any::<u64>()), 1..60),
         ) {
             let records = records();
             let conn = record(&records, &orig);
@@ -809,6 +848,14 @@ mod tests {
                         value as u16 as u64
                     }
                     11 => { conn.set_extension(Some(value as u32 >> 1)); value as u32 as u64 >> 1 }
+                    19 => { conn.set_passed(original, value & 1 == 1); value & 1 }
+                    20 => { conn.set_passed(answer, value & 1 == 1); value & 1 }
+                    21 => {
+                        let (told, expectations) = (value as u16, (value >> 16) as u8);
+                        conn.set_reported(Reported { conn: told, expectations });
+                        value & 0xff_ffff
+                    }
+                    22 => { conn.set_masqueraded_by(value as u8); value & 0xff }
                     i => { conn.set_tracker_word(i - 12, value); value }
                 };
                 prop_assert_eq!(everything(conn), &wanted[..]);
@@ -816,7 +863,7 @@ mod tests {
             prop_assert_eq!((conn.orig(), conn.reply(), conn.owner()), (orig, reply, Some(3)));
             prop_assert_eq!([conn.zone(original), conn.zone(answer)], zones);
             prop_assert_eq!(conn.proto(), orig.proto);
-            prop_assert!(!conn.is_listed());
+            prop_assert_eq!((conn.era(), conn.is_listed()), (Conn::ERAS - 2, false));
             let (l3, l4) = conn.deltas(original);
             prop_assert_eq!(conn.deltas(answer), (!l3, !l4));
 

@@ -571,7 +571,7 @@ impl Store {
         reply: &Tuple,
         zones: [u16; 2],
     ) -> Result<ConnRef, AllocError> {
-        self.begin(&Start { orig, reply, zones, tracker: [0; 7] })
+        self.begin(&Start { orig, reply, zones, tracker: [0; 7], era: 0 })
     }
 
     /// The same for a conn whose tracker has spoken.

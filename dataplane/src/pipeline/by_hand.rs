@@ -146,7 +146,8 @@ impl<P: FramePool> Pipeline<P> {
             return Err(Refusal::Busy);
         }
         words_of(new.tuples[0].proto, new.told, at.now.tick)?;
-        let start = Start { orig: original, reply, zones: new.zones, tracker: [0; 7] };
+        let (zones, era) = (new.zones, at.policy.keeping.era);
+        let start = Start { orig: original, reply, zones, tracker: [0; 7], era };
         let room = self.room_for(&start, at);
         let number = room.map_err(|_| Refusal::NoMemory)?;
         let entered = self.enter(number, new, at);

@@ -325,6 +325,7 @@ mod tests {
         };
         Snapshot {
             generation: 1,
+            keeping: Default::default(),
             ports: Box::new([]),
             routes: Routes::new(&[], &[]).unwrap(),
             v4: rules(Family::V4),

@@ -38,7 +38,7 @@ impl<P: FramePool> Pipeline<P> {
             // As nearly all do. What is known of them is not copied once more for that.
             Exit::Transmit(port) if !leaves_in_pieces(&t, at.policy.port(port).mtu) => {
                 self.note_end(&t, &exit);
-                self.settle_conn(&t, at);
+                self.settle_conn(&t, Some(true), at);
                 let resolved = self.depart(&mut t, port, at);
                 self.transmit(pool, t.frame, (port, t.towards), resolved, at);
             }
@@ -210,7 +210,7 @@ impl<P: FramePool> Pipeline<P> {
         at: At<'_>,
     ) {
         self.note_end(&t, &exit);
-        self.settle_conn(&t, at);
+        self.settle_conn(&t, exit.passed(), at);
         match exit {
             Exit::Transmit(port) => {
                 let (resolved, towards) = (self.depart(&mut t, port, at), t.towards);
@@ -255,8 +255,9 @@ impl<P: FramePool> Pipeline<P> {
         }
     }
 
-    /// What becomes of a conn that its packet has not confirmed, or has ended.
-    fn settle_conn(&mut self, t: &Transit<P::Frame>, at: At<'_>) {
+    /// What becomes of a conn that its packet has not confirmed, or has ended; whether that
+    /// `passed`, if rules have said so.
+    fn settle_conn(&mut self, t: &Transit<P::Frame>, passed: Option<bool>, at: At<'_>) {
         let Attached::Conn(a) = &t.attached else { return };
         if a.lent {
             // Its owner settles it.
@@ -264,11 +265,16 @@ impl<P: FramePool> Pipeline<P> {
             self.release(a.conn, at);
         } else if a.delete {
             self.delete_conn(a.conn, at);
-        } else if a.events != 0
+        } else if (a.events != 0 || !a.first)
             && let Some(conn) = at.table.records.get(a.conn)
         {
-            // It was not confirmed.
-            self.settle_events(a.events, conn, false, at);
+            if a.events != 0 {
+                // It was not confirmed.
+                self.settle_events(a.events, conn, false, at);
+            }
+            if let Some(passed) = passed.filter(|_| !a.first && !a.error) {
+                conn.set_passed(a.direction, passed);
+            }
         }
     }
 

@@ -328,6 +328,10 @@ impl<P: FramePool> Pipeline<P> {
         hook: Hook,
         at: At<'_>,
     ) -> Result<(), DropReason> {
+        if table == Table::Filter && at.policy.keeping.on && is_kept(t, at) {
+            self.notes.note(|| Note::Kept(hook));
+            return Ok(());
+        }
         let walked = self.walk(t, table, hook, at);
         t.mark = walked.mark;
         if let Some(said) = walked.said
@@ -427,6 +431,16 @@ impl<P: FramePool> Pipeline<P> {
             a.events |= changed;
         }
     }
+}
+
+/// True for a packet of a conn that goes on as before the rules changed. Of an error about one, and
+/// of our answer to its packet, nothing has been said before.
+#[cold]
+#[inline(never)]
+fn is_kept<F>(t: &Transit<F>, at: At<'_>) -> bool {
+    let Attached::Conn(a) = &t.attached else { return false };
+    let conn = at.table.records.get(a.conn).filter(|_| !a.fresh && !a.error && !a.lent);
+    conn.is_some_and(|conn| at.policy.keeping.holds(conn, a.direction))
 }
 
 /// A line about a packet as rules see it.

@@ -67,6 +67,8 @@ pub enum Note {
     Begins(Option<PortId>, Headers),
     /// It walks the chain of a table.
     Walks(Table, Hook),
+    /// The table filter is not asked at a hook: its conn goes on as before the rules changed.
+    Kept(Hook),
     /// A rule matched, or a policy decided.
     Hit(CounterId),
     /// The chain has been walked: its verdict, the packet as it is now, its mark.

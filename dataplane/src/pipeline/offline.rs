@@ -25,8 +25,8 @@ impl<P: FramePool> Pipeline<P> {
     /// room.
     pub fn copy(&mut self, from: &Shared, conn: Conn<'_>, now: Now) -> Option<ConnRef> {
         let (original, reply, zones) = (conn.orig(), conn.reply(), conn.zones());
-        let zones = [zones.original, zones.reply];
-        let start = Start { orig: &original, reply: &reply, zones, tracker: conn.tracker_words() };
+        let (zones, tracker) = ([zones.original, zones.reply], conn.tracker_words());
+        let start = Start { orig: &original, reply: &reply, zones, tracker, era: conn.era() };
         let number = self.store.begin(&start).ok()?;
         let entered = self.fill(number, from, conn, now);
         if entered.is_none() {
@@ -56,6 +56,9 @@ impl<P: FramePool> Pipeline<P> {
         let table = &self.world.as_ref()?.table;
         let copy = table.records.get(number)?;
         copy.set_mark(conn.mark());
+        for direction in [Direction::Original, Direction::Reply] {
+            copy.set_passed(direction, conn.passed(direction));
+        }
         let (l3, l4) = conn.deltas(Direction::Original);
         copy.set_deltas(l3, l4);
         if let Some(port) = conn.masqueraded_by() {

@@ -6,6 +6,8 @@
 
 use crate::conntrack::knobs::Knobs;
 use crate::conntrack::policies::Policies;
+use crate::conntrack::record::Conn;
+use crate::conntrack::state::Direction;
 use crate::conntrack::zones::Zones;
 use crate::pipeline::counters::Counter;
 use crate::pipeline::route::Routes;
@@ -155,11 +157,40 @@ impl FamilyRules {
     }
 }
 
+/// What becomes of live conns when the rules change.
+///
+/// A change that conns are to live through begins an era. A conn of an earlier one passes the table
+/// filter unasked in each direction whose last packet had passed it: no rule of the old ones has to
+/// be kept for that, and its next packet finds a path as any other's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// Conns of earlier eras go on.
+    pub on: bool,
+    /// The era of conns that begin, below [`Conn::ERAS`]. Round it goes: who lives through that
+    /// many changes is judged by the rules in force once.
+    pub era: u32,
+}
+
+impl Keeping {
+    /// Behind a change of the rules.
+    pub fn next(self) -> Keeping {
+        Keeping { era: (self.era + 1) % Conn::ERAS, ..self }
+    }
+
+    /// True for packets of a conn that go on whatever the rules in force say.
+    #[inline]
+    pub fn holds(self, conn: Conn<'_>, direction: Direction) -> bool {
+        self.on && conn.era() != self.era && conn.passed(direction)
+    }
+}
+
 /// Everything a packet is judged by besides state.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Grows with each publication that changes rules, routes or addresses.
     pub generation: u32,
+    /// What of live conns.
+    pub keeping: Keeping,
     /// By [`PortId`].
     pub ports: Box<[PortSettings]>,
     /// Where packets go.

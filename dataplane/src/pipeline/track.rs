@@ -428,7 +428,8 @@ impl<P: FramePool> Pipeline<P> {
             return Ok(());
         };
         let zones = [zones.original, zones.reply];
-        let new = Start { orig: tuple, reply: &reply, zones, tracker };
+        let era = at.policy.keeping.era;
+        let new = Start { orig: tuple, reply: &reply, zones, tracker, era };
         let number = self.allocate(&new, at)?;
         let expected = self.expected(number, tuple, at)?;
         if t.template.is_some() || expected.is_some() || at.policy.furnishes() {

@@ -214,6 +214,18 @@ pub(crate) enum Exit {
     Elsewhere(u8),
 }
 
+impl Exit {
+    /// Whether the table filter let the packet pass; `None` where nobody asked it, or what came of
+    /// it is not its doing.
+    pub(crate) fn passed(&self) -> Option<bool> {
+        match self {
+            Exit::Transmit(_) | Exit::Framed(_) | Exit::ToHost | Exit::Answer => Some(true),
+            Exit::Drop(DropReason::FilterDrop | DropReason::Rejected) => Some(false),
+            Exit::Drop(_) | Exit::Elsewhere(_) => None,
+        }
+    }
+}
+
 impl From<DropReason> for Exit {
     fn from(reason: DropReason) -> Exit {
         Exit::Drop(reason)

@@ -168,6 +168,21 @@ impl Ruleset {
         self.tables[table.index()].get_or_insert_with(|| TableRules::new(table))
     }
 
+    /// True if the other one is written the same, whatever both have counted.
+    pub fn says_the_same(&self, other: &Ruleset) -> bool {
+        let base = |chain: &Chain| chain.base.map(|base| (base.hook, base.policy));
+        let same = |a: &Chain, b: &Chain| a.name == b.name && base(a) == base(b) && a.rules == b.rules;
+        let all = |a: &TableRules, b: &TableRules| {
+            let pairs = || a.chains.iter().zip(&b.chains);
+            a.chains.len() == b.chains.len() && pairs().all(|(a, b)| same(a, b))
+        };
+        self.family == other.family
+            && self.tables.iter().zip(&other.tables).all(|pair| match pair {
+                (Some(a), Some(b)) => all(a, b),
+                (a, b) => a.is_none() && b.is_none(),
+            })
+    }
+
     /// Begins anew what matches keep, apart from the rules that this is a copy of.
     pub fn renew(&mut self) {
         let chains = self.tables.iter_mut().flatten().flat_map(|table| &mut table.chains);

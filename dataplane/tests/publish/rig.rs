@@ -85,6 +85,7 @@ pub(crate) fn snapshot(generation: u8) -> Arc<Snapshot> {
         |rules: &Ruleset| FamilyRules::new(Compiled::new(rules, &names, 0).expect("rules"), LCORES);
     Arc::new(Snapshot {
         generation: generation.into(),
+        keeping: Default::default(),
         ports: Box::new([port(0), port(1)]),
         routes: Routes::new(&addresses, &[default]).expect("routes"),
         v4: compile(&rules()),

@@ -10,6 +10,7 @@ mod full;
 mod host;
 mod host_lcores;
 mod invalid;
+mod keeping;
 mod kept;
 mod labels;
 mod lcores;

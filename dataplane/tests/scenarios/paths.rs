@@ -17,7 +17,7 @@ use super::rig::*;
 use super::rules::*;
 
 /// A policy in which the result depends on much of what a path may not forget.
-fn policy() -> Setup {
+pub(crate) fn policy() -> Setup {
     let established = StateMask::ESTABLISHED.with(StateMask::RELATED);
     let mark = on(Target::Mark(SetMark { value: 5, mask: u32::MAX }));
     Setup { max: 4096, burst_max: 64, ..Setup::default() }
@@ -55,23 +55,23 @@ fn looks() -> Rule {
 
 /// One packet of a conversation: which conn, which way, what.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+pub(crate) struct Step {
     conn: u8,
     back: bool,
     what: u8,
     len: u8,
     /// Ends the burst, and lets this many hundredths of a second pass.
-    pause: Option<u16>,
+    pub(crate) pause: Option<u16>,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     (0..10u8, any::<bool>(), 0..12u8, any::<u8>(), proptest::option::weighted(0.3, 0..400u16))
         .prop_map(|(conn, back, what, len, pause)| Step { conn, back, what, len, pause })
 }
 
 /// The frame of a step, and where it arrives. Conns: TCP and UDP and ping in both families from the
 /// LAN, one TCP conn from outside to a forwarded port, UDP to the forbidden port.
-fn frame(s: Step, seq: &mut [[u32; 2]; 10]) -> (PortId, Vec<u8>) {
+pub(crate) fn frame(s: Step, seq: &mut [[u32; 2]; 10]) -> (PortId, Vec<u8>) {
     let v6 = s.conn % 2 == 1;
     let host = if v6 { "[2001:db8:1::2]" } else { "192.168.1.2" };
     let server = if v6 { "[2001:db8:ffff::7]" } else { "198.51.100.7" };
@@ -165,7 +165,7 @@ fn play(setup: Setup, steps: &[Step]) -> (Seen, u64) {
 }
 
 /// The identification of our own IPv4 packets counts up as they are made.
-fn without_ids(s: &mut Sent) {
+pub(crate) fn without_ids(s: &mut Sent) {
     if s.bytes[12..14] == [8, 0] && s.bytes[14 + 1] == 0xc0 {
         s.bytes[18..20].fill(0);
         s.bytes[24..26].fill(0);

@@ -33,7 +33,7 @@ use dataplane::pipeline::neighbours;
 use dataplane::pipeline::place::{Layout, Queues};
 use dataplane::pipeline::route::{PortAddress, RouteKind, Routes, StaticRoute};
 use dataplane::pipeline::snapshot::{
-    FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
+    FamilyRules, InterfaceAddress, Keeping, PortKind, PortSettings, Snapshot,
 };
 use dataplane::pipeline::{Links, Pipeline};
 use dataplane::rules::compiled::{Compiled, CounterId};
@@ -79,6 +79,7 @@ pub(crate) struct Setup {
     pub(crate) v6: Ruleset,
     pub(crate) knobs: Knobs,
     pub(crate) policies: Policies,
+    pub(crate) keeping: Keeping,
     pub(crate) mtu: [u32; 2],
     pub(crate) max: u32,
     pub(crate) neighbours: usize,
@@ -117,6 +118,7 @@ impl Default for Setup {
             v6: Ruleset::new(Family::V6),
             knobs: Knobs::default(),
             policies: Policies::default(),
+            keeping: Keeping::default(),
             mtu: [1500, 1500],
             max: 4096,
             neighbours: 64,
@@ -226,6 +228,7 @@ impl Setup {
         };
         Snapshot {
             generation,
+            keeping: self.keeping,
             ports: ports.iter().enumerate().map(port).collect(),
             routes: Routes::new(&own, &self.routes).unwrap(),
             v4: compile(&self.v4),

@@ -10,6 +10,7 @@ use std::time::Instant;
 use dataplane::conntrack::state::Status;
 use dataplane::lcore::simulator::{Dice, Order, Plan, Simulator, Spread};
 use dataplane::pipeline::place::Layout;
+use dataplane::pipeline::snapshot::Keeping;
 use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
@@ -46,7 +47,7 @@ struct Flood {
 impl Flood {
     fn new(lcores: u8) -> Flood {
         let rules = (Ruleset::new(Family::V4), Ruleset::new(Family::V6));
-        let policy = snapshot(1, lcores, (&rules.0, &rules.1), knobs(false));
+        let policy = snapshot(1, lcores, (&rules.0, &rules.1), (knobs(false), Keeping::default()));
         let plan = Plan {
             layout: Layout::even(lcores, 2, lcores.into()),
             spread: Spread::Symmetric,

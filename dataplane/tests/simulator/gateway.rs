@@ -14,7 +14,7 @@ use dataplane::conntrack::policies::Policies;
 use dataplane::lcore::simulator::Simulator;
 use dataplane::pipeline::route::{PortAddress, RouteKind, Routes, StaticRoute};
 use dataplane::pipeline::snapshot::{
-    FamilyRules, InterfaceAddress, PortKind, PortSettings, Snapshot,
+    FamilyRules, InterfaceAddress, Keeping, PortKind, PortSettings, Snapshot,
 };
 use dataplane::rules::compiled::Compiled;
 use dataplane::rules::facts::PortId;
@@ -154,15 +154,26 @@ fn deny_rest(set: &mut Ruleset) {
     forward.base.as_mut().unwrap().policy = Policy::Drop;
 }
 
-/// The IPv4 rules; `denied` are new conns to UDP port 7000. What is untracked is named by both
-/// ports: one alone may be what NAT draws for another talk.
-pub(crate) fn rules_v4(denied: bool) -> Ruleset {
+/// What the IPv4 rules deny of UDP port 7000.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    Nothing,
+    /// New conns.
+    New,
+    /// All that goes there and comes from there.
+    All,
+}
+
+/// The IPv4 rules. What is untracked is named by both ports: one alone may be what NAT draws for
+/// another talk.
+pub(crate) fn rules_v4(denied: Denied) -> Ruleset {
     let mut set = Ruleset::new(Family::V4);
     let redirect = NatOptions { ports: Some((53, 53)), ..NatOptions::default() };
     let untracked = |rule: Rule| rule.ports(UDP, Some(6081), Some(6081));
     let both_first = |rule: Rule| rule.ports(UDP, Some(4500), Some(4500));
     let (new, known) = (StateMask::NEW, StateMask::ESTABLISHED.with(StateMask::RELATED));
-    let at_7000 = if denied { Target::Drop } else { Target::None };
+    let at_7000 = |denied| if denied { Target::Drop } else { Target::None };
+    let (all, some) = (at_7000(denied == Denied::All), at_7000(denied == Denied::New));
     append(
         &mut set,
         Table::Raw,
@@ -213,11 +224,13 @@ pub(crate) fn rules_v4(denied: bool) -> Ruleset {
         Table::Filter,
         "FORWARD",
         vec![
+            on(all.clone()).ports(UDP, None, Some(7000)),
+            on(all).ports(UDP, Some(7000), None),
             untracked(on(Target::Accept)),
             both_first(on(Target::Accept)),
             on(Target::Accept).state(known),
             on(Target::Drop).state(StateMask::INVALID),
-            on(at_7000).ports(UDP, None, Some(7000)).state(new),
+            on(some).ports(UDP, None, Some(7000)).state(new),
             on(Target::Accept).from("lan").state(new),
             on(Target::Accept).from("wan").state(StateMask::DNAT),
         ],
@@ -264,7 +277,7 @@ pub(crate) fn snapshot(
     generation: u32,
     lcores: u8,
     (v4, v6): (&Ruleset, &Ruleset),
-    knobs: Knobs,
+    (knobs, keeping): (Knobs, Keeping),
 ) -> Arc<Snapshot> {
     let names = ["lan", "wan"];
     let own = [
@@ -307,6 +320,7 @@ pub(crate) fn snapshot(
         |r: &Ruleset| FamilyRules::new(Compiled::new(r, &names, 0).unwrap(), lcores as usize);
     Arc::new(Snapshot {
         generation,
+        keeping,
         ports: Box::new([port(0), port(1)]),
         routes: Routes::new(&addresses, &routes).unwrap(),
         v4: compile(v4),

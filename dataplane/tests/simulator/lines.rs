@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use dataplane::lcore::simulator::{Order, Plan, Simulator, Spread, Written};
 use dataplane::pipeline::place::Layout;
+use dataplane::pipeline::snapshot::Keeping;
 use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::{Family, Table};
 use dataplane::rules::model::Ruleset;
@@ -35,7 +36,12 @@ impl Bench {
             append(&mut rules, Table::Nat, "POSTROUTING", vec![outside]);
         }
         append(&mut rules, Table::Filter, "FORWARD", vec![on(Target::Accept)]);
-        let policy = snapshot(1, lcores, (&rules, &Ruleset::new(Family::V6)), knobs(false));
+        let policy = snapshot(
+            1,
+            lcores,
+            (&rules, &Ruleset::new(Family::V6)),
+            (knobs(false), Keeping::default()),
+        );
         let layout = Layout::even(lcores, 2, queues);
         let order = Order::Seeded;
         let plan = Plan { layout, spread, order, seed: 11, max: 4096, now: START };

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use dataplane::lcore::simulator::{Dice, Order, Plan, Simulator, Spread};
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::place::Layout;
+use dataplane::pipeline::snapshot::Keeping;
 use dataplane::rules::hook::{Family, Table};
 use dataplane::rules::model::Ruleset;
 use dataplane::rules::targets::{NatOptions, Target};
@@ -58,7 +59,12 @@ impl Address {
             (PORTS < 65536 - LOWEST).then_some((LOWEST as u16, (LOWEST + PORTS - 1) as u16));
         let lend = on(Target::Masquerade(NatOptions { ports: range, ..NatOptions::default() }));
         append(&mut rules, Table::Nat, "POSTROUTING", vec![lend.out("wan").ports(UDP, None, None)]);
-        let policy = snapshot(1, lcores, (&rules, &Ruleset::new(Family::V6)), knobs(false));
+        let policy = snapshot(
+            1,
+            lcores,
+            (&rules, &Ruleset::new(Family::V6)),
+            (knobs(false), Keeping::default()),
+        );
         let plan = Plan {
             layout: Layout::even(lcores, 2, lcores.into()),
             spread: Spread::Symmetric,

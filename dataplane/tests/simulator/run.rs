@@ -8,11 +8,12 @@ use dataplane::conntrack::view::ConnView;
 use dataplane::lcore::simulator::{Dice, Order, Plan, Simulator};
 use dataplane::pipeline::counters::{Counter, LcoreCounters};
 use dataplane::pipeline::drops::DropReason;
-use dataplane::rules::hook::Family;
+use dataplane::pipeline::snapshot::Keeping;
+use dataplane::rules::hook::{Family, Table};
 use dataplane::rules::model::Ruleset;
 use dataplane::time::{Now, TICKS_PER_SEC, Tick};
 
-use super::gateway::{introduce, knobs, rules_v4, rules_v6, snapshot};
+use super::gateway::{Denied, introduce, knobs, rules_v4, rules_v6, snapshot};
 use super::hosts::{Hosts, Wrong};
 use super::script::{DELETE, PHASES, PUBLISH, Script, Talk};
 
@@ -77,8 +78,9 @@ struct Run<'a> {
 
 /// Runs a script to its end.
 pub(crate) fn run(script: &Script, plan: &Plan) -> Result<(Outcome, Effort), Wrong> {
-    let rules = (rules_v4(false), rules_v6());
-    let policy = snapshot(1, plan.layout.lcores, (&rules.0, &rules.1), knobs(script.acct));
+    let rules = (rules_v4(Denied::Nothing), rules_v6());
+    let rest = (knobs(script.acct), Keeping::default());
+    let policy = snapshot(1, plan.layout.lcores, (&rules.0, &rules.1), rest);
     let simulator = Simulator::new(plan.clone(), policy).map_err(|e| e.to_string())?;
     introduce(&simulator);
     simulator.listen();
@@ -194,10 +196,12 @@ impl Run<'_> {
     }
 
     fn publish(&mut self) {
-        self.rules.0 = rules_v4(true);
+        let denied = if self.script.strict { Denied::All } else { Denied::New };
+        self.rules.0 = rules_v4(denied);
         let rules = (&self.rules.0, &self.rules.1);
-        let knobs = knobs(self.script.acct);
-        self.simulator.publish(snapshot(2, self.plan.layout.lcores, rules, knobs));
+        let keeping = Keeping { on: self.script.keeps, ..Keeping::default().next() };
+        let rest = (knobs(self.script.acct), keeping);
+        self.simulator.publish(snapshot(2, self.plan.layout.lcores, rules, rest));
     }
 
     /// Every now and then the table begins to change to another size, also right after another.
@@ -319,6 +323,17 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What rules have counted that do not depend on when they changed: conns that go on whatever
+    /// the new ones say do not ask the table filter.
+    fn rule_counts(&mut self, v6: bool) -> Vec<(u64, u64)> {
+        let mut counts = self.simulator.rule_counts(v6).unwrap_or_default();
+        let rules = if v6 { &self.rules.1 } else { &self.rules.0 };
+        let asked = rules.countables().map(|c| c.table != Table::Filter || !self.script.keeps);
+        let unknown = counts.iter_mut().zip(asked).filter(|(_, asked)| !asked);
+        unknown.for_each(|(count, _)| *count = (0, 0));
+        counts
+    }
+
     /// Lets every timeout pass and adds up.
     fn end(mut self) -> Result<(Outcome, Effort), Wrong> {
         self.simulator.wait_ticks(5 * TICKS_PER_SEC);
@@ -334,7 +349,7 @@ impl Run<'_> {
         if left != (0, (0, 0), (0, 0)) {
             return Err(format!("left behind: {left:?}"));
         }
-        let rules = [false, true].map(|v6| self.simulator.rule_counts(v6).unwrap_or_default());
+        let rules = [false, true].map(|v6| self.rule_counts(v6));
         self.simulator.stop();
         self.check_totals()?;
         let heard = self.simulator.heard().clone();
@@ -421,6 +436,6 @@ fn line(conn: &ConnView) -> String {
 
 /// The rules of a family, named for whoever reads a difference of their counters.
 pub(crate) fn rule_names(family: Family) -> Vec<String> {
-    let set = if family == Family::V4 { rules_v4(true) } else { rules_v6() };
+    let set = if family == Family::V4 { rules_v4(Denied::New) } else { rules_v6() };
     set.countables().map(|c| format!("{c:?}")).collect()
 }

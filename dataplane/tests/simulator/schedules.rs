@@ -110,6 +110,17 @@ fn many_workers_give_what_one_gives() {
     assert!(sum.resized > 4 * SEEDS.end as u32, "{sum:?}");
 }
 
+/// What [`many_workers_give_what_one_gives`] says of conns that go on says something.
+#[test]
+fn conns_that_are_not_kept_meet_the_new_rules() {
+    let seed = 3;
+    let plan = plan(seed);
+    let kept = script(seed, &plan);
+    assert!(kept.keeps && run(&kept, &plan).is_ok());
+    let wrong = run(&Script { keeps: false, ..kept }, &plan).unwrap_err();
+    assert!(wrong.contains("lost") && wrong.contains("before"), "{wrong}");
+}
+
 #[test]
 fn a_seed_gives_the_same_frames_again_and_another_one_does_not() {
     let effort = |script: u64, seed: u64| {

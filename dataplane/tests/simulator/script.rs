@@ -121,6 +121,10 @@ pub(crate) struct Script {
     pub(crate) talks: Vec<Talk>,
     /// Conns count their packets.
     pub(crate) acct: bool,
+    /// The rules that come deny what [`Self::keeps`] lets go on.
+    pub(crate) strict: bool,
+    /// Conns go on when the rules change.
+    pub(crate) keeps: bool,
 }
 
 struct Writer {
@@ -152,7 +156,8 @@ impl Script {
         writer.v6(most);
         writer.fragments();
         let acct = writer.dice.once_in(2);
-        Script { talks: writer.talks, acct }
+        let keeps = seed.is_multiple_of(3);
+        Script { talks: writer.talks, acct, strict: keeps, keeps }
     }
 }
 
@@ -397,7 +402,8 @@ impl Writer {
         }
     }
 
-    /// What the rules refuse; new conns to port 7000 since [`PUBLISH`].
+    /// What the rules refuse; new conns to port 7000 since [`PUBLISH`], or those that do not go on
+    /// then.
     fn refused(&mut self) {
         for host in 2..10 {
             let server = at("198.18.0.7", 7000);
