@@ -122,8 +122,17 @@ pub fn snapshot(
     compiled(config, macs, learnt, (rulesets, &sets, &tables), knobs, before, lcores)
 }
 
-/// The same for one lcore that judges beside the others: what its walks change of sets is seen by
-/// nobody else. Copies all sets.
+/// What those begin with who judge apart, of what rules keep from packet to packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// As if all rules were new.
+    Anew,
+    /// A copy of what there is.
+    AsNow,
+}
+
+/// The same for one lcore that judges beside the others: what its walks change of sets, and use up
+/// of what rules keep, is seen by nobody else. Copies all sets.
 ///
 /// # Errors
 /// See [`PublishError`].
@@ -133,16 +142,22 @@ pub fn apart(
     learnt: &Learnt,
     rulesets: &Rulesets,
     knobs: Knobs,
-    before: &Snapshot,
+    (before, begin): (&Snapshot, Begin),
 ) -> Result<Snapshot, PublishError> {
     let sets = rulesets.sets.named();
     let sets = sets.into_iter().map(|(name, set)| (name, set.apart())).collect();
-    // What rules keep from packet to packet begins anew.
     let mut rulesets = rulesets.clone();
     for ruleset in [&mut rulesets.v4, &mut rulesets.v6] {
-        ruleset.renew();
+        match begin {
+            Begin::Anew => ruleset.renew(),
+            Begin::AsNow => ruleset.part(),
+        }
     }
-    let tables = Tables::default().next(&[&rulesets.v4, &rulesets.v6]);
+    let tables = match begin {
+        Begin::Anew => Tables::default(),
+        Begin::AsNow => before.v4.rules.tables().apart(),
+    };
+    let tables = tables.next(&[&rulesets.v4, &rulesets.v6]);
     compiled(config, macs, learnt, (&rulesets, &sets, &tables), knobs, Some(before), 1)
 }
 

@@ -60,6 +60,10 @@ impl Drop for Folder {
     }
 }
 
+fn segment(ack: u32) -> Fit {
+    Fit::Tcp(Segment { flags: 0, seq: 0, ack })
+}
+
 /// A gateway by the live rules with conns that were answered and some that were not.
 fn rig(folder: &Folder) -> Rig {
     folder.write("rules.v4", LIVE);
@@ -76,7 +80,7 @@ fn rig(folder: &Folder) -> Rig {
     ] {
         rig.send(&format!("{OUT} {line}"), None);
         let syn_ack = if line.contains("tcp") { "--flags SYN,ACK" } else { "" };
-        rig.send(&format!("{BACK} {answer} {syn_ack}"), Some(Fit { flags: 0, seq: 0, ack: 1 }));
+        rig.send(&format!("{BACK} {answer} {syn_ack}"), Some(segment(1)));
     }
     // Unanswered, and one with the gateway itself.
     rig.send(&format!("{OUT} -p tcp --sport 4005 --dport 80"), None);
@@ -165,7 +169,10 @@ fn keep_lets_conns_go_on() {
     folder.write("rules.v4", "*filter\n:FORWARD DROP [0:0]\n:INPUT DROP [0:0]\nCOMMIT\n");
     let path = folder.path().display().to_string();
     let text = rig.serve(&format!("check --live {path}"));
-    assert_eq!(text, "0 of 7 flow entries would be treated otherwise.\n");
+    let unanswered = "sport=4005 dport=80 [UNREPLIED] src=203.0.113.51 dst=203.0.113.1 sport=80 \
+                      dport=4005 mark=0 use=1 [answers would be dropped by the policy of";
+    assert!(text.contains(unanswered), "{text}");
+    assert!(text.ends_with("\n1 of 7 flow entries would be treated otherwise.\n"), "{text}");
     rig.bench.core().reload(&folder.path()).unwrap();
     let packets = [
         (format!("{OUT} -p udp --sport 4003 --dport 53"), 1),
@@ -177,7 +184,7 @@ fn keep_lets_conns_go_on() {
         (format!("{BACK} -p tcp --sport 80 --dport 4005 --flags SYN,ACK"), 0),
     ];
     for (line, passes) in packets {
-        let fit = line.contains("ACK").then_some(Fit { flags: 0, seq: 0, ack: 1 });
+        let fit = line.contains("ACK").then_some(segment(1));
         let kept = rig.explain(&line).to_string().contains("\"step\":\"kept\"");
         assert_eq!((kept, rig.send(&line, fit).1.len()), (passes == 1, passes), "{line}");
     }

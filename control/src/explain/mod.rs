@@ -11,6 +11,7 @@
 //! [`Pipeline`]: dataplane::pipeline::Pipeline
 
 pub mod offline;
+mod packet;
 pub mod question;
 pub mod report;
 #[cfg(test)]

@@ -11,7 +11,8 @@ use dataplane::pipeline::snapshot::Snapshot;
 use dataplane::rules::compiled::CounterId;
 use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::Hook;
-use dataplane::rules::model::{Countable, Ruleset};
+use dataplane::rules::matches::{Match, Rest};
+use dataplane::rules::model::{Countable, Rule, Ruleset};
 use dataplane::rules::targets::Target;
 use dataplane::rules::walk::Verdict;
 use dataplane::wire::address::Address;
@@ -31,9 +32,12 @@ pub struct Report {
     /// The port that it came in by; none for one of our own.
     #[serde(rename = "in", skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
-    /// Numbers of a segment that a live conn's tracker accepts.
+    /// What a live conn's tracker accepts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fit: Option<Fit>,
+    /// How many fragments it came in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fragments: Option<usize>,
     /// What it met, in order.
     pub steps: Vec<Step>,
     /// What becomes of it.
@@ -46,6 +50,8 @@ pub struct Report {
 pub enum Step {
     /// A rule that matches.
     Rule(Met),
+    /// A rule that does not, by what it keeps from packet to packet or by chance.
+    Unmatched(Met),
     /// The policy of a base chain.
     Policy(Met),
     /// The table filter is not asked at this hook: the conn goes on as before the rules changed.
@@ -108,7 +114,7 @@ pub struct Met {
     pub rule: Option<usize>,
     /// As `iptables-save` prints it; of a policy its verdict.
     pub text: String,
-    /// What was not asked as it would be.
+    /// What else the answer rests on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remark: Option<String>,
 }
@@ -201,7 +207,8 @@ impl Scene<'_> {
                     Target::Reject(with) => Some(iptables::reject_name(with, ruleset.family)),
                     _ => None,
                 };
-                (Met { rule: Some(number + 1), text, remark: None, ..met }, with)
+                let remark = remark(rule);
+                (Met { rule: Some(number + 1), text, remark, ..met }, with)
             }
             (_, _, Some(base)) => {
                 let text = iptables::policy_name(base.policy).to_owned();
@@ -233,6 +240,18 @@ impl Scene<'_> {
             Destination::Unreachable(NoWay::Prohibit) => self.way("prohibit", None, None),
         }
     }
+}
+
+/// What a rule says of the next packet of this kind may be something else.
+fn remark(rule: &Rule) -> Option<String> {
+    let rests = rule.matches.iter().filter_map(Match::rests_on);
+    let words: Vec<String> = rests
+        .map(|rest| match rest {
+            Rest::State(name) => format!("its {name} as it is now, of which this uses nothing up"),
+            Rest::Chance => "chance".to_owned(),
+        })
+        .collect();
+    (!words.is_empty()).then(|| format!("by {}", words.join(" and ")))
 }
 
 /// The verdict on a packet that becomes its own answer.
@@ -307,6 +326,10 @@ impl Walker {
                 });
                 self.last = Some((met, with));
             }
+            Note::Failed(counter) => {
+                let (met, _) = scene.met(self.headers.is_v6(), counter);
+                self.report.steps.push(Step::Unmatched(met));
+            }
             Note::Kept(hook) => self.report.steps.push(Step::Kept { hook: hook.name() }),
             Note::Walks(..) => self.verdict = Verdict::Accept,
             Note::Walked(verdict, headers, mark) => {
@@ -331,7 +354,8 @@ impl Walker {
             Note::RoutedOut(None) => {
                 self.report.steps.push(Step::Route(scene.way("local", None, None)));
             }
-            Note::Begins(..) | Note::Ends(..) | Note::Sought(..) | Note::Bound(..) => {}
+            Note::Begins(..) | Note::Ends(..) | Note::Sought(..) => {}
+            Note::Bound(..) | Note::Rests => {}
         }
     }
 

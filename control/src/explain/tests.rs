@@ -13,7 +13,7 @@ use dataplane::rules::hook::Family;
 use dataplane::rules::model::Ruleset;
 use dataplane::wire::headers;
 
-use super::question::{Fit, Question};
+use super::question::{Fit, Question, Segment};
 use super::words;
 use crate::config::Config;
 use crate::gateway::Served;
@@ -186,8 +186,12 @@ impl Rig {
         let mac = [2, 0, 0, 0, 0x10 + port, 1];
         let before = self.counts(v6);
         self.ns += 1_000_000;
-        let frame = question.frame(mac, fit).unwrap();
-        let sent = self.bench.frame(PortId(port), self.ns, frame);
+        let frames = question.frames(mac, fit).unwrap();
+        let bench = &mut self.bench;
+        let sent: Vec<_> = frames
+            .into_iter()
+            .flat_map(|frame| bench.frame(PortId(port), self.ns, frame))
+            .collect();
         let after = self.counts(v6);
         let met = after.into_iter().map(|(name, n)| {
             let times = n - before[&name];
@@ -286,6 +290,25 @@ fn what_is_said_is_what_happens() {
         &format!("{OUT} -p icmp --ttl 1"),
         &format!("{OUT} -p esp"),
         &format!("{OUT} -p gre"),
+        // The other protocols: by their trackers, and back.
+        &format!("{OUT} -p gre --gre-key 7"),
+        &format!("{OUT} -p esp --spi 0x1234 --payload 40"),
+        &format!("{OUT} -p ah --tos 0x10 --mac 02:00:00:00:00:77"),
+        &format!("{OUT} -p 200 --payload 3"),
+        &format!("{OUT} -p udplite --sport 4000 --dport 80 --payload 9"),
+        &format!("{OUT} -p sctp --sport 4000 --dport 80"),
+        &format!("{BACK} -p sctp --sport 80 --dport 4000"),
+        &format!("{OUT} -p sctp --sport 4000 --dport 80"),
+        &format!("{BACK} -p sctp --sport 80 --dport 4000"),
+        &format!("{OUT} -p sctp --sport 4000 --dport 80 --payload 20"),
+        &format!("{OUT} -p sctp --sport 4000 --dport 80 --vtag 99"),
+        &format!("{OUT} -p sctp --sport 4001 --dport 80 --chunk-type DATA"),
+        &format!("{OUT} -p dccp --sport 4000 --dport 80"),
+        &format!("{BACK} -p dccp --sport 80 --dport 4000"),
+        &format!("{OUT} -p dccp --sport 4000 --dport 80"),
+        &format!("{OUT} -p dccp --sport 4001 --dport 80 --dccp-type ACK"),
+        "--in lan --src fd01::11 --dst 2001:db8::51 -p sctp --sport 4000 --dport 80",
+        "--in lan --src fd01::11 --dst 2001:db8::51 -p ah",
         "--in lan --src fd01::11 --dst 2001:db8::51 -p tcp --sport 4000 --dport 80 --flags SYN",
         "--in wan --src 2001:db8::51 --dst 2001:db8::1 -p tcp --sport 80 --dport 4000 --flags SYN,ACK",
         "--in lan --src fd01::11 --dst fd01::1 -p icmpv6 --icmp-id 3",
@@ -390,6 +413,100 @@ fn a_packet_of_our_own_takes_output() {
     let output = |step: &&&Value| step["chain"] == "OUTPUT" && step["table"] == "filter";
     assert_eq!(policies.iter().filter(output).count(), 1, "{said}");
     assert_eq!(said["end"]["packet"], "udp 203.0.113.1:6000 > 203.0.113.51:53");
+}
+
+/// The packets of each tracker, as it waits for them.
+#[test]
+fn associations_go_on_as_they_should() {
+    let mut rig = Rig::new();
+    let (out, back) = ("--sport 4000 --dport 80", "--sport 80 --dport 4000");
+    let mut states = |proto: &str, ways: &[(&str, &str)]| {
+        for (ends, state) in ways {
+            let ports = if *ends == OUT { out } else { back };
+            let line = format!("{ends} -p {proto} {ports}");
+            let said = rig.compare(&line);
+            assert_ne!(step(&said, "conntrack")["state"], "INVALID", "{line}: {said:#}");
+            let conns = rig.serve("conntrack -L");
+            assert!(conns.contains(state), "{line}: {state}: {conns}");
+        }
+    };
+    states(
+        "sctp",
+        &[
+            (OUT, " CLOSED "),
+            (BACK, " COOKIE_WAIT "),
+            (OUT, " COOKIE_ECHOED "),
+            (BACK, " ESTABLISHED "),
+            (OUT, " ESTABLISHED "),
+        ],
+    );
+    states(
+        "dccp",
+        &[(OUT, " REQUEST "), (BACK, " RESPOND "), (OUT, " PARTOPEN "), (BACK, " OPEN ")],
+    );
+    let text = rig.serve(&format!("explain {BACK} -p sctp {back} --chunk-type SHUTDOWN"));
+    assert!(text.contains("\nchunk SHUTDOWN, tag 0x1: as its conn expects\n"), "{text}");
+    let text = rig.serve(&format!("explain {OUT} -p dccp {out}"));
+    assert!(text.contains("\ntype ACK, ack "), "{text}");
+}
+
+#[test]
+fn a_datagram_in_fragments_is_one_packet() {
+    let mut rig = Rig::new();
+    let line = format!("{OUT} -p udp --sport 6050 --dport 53 --payload 3000 --fragment-size 1400");
+    let said = rig.explain(&line);
+    assert_eq!((&said["fragments"], &said["end"]["verdict"]), (&3.into(), &"sent".into()));
+    let text = rig.serve(&format!("explain {line}"));
+    assert!(text.contains("\nin 3 fragments, put together before the hooks\n"), "{text}");
+    let (met, sent) = rig.send(&line, None);
+    assert_eq!(sent.len(), 3);
+    assert_eq!(met.iter().filter(|(rule, _)| rule.contains("-j LOG")).count(), 1);
+}
+
+/// Limits and their like answer as they are now, and are not used up by who asks.
+#[test]
+fn what_rules_keep_is_asked_as_it_is() {
+    let mut rig = Rig::new();
+    for line in [
+        "iptables -F FORWARD",
+        "iptables -A FORWARD -p udp -m limit --limit 1/hour --limit-burst 2 -j ACCEPT",
+        "iptables -A FORWARD -p icmp -m statistic --mode nth --every 3 --packet 0 -j ACCEPT",
+        "iptables -A FORWARD -p 200 -m quota --quota 50 -j ACCEPT",
+        "iptables -A FORWARD -p esp -m recent --name seen --rcheck -j ACCEPT",
+        "iptables -A FORWARD -p esp -m recent --name seen --set",
+        "iptables -A FORWARD -p ah -m hashlimit --hashlimit-upto 1/hour --hashlimit-burst 2 \
+         --hashlimit-mode srcip --hashlimit-name h -j ACCEPT",
+    ] {
+        assert_eq!(rig.serve(line), "", "{line}");
+    }
+    for (packet, passes, name) in [
+        ("-p udp --sport 6060 --dport 53", [true, true, false], "limit"),
+        ("-p icmp --icmp-id 44", [true, false, false], "statistic"),
+        ("-p 200 --payload 4", [true, true, false], "quota"),
+        ("-p esp", [false, true, true], "recent"),
+        ("-p ah", [true, true, false], "hashlimit"),
+    ] {
+        for pass in passes {
+            let line = format!("{OUT} {packet}");
+            // As often as one likes.
+            rig.explain(&line);
+            let said = rig.compare(&line);
+            assert_eq!(said["end"]["verdict"] == "sent", pass, "{line}: {said:#}");
+            let asked = step(&said, if pass { "rule" } else { "unmatched" });
+            let remark = format!("by its {name} as it is now, of which this uses nothing up");
+            assert_eq!(asked["remark"], remark, "{line}");
+        }
+    }
+    let text = rig.serve(&format!("explain {OUT} -p udp --sport 6060 --dport 53"));
+    let line = "filter FORWARD 1: not matched: -A FORWARD -p udp -m limit --limit 1/hour \
+                --limit-burst 2 -j ACCEPT (by its limit as it is now, of which this uses \
+                nothing up)\n";
+    assert!(text.contains(line), "{text}");
+    rig.serve("iptables -I FORWARD -m statistic --mode random --probability 1 -j ACCEPT");
+    let said = rig.explain(&format!("{OUT} -p esp"));
+    assert_eq!(step(&said, "rule")["remark"], "by chance");
+    let said = rig.explain(&format!("{OUT} -p tcp --dport 80"));
+    assert_eq!(step(&said, "rule")["remark"], Value::Null, "of mangle");
 }
 
 #[test]

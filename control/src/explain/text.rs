@@ -22,8 +22,11 @@ fn put(text: &mut String, report: &Report, indent: usize) -> fmt::Result {
         None if indent == 0 => writeln!(text, ", of our own")?,
         None => writeln!(text)?,
     }
+    if let Some(number) = report.fragments {
+        writeln!(text, "{margin}in {number} fragments, put together before the hooks")?;
+    }
     if let Some(fit) = &report.fit {
-        writeln!(text, "{margin}seq {}, ack {}: as its conn expects", fit.seq, fit.ack)?;
+        writeln!(text, "{margin}{fit}: as its conn expects")?;
     }
     for step in &report.steps {
         match step {
@@ -42,9 +45,10 @@ struct Line<'a>(&'a Step);
 impl Display for Line<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Step::Rule(met) => {
+            Step::Rule(met) | Step::Unmatched(met) => {
                 let (number, text) = (met.rule.unwrap_or_default(), &met.text);
-                write!(f, "{} {} {number}: {text}", met.table, met.chain)?;
+                let not = if matches!(self.0, Step::Rule(_)) { "" } else { "not matched: " };
+                write!(f, "{} {} {number}: {not}{text}", met.table, met.chain)?;
                 met.remark.as_ref().map_or(Ok(()), |remark| write!(f, " ({remark})"))
             }
             Step::Policy(met) => write!(f, "{} {} policy: {}", met.table, met.chain, met.text),

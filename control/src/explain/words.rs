@@ -11,7 +11,7 @@ use dataplane::conntrack::tcp::TcpTrack;
 use dataplane::conntrack::tuple::proto;
 use dataplane::conntrack::view::ConnView;
 use dataplane::time::Now;
-use dataplane::wire::headers::{self, Headers};
+use dataplane::wire::headers::{self, Headers, protocol};
 use dataplane::wire::tcp;
 
 use crate::tools::conntrack_format::{Output, Shape, conn_line};
@@ -27,7 +27,19 @@ pub fn packet(h: &Headers) -> String {
         proto::TCP => {
             format!("tcp {} > {}{}", at(src, h.src_port), at(dst, h.dst_port), flags(h.tcp_flags))
         }
-        proto::UDP => format!("udp {} > {}", at(src, h.src_port), at(dst, h.dst_port)),
+        proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => {
+            let name = match h.proto {
+                proto::UDP => "udp",
+                proto::UDPLITE => "udplite",
+                proto::SCTP => "sctp",
+                _ => "dccp",
+            };
+            format!("{name} {} > {}", at(src, h.src_port), at(dst, h.dst_port))
+        }
+        proto::GRE if h.dst_port != 0 => format!("gre {src} > {dst} call {}", h.dst_port),
+        proto::GRE => format!("gre {src} > {dst}"),
+        protocol::ESP => format!("esp {src} > {dst}"),
+        protocol::AH => format!("ah {src} > {dst}"),
         proto::ICMP | proto::ICMPV6 => {
             let name = if h.proto == proto::ICMP { "icmp" } else { "icmpv6" };
             let (kind, code, id) = (h.icmp_type, h.icmp_code, h.icmp_id);

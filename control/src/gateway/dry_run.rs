@@ -19,7 +19,7 @@ use super::policy::{load_rules_over, needs_restart};
 use super::verdicts::Fate;
 use crate::config::Config;
 use crate::explain::words;
-use crate::publish;
+use crate::publish::{self, Begin};
 use crate::tools::Answer;
 use crate::tools::conntrack_format::{Output, Shape, conn_line};
 
@@ -46,13 +46,13 @@ impl ControlCore {
             return Err(format!("{what} cannot change while running"));
         }
         let learnt = self.learnt_under(&config);
-        let (knobs, before) = (self.knobs, &self.snapshot);
+        let (knobs, before) = (self.knobs, (&*self.snapshot, Begin::Anew));
         let new = publish::apart(&config, &self.macs, &learnt, &rulesets, knobs, before)
             .map_err(|error| error.to_string())?;
         let keeping = self.keeping(config.rules.on_reload, &rulesets);
         let new = Snapshot { keeping, ..new };
         let present = self.rulesets.clone();
-        let old = self.policy_apart(&present)?;
+        let old = self.policy_apart(&present, Begin::Anew)?;
         let mut judges = [self.judge(old, present)?, self.judge(Arc::new(new), rulesets)?];
         let (mut out, mut changed, mut all, mut unknown) = (String::new(), 0, 0, 0);
         self.each_fate(&mut judges, |conn, judges, fates, now| {

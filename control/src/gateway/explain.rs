@@ -13,8 +13,6 @@ use clap::Parser;
 use dataplane::conntrack::expect::ExpectationView;
 use dataplane::conntrack::record::{Conn, ConnId, ConnRef};
 use dataplane::conntrack::state::Status;
-use dataplane::conntrack::tcp::TcpTrack;
-use dataplane::conntrack::tuple::proto;
 use dataplane::lcore::memory::MemoryFrame;
 use dataplane::pipeline::neighbour::State;
 use dataplane::pipeline::notes::{Note, Tracked};
@@ -31,7 +29,7 @@ use crate::explain::question::{Fit, Question};
 use crate::explain::report::{Report, Scene, report};
 use crate::explain::words;
 use crate::labels::Names;
-use crate::publish::{self, Rulesets};
+use crate::publish::{self, Begin, Rulesets};
 use crate::tools::{Answer, Gateway};
 
 /// Runs until the packet meets nobody new. Each but the last copies a conn more.
@@ -89,10 +87,14 @@ impl ControlCore {
         number.map(|number| PortId(number as u8)).ok_or_else(|| format!("there is no port {name}"))
     }
 
-    /// The policy in force for one lcore, with counters of its own and rules that keep nothing of
-    /// what the live ones do.
-    pub(super) fn policy_apart(&self, rulesets: &Rulesets) -> Result<Arc<Snapshot>, String> {
-        let (config, macs, before) = (&self.config, &self.macs, &self.snapshot);
+    /// The policy in force for one lcore, with counters of its own and rules that take nothing of
+    /// what the live ones keep.
+    pub(super) fn policy_apart(
+        &self,
+        rulesets: &Rulesets,
+        begin: Begin,
+    ) -> Result<Arc<Snapshot>, String> {
+        let (config, macs, before) = (&self.config, &self.macs, (&*self.snapshot, begin));
         publish::apart(config, macs, &self.learnt, rulesets, self.knobs, before)
             .map(Arc::new)
             .map_err(|error| error.to_string())
@@ -102,23 +104,23 @@ impl ControlCore {
         let named = question.input.as_deref().or(question.output.as_deref()).unwrap_or_default();
         let port = self.port_named(named)?;
         let rulesets = self.rulesets.clone();
-        let snapshot = self.policy_apart(&rulesets)?;
         let mut met = Met::default();
         for _ in 0..RUNS_MAX {
+            // Each run finds what rules keep as it is.
+            let snapshot = self.policy_apart(&rulesets, Begin::AsNow)?;
             let mut offline = Offline::new(Arc::clone(&snapshot), self.shared.seed, self.seed)
                 .map_err(|error| error.to_string())?;
             let now = self.now();
             let copied = self.copy(&mut offline, &met, now);
-            let fit = met.fit.filter(|_| question.proto == proto::TCP);
-            self.send_through(&mut offline, (question, port), fit, now)?;
+            let fit = met.fit;
+            let frames = self.send_through(&mut offline, (question, port), fit, now)?;
             let notes = offline.take_notes();
-            if !self.meet(&notes, &mut met, now)? {
-                return self.report(
-                    &notes,
-                    (&snapshot, &rulesets),
-                    (&offline, &copied),
-                    (fit, now),
-                );
+            if !self.meet(&notes, (question, &mut met), now)? {
+                let scene = (&*snapshot, &rulesets);
+                let report = self.report(&notes, scene, (&offline, &copied), now)?;
+                let fragments = Some(frames).filter(|frames| *frames > 1);
+                let fit = fit.map(|fit| question.overrides(fit));
+                return Ok(Report { fit, fragments, ..report });
             }
         }
         Err(format!("the packet meets more than {RUNS_MAX} conns"))
@@ -160,28 +162,36 @@ impl ControlCore {
         self.live(master).map(Conn::id)
     }
 
+    /// Sends the packet on its way; the number of its frames.
     fn send_through(
         &self,
         offline: &mut Offline,
         (question, port): (&Question, PortId),
         fit: Option<Fit>,
         now: Now,
-    ) -> Result<(), String> {
+    ) -> Result<usize, String> {
         let Offline { pipeline, pool } = offline;
         let settings = self.snapshot.port(port);
-        let frame = question.frame(settings.mac, fit).ok_or("no packet is like that")?;
-        let (frame, mark) = (MemoryFrame::new(frame), question.mark);
-        match (question.input.is_some(), settings.host_tap) {
-            (true, _) => pipeline.take_frame(pool, (port, mark), frame, now),
-            // As the kernel sends it for the box's own programs.
-            (false, Some(tap)) => pipeline.take_frame(pool, (tap, mark), frame, now),
-            (false, None) => pipeline.send_own(pool, (Some(port), mark), frame, now),
+        let frames = question.frames(settings.mac, fit).ok_or("no packet is like that")?;
+        let (number, mark) = (frames.len(), question.mark);
+        for frame in frames.into_iter().map(MemoryFrame::new) {
+            match (question.input.is_some(), settings.host_tap) {
+                (true, _) => pipeline.take_frame(pool, (port, mark), frame, now),
+                // As the kernel sends it for the box's own programs.
+                (false, Some(tap)) => pipeline.take_frame(pool, (tap, mark), frame, now),
+                (false, None) => pipeline.send_own(pool, (Some(port), mark), frame, now),
+            }
         }
-        Ok(())
+        Ok(number)
     }
 
     /// Looks up in the live table what the notes speak of; true if somebody is new.
-    fn meet(&mut self, notes: &[Note], met: &mut Met, now: Now) -> Result<bool, String> {
+    fn meet(
+        &mut self,
+        notes: &[Note],
+        (question, met): (&Question, &mut Met),
+        now: Now,
+    ) -> Result<bool, String> {
         let mut new = false;
         let mut sought = None;
         for note in notes {
@@ -194,9 +204,8 @@ impl ControlCore {
                         new = true;
                         self.master(found.conn).inspect(|master| _ = met.add(*master));
                         // The first one sought is the packet's own.
-                        if found.conn.proto() == proto::TCP && met.fit.is_none() {
-                            let track = TcpTrack::from_words(found.conn.tracker_words());
-                            met.fit = Some(Fit::of(&track, found.direction));
+                        if found.conn.proto() == question.proto && met.fit.is_none() {
+                            met.fit = Fit::of(found.conn, found.direction);
                         }
                     }
                 }
@@ -243,7 +252,7 @@ impl ControlCore {
         notes: &[Note],
         (snapshot, rulesets): (&Snapshot, &Rulesets),
         (offline, copied): (&Offline, &HashMap<ConnRef, String>),
-        (fit, now): (Option<Fit>, Now),
+        now: Now,
     ) -> Result<Report, String> {
         let labels = Names::read(&self.config.conntrack.label_names).ok();
         let scene = Scene {
@@ -258,9 +267,7 @@ impl ControlCore {
             },
             neighbour: &|port, address| self.neighbour_in_words(port, address),
         };
-        let report = report(notes, &scene);
-        let report = report.ok_or_else(|| "the packet does not reach the hooks".to_owned())?;
-        Ok(Report { fit, ..report })
+        report(notes, &scene).ok_or_else(|| "the packet does not reach the hooks".to_owned())
     }
 
     /// What is known of a next hop's MAC address.

@@ -31,7 +31,7 @@ use dataplane::wire::tcp::flags::{ACK, SYN};
 
 use super::ControlCore;
 use crate::explain::offline::Offline;
-use crate::publish::Rulesets;
+use crate::publish::{Begin, Rulesets};
 
 /// Record numbers looked at between two rounds of everything else.
 const SLICE: u32 = 256;
@@ -230,8 +230,9 @@ impl ControlCore {
     /// way begins anew.
     pub(super) fn begin_purge(&mut self) {
         let rulesets = self.rulesets.clone();
-        let judge =
-            self.policy_apart(&rulesets).and_then(|snapshot| self.judge(snapshot, rulesets));
+        let judge = self
+            .policy_apart(&rulesets, Begin::Anew)
+            .and_then(|snapshot| self.judge(snapshot, rulesets));
         match judge {
             Ok(judge) => {
                 self.purge = Some(Purge { judge, at: Place::START, denied: 0, unknown: 0 });

@@ -42,6 +42,9 @@ use dataplane::rules::matches::Match;
 use dataplane::rules::targets::Target;
 use dataplane::wire::headers::protocol;
 
+pub(crate) use dccp::{dccp_name, dccp_type};
+pub(crate) use sctp::{chunk_name, chunk_type};
+
 use super::extension::{Extension, Text};
 
 /// Ties each variant to its row, so that a new one is a line here and a file.

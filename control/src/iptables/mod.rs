@@ -30,6 +30,7 @@ mod golden;
 mod golden_state;
 
 pub use edit::{Effect, Given, obey};
+pub(crate) use extensions::{chunk_name, chunk_type, dccp_name, dccp_type};
 pub use line::{Asked, Command, Read, line};
 pub use list::{List, list, list_rule};
 pub(crate) use names::reject_name;

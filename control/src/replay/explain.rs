@@ -210,7 +210,9 @@ fn conn_of(bench: &Bench, captured: &Captured, h: &Headers) -> Option<String> {
     };
     let (src, dst, number) = ends;
     let (src_id, dst_id) = match number {
-        proto::TCP | proto::UDP => ports,
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => ports,
+        // Its call, where the version has one.
+        proto::GRE => ports,
         proto::ICMP | proto::ICMPV6 => (icmp.2, u16::from_be_bytes([icmp.0, icmp.1])),
         _ => (0, 0),
     };

@@ -384,3 +384,123 @@ fn a_sub_interface_s_frames_come_with_or_without_their_tag() {
         assert!(told.contains("log: ") && told.contains("IN=lan OUT=wan.10 "), "{told}");
     }
 }
+
+/// 22:13:20 UTC is when the capture begins.
+const KEEPING: &str = "\
+*raw
+-A PREROUTING -m set --match-set bad src -j DROP
+COMMIT
+*mangle
+-A PREROUTING -i lan -p udp -m udp --dport 101 -j SET --add-set seen src --timeout 5
+-A PREROUTING -i lan -p udp -m udp --dport 102 -j TTL --ttl-set 9
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+-A FORWARD -p udp -m udp --dport 101 -j ACCEPT
+-A FORWARD -p udp -m udp --dport 102 -m ttl --ttl-eq 8 -j ACCEPT
+-A FORWARD -p udp -m udp --dport 103 -m set --match-set seen src -j ACCEPT
+-A FORWARD -p udp -m udp --dport 104 -m limit --limit 1/sec --limit-burst 2 -j ACCEPT
+-A FORWARD -p udp -m udp --dport 105 -m time --timestart 22:13:00 --timestop 22:14:00 -j ACCEPT
+-A FORWARD -p udp -m udp --dport 106 -m connbytes --connbytes 0:2 --connbytes-dir original \
+--connbytes-mode packets -j ACCEPT
+-A FORWARD -p udp -m udp --dport 107 -m recent --name r --update --seconds 3 -j DROP
+-A FORWARD -p udp -m udp --dport 107 -m recent --name r --set -j ACCEPT
+-A FORWARD -p udp -m udp --dport 108 -m statistic --mode nth --every 2 --packet 0 -j ACCEPT
+-A FORWARD -p udp -m udp --dport 109 -m quota --quota 80 -j ACCEPT
+-A FORWARD -p udp -m udp --dport 110 -m hashlimit --hashlimit-upto 1/sec --hashlimit-burst 1 \
+--hashlimit-mode srcport --hashlimit-name h -j ACCEPT
+COMMIT
+";
+
+/// Source, when, ports, and whether it comes through.
+const SCRIPT: [(u8, u64, (u16, u16), bool); 28] = [
+    (66, 0, (1, 101), false),
+    (11, 0, (1, 103), false),
+    (11, 0, (2, 101), true),
+    (11, 1, (3, 103), true),
+    (11, 1, (4, 102), true),
+    (11, 2, (5, 104), true),
+    (11, 2, (6, 104), true),
+    (11, 2, (7, 104), false),
+    (11, 2, (8, 105), true),
+    (11, 2, (9, 106), true),
+    (11, 2, (9, 106), true),
+    (11, 2, (9, 106), false),
+    (11, 2, (10, 107), true),
+    (11, 3, (11, 107), false),
+    (11, 4, (12, 108), true),
+    (11, 4, (13, 108), false),
+    (11, 4, (14, 109), true),
+    (11, 4, (15, 109), true),
+    (11, 4, (16, 109), false),
+    (11, 4, (17, 110), true),
+    (11, 4, (17, 110), false),
+    (11, 4, (18, 110), true),
+    (66, 4000, (1, 101), true),
+    (11, 4100, (19, 104), true),
+    (11, 4200, (17, 110), true),
+    (11, 6000, (20, 103), false),
+    (11, 7000, (21, 107), true),
+    (11, 60_000, (22, 105), false),
+];
+
+/// Sets of a file and every kind of match that keeps something, by the capture's clock.
+#[test]
+fn sets_and_rules_that_keep_something_go_by_the_capture() {
+    let folder = Folder::new();
+    let config = CONFIG.replace("[rules]\n", "[rules]\nsets = \"sets.ipset\"\n");
+    folder.write("gateway.toml", &config);
+    folder.write("rules.v4", KEEPING);
+    folder.write("sets.ipset", "create bad hash:ip timeout 0\ncreate seen hash:ip timeout 60\nadd bad 10.1.0.66 timeout 3\n");
+    let from = |host: u8, past_ms: u64, ports: (u16, u16)| {
+        let client = SocketAddr::from(([10, 1, 0, host], ports.0));
+        let packet = Packet::udp(client, SocketAddr::from(([203, 0, 113, 51], ports.1)));
+        let macs = (Mac([2, 0, 0, 0, 0x10, 0x80]), Mac([2, 0, 0, 0, 0x10, 1]));
+        (0, past_ms * MS, packet.macs(macs.0, macs.1).payload(b"question").to_vec())
+    };
+    let frames: Vec<_> = SCRIPT.iter().map(|&(h, ms, ports, _)| from(h, ms, ports)).collect();
+    let (sent, ..) = folder.replay(&frames);
+    let came: Vec<(u64, u16)> = sent
+        .iter()
+        .filter_map(|c| Some((c.unix_ns - START_NS, parse(&c.bytes, c.bytes.len()).ok()?.src_port)))
+        .collect();
+    let wanted: Vec<(u64, u16)> = SCRIPT
+        .iter()
+        .filter(|(.., passes)| *passes)
+        .map(|&(_, ms, (port, _), _)| (ms * MS, port))
+        .collect();
+    assert_eq!(came, wanted);
+    let (out, _) = folder.try_replay(true).unwrap();
+    let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with('-')).collect();
+    assert_eq!(lines.len(), SCRIPT.len(), "{out}");
+    assert!(
+        lines[0].contains("dropped raw-drop") && lines[0].contains("raw/PREROUTING/1"),
+        "{out}"
+    );
+    assert!(lines[3].contains("filter/FORWARD/3"), "{out}");
+}
+
+/// Conns of every protocol with ids are named beside their packets.
+#[test]
+fn conns_of_all_protocols_are_found() {
+    let folder = Folder::new();
+    let frame = |line: &str| {
+        use clap::Parser;
+        let line = format!("--in lan --src 10.1.0.11 --dst 203.0.113.51 {line}");
+        let question = crate::explain::question::Question::try_parse_from(line.split_whitespace());
+        (0, 0, question.unwrap().frame([2, 0, 0, 0, 0x10, 1], None).unwrap())
+    };
+    let frames = [
+        frame("-p sctp --sport 4000 --dport 80"),
+        frame("-p dccp --sport 4000 --dport 80"),
+        frame("-p gre --gre-key 5"),
+        frame("-p esp"),
+        frame("-p icmp"),
+    ];
+    folder.capture(&frames);
+    let (out, _) = folder.try_replay(true).unwrap();
+    for (line, name) in out.lines().zip(["sctp", "dccp", "gre", "unknown", "icmp"]) {
+        assert!(line.contains(&format!("; conn: {name} ")), "{line}");
+    }
+    assert_eq!(out.lines().count(), frames.len(), "{out}");
+}

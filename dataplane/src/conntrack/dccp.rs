@@ -296,6 +296,16 @@ impl DccpTrack {
         self.role
     }
 
+    /// Whose packets a direction has.
+    pub fn role_in(&self, direction: Direction) -> Role {
+        self.role_of(direction)
+    }
+
+    /// The number of the Response, which the client's Ack names.
+    pub const fn response(&self) -> u64 {
+        self.handshake
+    }
+
     /// The state.
     pub const fn state(&self) -> DccpState {
         self.state

@@ -61,6 +61,15 @@ impl<N: Notes> Sink for Witness<'_, N> {
         *self.cacheable = false;
     }
 
+    fn rests(&mut self) {
+        self.notes.note(|| Note::Rests);
+    }
+
+    #[inline(always)]
+    fn failed(&mut self, counter: CounterId) {
+        self.notes.failed(counter);
+    }
+
     #[cold]
     fn log(&mut self, log: &Log, facts: &Facts<'_>) {
         let prefix = ArrayString::from(&log.prefix).unwrap_or_default();

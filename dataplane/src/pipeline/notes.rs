@@ -28,11 +28,17 @@ use crate::wire::headers::Headers;
 pub trait Notes: Debug + Default {
     /// Keeps a note, if notes are kept; else it is not even made.
     fn note(&mut self, note: impl FnOnce() -> Note);
+
+    /// A rule did not match: of interest if its answer rested on more than the packet.
+    fn failed(&mut self, counter: CounterId);
 }
 
 impl Notes for () {
     #[inline(always)]
     fn note(&mut self, _: impl FnOnce() -> Note) {}
+
+    #[inline(always)]
+    fn failed(&mut self, _: CounterId) {}
 }
 
 /// Notes in their order, while it is open.
@@ -58,6 +64,14 @@ impl Notes for Book {
             notes.push(note());
         }
     }
+
+    fn failed(&mut self, counter: CounterId) {
+        if let Some(notes) =
+            self.0.as_mut().filter(|notes| matches!(notes.last(), Some(Note::Rests)))
+        {
+            notes.push(Note::Failed(counter));
+        }
+    }
 }
 
 /// One step of a packet's way.
@@ -69,6 +83,10 @@ pub enum Note {
     Walks(Table, Hook),
     /// The table filter is not asked at a hook: its conn goes on as before the rules changed.
     Kept(Hook),
+    /// What the next rule says rests on what it keeps, or on chance.
+    Rests,
+    /// A rule of which that was so did not match.
+    Failed(CounterId),
     /// A rule matched, or a policy decided.
     Hit(CounterId),
     /// The chain has been walked: its verdict, the packet as it is now, its mark.

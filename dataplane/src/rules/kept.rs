@@ -11,6 +11,8 @@ use core::fmt;
 use core::ops::Deref;
 use std::sync::Arc;
 
+use crate::arch::sync::{AtomicU64, Ordering::Relaxed};
+
 /// Tries of a compare-and-swap. Each one lost is one that another worker has won; a packet that
 /// loses them all is judged as if nothing were left.
 pub(super) const TRIES: usize = 32;
@@ -22,6 +24,25 @@ impl<T> Kept<T> {
     /// State of its own.
     pub fn new(state: T) -> Kept<T> {
         Kept(Arc::new(state))
+    }
+}
+
+/// State of which there can be a copy that nobody else changes.
+pub trait Apart {
+    /// The state as it is now, word by word: who judges by it uses nothing up.
+    fn apart(&self) -> Self;
+}
+
+impl<T: Apart> Kept<T> {
+    /// A copy of its own.
+    pub(super) fn apart(&self) -> Kept<T> {
+        Kept::new((**self).apart())
+    }
+}
+
+impl Apart for AtomicU64 {
+    fn apart(&self) -> AtomicU64 {
+        AtomicU64::new(self.load(Relaxed))
     }
 }
 

@@ -225,15 +225,51 @@ pub enum Match {
     Recent(Box<Recent>),
 }
 
+/// What an answer rests on that is another for the next packet ([`Match::rests_on`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// What this match keeps.
+    State(&'static str),
+    /// A draw.
+    Chance,
+}
+
 impl Match {
     /// Begins anew what the match keeps, as another rule's; false if it keeps nothing.
     pub fn renew(&mut self) -> bool {
         match self {
             Match::Limit(limit) => limit.bucket = Kept::default(),
             Match::Quota(quota) => quota.used = Kept::default(),
+            Match::Statistic(Statistic::Nth(nth)) => {
+                *nth = statistic::Nth::new(nth.every, nth.packet)
+            }
             _ => return false,
         }
         true
+    }
+
+    /// Copies what the match keeps, so that whoever is judged by it here uses nothing of it up.
+    pub fn part(&mut self) {
+        match self {
+            Match::Limit(limit) => limit.bucket = limit.bucket.apart(),
+            Match::Quota(quota) => quota.used = quota.used.apart(),
+            Match::Statistic(Statistic::Nth(nth)) => nth.seen = nth.seen.apart(),
+            _ => {}
+        }
+    }
+
+    /// What its answer rests on beside the packet and its conn: state that packets use up, by the
+    /// match's name, or chance.
+    pub const fn rests_on(&self) -> Option<Rest> {
+        Some(match self {
+            Match::Limit(_) => Rest::State("limit"),
+            Match::Quota(_) => Rest::State("quota"),
+            Match::Hashlimit(_) => Rest::State("hashlimit"),
+            Match::Recent(_) => Rest::State("recent"),
+            Match::Statistic(Statistic::Nth(_)) => Rest::State("statistic"),
+            Match::Statistic(Statistic::Random(_)) => Rest::Chance,
+            _ => return None,
+        })
     }
 }
 

@@ -171,7 +171,8 @@ impl Ruleset {
     /// True if the other one is written the same, whatever both have counted.
     pub fn says_the_same(&self, other: &Ruleset) -> bool {
         let base = |chain: &Chain| chain.base.map(|base| (base.hook, base.policy));
-        let same = |a: &Chain, b: &Chain| a.name == b.name && base(a) == base(b) && a.rules == b.rules;
+        let same =
+            |a: &Chain, b: &Chain| a.name == b.name && base(a) == base(b) && a.rules == b.rules;
         let all = |a: &TableRules, b: &TableRules| {
             let pairs = || a.chains.iter().zip(&b.chains);
             a.chains.len() == b.chains.len() && pairs().all(|(a, b)| same(a, b))
@@ -188,6 +189,13 @@ impl Ruleset {
         let chains = self.tables.iter_mut().flatten().flat_map(|table| &mut table.chains);
         let rules = chains.flat_map(|chain| &mut chain.rules);
         rules.flat_map(|rule| &mut rule.matches).for_each(|asked| _ = asked.renew());
+    }
+
+    /// Copies what matches keep, apart from the rules that this is a copy of.
+    pub fn part(&mut self) {
+        let chains = self.tables.iter_mut().flatten().flat_map(|table| &mut table.chains);
+        let rules = chains.flat_map(|chain| &mut chain.rules);
+        rules.flat_map(|rule| &mut rule.matches).for_each(Match::part);
     }
 
     /// Everything that counts, in counter order: table by table, chain by chain, the policy of a

@@ -14,7 +14,7 @@
 use core::hash::BuildHasher;
 use std::collections::hash_map::RandomState;
 
-use super::kept::TRIES;
+use super::kept::{Apart, TRIES};
 use crate::arch::sync::{
     AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed},
@@ -36,6 +36,18 @@ pub(super) struct Slots {
     max: u32,
     /// Where the next sweep begins.
     next: AtomicU32,
+}
+
+impl Apart for Slots {
+    fn apart(&self) -> Slots {
+        Slots {
+            tags: self.tags.iter().map(Apart::apart).collect(),
+            keyed: self.keyed.clone(),
+            used: AtomicU32::new(self.used.load(Relaxed)),
+            max: self.max,
+            next: AtomicU32::new(self.next.load(Relaxed)),
+        }
+    }
 }
 
 impl Slots {

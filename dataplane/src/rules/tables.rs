@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use super::hook::Family;
-use super::kept::Kept;
+use super::kept::{Apart, Kept};
 use super::matches::recent::Recent;
 use super::matches::{Match, hashlimit, recent};
 use super::model::Ruleset;
@@ -35,6 +35,17 @@ impl Tables {
             }
         }
         next
+    }
+
+    /// Copies of all of them, which nobody else changes.
+    pub fn apart(&self) -> Tables {
+        fn copies<T: Apart>(tables: &HashMap<String, Kept<T>>) -> HashMap<String, Kept<T>> {
+            tables.iter().map(|(name, table)| (name.clone(), table.apart())).collect()
+        }
+        Tables {
+            hashlimits: self.hashlimits.each_ref().map(copies),
+            recents: copies(&self.recents),
+        }
     }
 
     fn hashlimit_of(&mut self, before: &Tables, family: Family, asked: &hashlimit::Hashlimit) {

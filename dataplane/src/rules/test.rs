@@ -168,22 +168,29 @@ impl Test {
                 if asked.looks_at_the_packet(facts) {
                     out.per_packet();
                 }
+                if matches!(**asked, Match::Statistic(_)) {
+                    out.rests();
+                }
                 return asked.ask(facts);
             }
             Test::Limit(limited) => {
                 out.per_packet();
+                out.rests();
                 limited.holds(facts.around.now().unix_ns)
             }
             Test::Quota(quota) => {
                 out.per_packet();
+                out.rests();
                 quota.holds(facts.length)
             }
             Test::Hashlimit(named) => {
                 out.per_packet();
+                out.rests();
                 return named.judge(facts);
             }
             Test::Recent(named) => {
                 out.per_packet();
+                out.rests();
                 return named.judge(facts);
             }
             Test::Connbytes(asked) => {

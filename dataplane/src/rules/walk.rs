@@ -79,6 +79,14 @@ pub trait Sink {
     /// for other packets.
     fn per_packet(&mut self);
 
+    /// A test was asked whose answer rests on what a rule keeps, or on chance
+    /// ([`Match::rests_on`](super::matches::Match::rests_on)): of the rule that matches next, or
+    /// that does not.
+    fn rests(&mut self) {}
+
+    /// A rule did not match.
+    fn failed(&mut self, _: CounterId) {}
+
     /// A LOG rule matched. [`Sink::per_packet`] is called as well.
     fn log(&mut self, log: &Log, facts: &Facts<'_>);
 
@@ -260,7 +268,11 @@ impl Compiled {
             return Answer::Holds;
         }
         let facts = known.get_or_insert_with(|| packet.facts());
-        self.ask(first..rule.end_test, facts, mark, out)
+        let answer = self.ask(first..rule.end_test, facts, mark, out);
+        if answer != Answer::Holds {
+            out.failed(rule.counter);
+        }
+        answer
     }
 
     /// What a rule decides by itself.

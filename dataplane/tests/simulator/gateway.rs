@@ -33,6 +33,8 @@ const PORT_MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0x10, 1]), Mac([2, 0, 0, 0, 0x20, 
 const UPSTREAM: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
 /// Hosts whose MAC address the gateway has to ask for.
 const UNKNOWN: [u8; 2] = [6, 7];
+/// Packets of conns that have an answer, and what belongs to them.
+const KNOWN: StateMask = StateMask::ESTABLISHED.with(StateMask::RELATED);
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
@@ -171,9 +173,8 @@ pub(crate) fn rules_v4(denied: Denied) -> Ruleset {
     let redirect = NatOptions { ports: Some((53, 53)), ..NatOptions::default() };
     let untracked = |rule: Rule| rule.ports(UDP, Some(6081), Some(6081));
     let both_first = |rule: Rule| rule.ports(UDP, Some(4500), Some(4500));
-    let (new, known) = (StateMask::NEW, StateMask::ESTABLISHED.with(StateMask::RELATED));
-    let at_7000 = |denied| if denied { Target::Drop } else { Target::None };
-    let (all, some) = (at_7000(denied == Denied::All), at_7000(denied == Denied::New));
+    let [at_7000, all] = [Denied::New, Denied::All]
+        .map(|which| if denied == which { Target::Drop } else { Target::None });
     append(
         &mut set,
         Table::Raw,
@@ -185,7 +186,7 @@ pub(crate) fn rules_v4(denied: Denied) -> Ruleset {
         Table::Mangle,
         "PREROUTING",
         vec![
-            on(Target::None).from("wan").ports(TCP, None, None).state(known),
+            on(Target::None).from("wan").ports(TCP, None, None).state(KNOWN),
             on(Target::None).ports(TCP, None, None),
         ],
     );
@@ -219,43 +220,42 @@ pub(crate) fn rules_v4(denied: Denied) -> Ruleset {
             on(Target::Masquerade(NatOptions::default())).out("wan"),
         ],
     );
+    count_own(&mut set, all);
     append(
         &mut set,
         Table::Filter,
         "FORWARD",
         vec![
-            on(all.clone()).ports(UDP, None, Some(7000)),
-            on(all).ports(UDP, Some(7000), None),
             untracked(on(Target::Accept)),
             both_first(on(Target::Accept)),
-            on(Target::Accept).state(known),
+            on(Target::Accept).state(KNOWN),
             on(Target::Drop).state(StateMask::INVALID),
-            on(some).ports(UDP, None, Some(7000)).state(new),
-            on(Target::Accept).from("lan").state(new),
+            on(at_7000).ports(UDP, None, Some(7000)).state(StateMask::NEW),
+            on(Target::Accept).from("lan").state(StateMask::NEW),
             on(Target::Accept).from("wan").state(StateMask::DNAT),
         ],
     );
-    count_own(&mut set);
     deny_rest(&mut set);
     set
 }
 
-/// Counts what comes to the gateway and goes from it.
-fn count_own(set: &mut Ruleset) {
-    let known = StateMask::ESTABLISHED.with(StateMask::RELATED);
+/// Counts what comes to the gateway and goes from it, and does this to all of UDP port 7000.
+fn count_own(set: &mut Ruleset, at_7000: Target) {
     append(set, Table::Filter, "INPUT", vec![on(Target::None).state(StateMask::NEW)]);
-    append(set, Table::Filter, "OUTPUT", vec![on(Target::None).state(known)]);
+    append(set, Table::Filter, "OUTPUT", vec![on(Target::None).state(KNOWN)]);
+    let there = on(at_7000.clone()).ports(UDP, None, Some(7000));
+    let back = on(at_7000).ports(UDP, Some(7000), None);
+    append(set, Table::Filter, "FORWARD", vec![there, back]);
 }
 
 /// The IPv6 rules: a firewall.
 pub(crate) fn rules_v6() -> Ruleset {
     let mut set = Ruleset::new(Family::V6);
-    let known = StateMask::ESTABLISHED.with(StateMask::RELATED);
     append(
         &mut set,
         Table::Filter,
         "FORWARD",
-        vec![on(Target::Accept).state(known), on(Target::Accept).from("lan").state(StateMask::NEW)],
+        vec![on(Target::Accept).state(KNOWN), on(Target::Accept).from("lan").state(StateMask::NEW)],
     );
     deny_rest(&mut set);
     set

@@ -32,6 +32,17 @@ const TYPES: [&str; 10] = [
 
 const INVALID: u16 = 0xfc00;
 
+/// The number of a type of packet.
+pub(crate) fn dccp_type(name: &str) -> Option<u8> {
+    let number = TYPES.iter().position(|known| known.eq_ignore_ascii_case(name))?;
+    u8::try_from(number).ok()
+}
+
+/// The name of a type of packet.
+pub(crate) fn dccp_name(number: u8) -> Option<&'static str> {
+    TYPES.get(usize::from(number)).copied()
+}
+
 impl Text for Dccp {
     fn set(&mut self, given: &Given<'_>) -> Result<(), Fault> {
         let text = given.text();

@@ -51,6 +51,16 @@ const KINDS: [(&str, u8, &str); 20] = [
 const MORE: [(&str, u8, &str); 2] =
     [("ASCONF", 193, "--------"), ("I_FORWARD_TSN", 194, "--------")];
 
+/// The number of a type of chunk.
+pub(crate) fn chunk_type(name: &str) -> Option<u8> {
+    kinds().find(|(known, ..)| known.eq_ignore_ascii_case(name)).map(|&(_, kind, _)| kind)
+}
+
+/// The name of a type of chunk.
+pub(crate) fn chunk_name(number: u8) -> Option<&'static str> {
+    kinds().find(|(_, kind, _)| *kind == number).map(|&(name, ..)| name)
+}
+
 fn kinds() -> impl Iterator<Item = &'static (&'static str, u8, &'static str)> {
     KINDS.iter().chain(&MORE)
 }

@@ -23,7 +23,7 @@
 //! pass one packet that is not counted.
 
 use super::super::facts::Facts;
-use super::super::kept::{Kept, TRIES};
+use super::super::kept::{Apart, Kept, TRIES};
 use super::super::slots::Slots;
 use super::super::test::Answer;
 use super::limit::take;
@@ -209,6 +209,20 @@ pub struct Table {
     expire_ns: u64,
     slots: Slots,
     entries: Box<[Entry]>,
+}
+
+impl Apart for Entry {
+    fn apart(&self) -> Entry {
+        let Entry { due, level, extra } = self;
+        Entry { due: due.apart(), level: level.apart(), extra: extra.apart() }
+    }
+}
+
+impl Apart for Table {
+    fn apart(&self) -> Table {
+        let entries = self.entries.iter().map(Apart::apart).collect();
+        Table { slots: self.slots.apart(), entries, ..*self }
+    }
 }
 
 impl Table {

@@ -9,7 +9,7 @@
 //! never lets more packets pass than one worker would have let; a worker whose clock is a moment
 //! behind, or that lost [`TRIES`] races in a row, finds less in the bucket than there is.
 
-use super::super::kept::{Kept, TRIES};
+use super::super::kept::{Apart, Kept, TRIES};
 use crate::arch::sync::{AtomicU64, Ordering::Relaxed};
 
 const NS_PER_SEC: u64 = 1_000_000_000;
@@ -65,6 +65,12 @@ impl Limited {
 pub struct Bucket {
     /// The moment at which it will be full, in the unit of costs.
     full_at: AtomicU64,
+}
+
+impl Apart for Bucket {
+    fn apart(&self) -> Bucket {
+        Bucket { full_at: self.full_at.apart() }
+    }
 }
 
 /// Full since ever.

@@ -6,7 +6,7 @@
 //! With several workers the bytes of packets that matched never exceed the quota. Of packets that
 //! are judged at the same moment any may be the one that ends it.
 
-use super::super::kept::{Kept, TRIES};
+use super::super::kept::{Apart, Kept, TRIES};
 use crate::arch::sync::{AtomicU64, Ordering::Relaxed};
 
 /// `-m quota` (`struct xt_quota_info`).
@@ -21,6 +21,12 @@ pub struct Quota {
 /// Bytes that matched.
 #[derive(Debug)]
 pub struct Used(AtomicU64);
+
+impl Apart for Used {
+    fn apart(&self) -> Used {
+        Used(self.0.apart())
+    }
+}
 
 impl Default for Used {
     fn default() -> Used {

@@ -17,7 +17,7 @@
 //! is never taken for that of the one which takes its slot.
 
 use super::super::facts::Facts;
-use super::super::kept::{Kept, TRIES};
+use super::super::kept::{Apart, Kept, TRIES};
 use super::super::slots::Slots;
 use super::super::test::Answer;
 use crate::arch::sync::{AtomicU64, Ordering::Relaxed};
@@ -114,6 +114,29 @@ pub struct Seen {
     pub next: u32,
     /// All stamps in the order of the ring.
     pub stamps_ns: Vec<u64>,
+}
+
+impl Apart for Entry {
+    fn apart(&self) -> Entry {
+        let [high, low] = &self.who;
+        Entry {
+            count: self.count.apart(),
+            last: self.last.apart(),
+            who: [high.apart(), low.apart()],
+            ttl: self.ttl.apart(),
+        }
+    }
+}
+
+impl Apart for Table {
+    fn apart(&self) -> Table {
+        Table {
+            slots: self.slots.apart(),
+            entries: self.entries.iter().map(Apart::apart).collect(),
+            stamps: self.stamps.iter().map(Apart::apart).collect(),
+            ..*self
+        }
+    }
 }
 
 impl Table {

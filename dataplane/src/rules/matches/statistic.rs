@@ -1,7 +1,6 @@
 //! `-m statistic`: some packets of many, by chance or by their number.
 
-use std::sync::Arc;
-
+use super::super::kept::Kept;
 use super::Maybe;
 use crate::arch::sync::{AtomicU64, Ordering::Relaxed};
 use crate::rules::facts::Facts;
@@ -16,7 +15,7 @@ pub enum Statistic {
 }
 
 /// `--mode nth`: of so many packets one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nth {
     /// `--every`: not 0.
     pub every: Maybe<u32>,
@@ -24,24 +23,15 @@ pub struct Nth {
     pub packet: u32,
     /// Packets seen: it is the rule's as written, so all lcores count in it, and it lives as long
     /// as the rule does.
-    seen: Arc<AtomicU64>,
+    pub(super) seen: Kept<AtomicU64>,
 }
 
 impl Nth {
     /// Before any packet.
     pub fn new(every: Maybe<u32>, packet: u32) -> Nth {
-        Nth { every, packet, seen: Arc::default() }
+        Nth { every, packet, seen: Kept::new(AtomicU64::new(0)) }
     }
 }
-
-/// What was seen makes no other rule of it.
-impl PartialEq for Nth {
-    fn eq(&self, other: &Nth) -> bool {
-        (self.every, self.packet) == (other.every, other.packet)
-    }
-}
-
-impl Eq for Nth {}
 
 impl Statistic {
     /// The chance that is none (`XT_STATISTIC_MODE_RANDOM` compares 31 bits).
