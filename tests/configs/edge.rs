@@ -16,16 +16,18 @@ const VIP: &str = "198.18.0.7";
 const WEB: &str = "10.64.28.10";
 const DNS: &str = "198.51.100.53:53";
 
+/// Whom the gateway knows, and by which port.
+pub const NEIGHBOURS: [(&str, &str); 6] = [
+    ("192.0.2.1", "up1"),
+    ("192.0.2.5", "up2"),
+    ("10.255.0.2", "fabric"),
+    ("10.254.0.9", "mgmt"),
+    ("2001:db8:ffff:1::1", "up1"),
+    ("2001:db8:ffff:3::2", "fabric"),
+];
+
 fn site() -> Site {
-    let neighbours = [
-        ("192.0.2.1", "up1"),
-        ("192.0.2.5", "up2"),
-        ("10.255.0.2", "fabric"),
-        ("10.254.0.9", "mgmt"),
-        ("2001:db8:ffff:1::1", "up1"),
-        ("2001:db8:ffff:3::2", "fabric"),
-    ];
-    Site::new("edge", &neighbours, "")
+    Site::new("edge", &NEIGHBOURS, "")
 }
 
 fn at(address: &str, port: u16) -> String {

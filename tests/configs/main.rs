@@ -14,5 +14,6 @@ mod home;
 #[path = "../e2e/netns.rs"]
 mod netns;
 mod office;
+mod reload;
 mod site;
 mod tools;

@@ -38,40 +38,75 @@ pub fn configs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("configs")
 }
 
-/// A gateway, and a copy of its files; gone when dropped.
+/// A copy of all files; gone when dropped.
+pub struct Folder {
+    path: PathBuf,
+    name: &'static str,
+}
+
+impl Folder {
+    /// With `more` behind `NAME.toml`, and each of the `neighbours`, address and port.
+    pub fn new(name: &'static str, neighbours: &[(&str, &str)], more: &str) -> Folder {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let path = format!("sluicegate-configs-{}-{number}", std::process::id());
+        let folder = Folder { path: std::env::temp_dir().join(path), name };
+        fs::create_dir_all(&folder.path).unwrap();
+        for file in fs::read_dir(configs()).unwrap().map(|file| file.unwrap()) {
+            fs::copy(file.path(), folder.path.join(file.file_name())).unwrap();
+        }
+        folder.edit(&format!("{name}.toml"), |mut text| {
+            let _ = writeln!(text, "\n{more}");
+            for (number, (address, port)) in neighbours.iter().enumerate() {
+                let _ = writeln!(
+                    text,
+                    "[[neighbour]]\naddress = \"{address}\"\n\
+                     mac = \"02:00:00:00:99:{number:02x}\"\nport = \"{port}\"\n"
+                );
+            }
+            text
+        });
+        folder
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> PathBuf {
+        self.path.join(self.name).with_extension("toml")
+    }
+
+    /// The text of a file.
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.path.join(file)).unwrap()
+    }
+
+    /// Changes a file.
+    pub fn edit(&self, file: &str, edit: impl FnOnce(String) -> String) {
+        fs::write(self.path.join(file), edit(self.read(file))).unwrap();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A gateway with its files.
 pub struct Site {
     bench: Bench,
     ns: u64,
-    folder: PathBuf,
-    name: &'static str,
+    folder: Folder,
 }
 
 impl Site {
     /// The gateway of `configs/NAME.toml`, with `more` behind the file. Each of the `neighbours`,
     /// address and port, is known to the gateway.
     pub fn new(name: &'static str, neighbours: &[(&str, &str)], more: &str) -> Site {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Relaxed);
-        let folder = format!("sluicegate-configs-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
-        fs::create_dir_all(&folder).unwrap();
-        for file in fs::read_dir(configs()).unwrap().map(|file| file.unwrap()) {
-            fs::copy(file.path(), folder.join(file.file_name())).unwrap();
-        }
-        let path = folder.join(name).with_extension("toml");
-        let mut text = fs::read_to_string(&path).unwrap() + "\n" + more + "\n";
-        for (number, (address, port)) in neighbours.iter().enumerate() {
-            let _ = writeln!(
-                text,
-                "[[neighbour]]\naddress = \"{address}\"\nmac = \"02:00:00:00:99:{number:02x}\"\n\
-                 port = \"{port}\"\n"
-            );
-        }
-        fs::write(&path, text).unwrap();
-        let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        let folder = Folder::new(name, neighbours, more);
+        let config = Config::load(&folder.config()).unwrap_or_else(|error| panic!("{error}"));
         let rulesets = load_rules(&config).unwrap_or_else(|error| panic!("{error}"));
         let bench = Bench::new(config, rulesets, true).unwrap();
-        Site { bench, ns: START_NS, folder, name }
+        Site { bench, ns: START_NS, folder }
     }
 
     /// Lets so many seconds pass, in which nothing comes.
@@ -116,9 +151,8 @@ impl Site {
 
     /// Changes a file of the gateway's and has it read again.
     pub fn reload(&mut self, file: &str, edit: impl FnOnce(String) -> String) {
-        let path = self.folder.join(file);
-        fs::write(&path, edit(fs::read_to_string(&path).unwrap())).unwrap();
-        let config = self.folder.join(self.name).with_extension("toml");
+        self.folder.edit(file, edit);
+        let config = self.folder.config();
         self.bench.core().reload(&config).unwrap_or_else(|error| panic!("{error}"));
     }
 
@@ -148,12 +182,6 @@ impl Site {
         }
         assert!(known(read.proto) || read.l4_check_ok(&bytes), "wrong checksum: {text}");
         text
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
