@@ -23,6 +23,7 @@ use dataplane::time::Tick;
 use dataplane::wire::address::Address;
 use dataplane::wire::{arp, headers, ndp, quoted, sctp, tcp};
 use sluicegate::config::Config;
+use sluicegate::ipset::Sets;
 use sluicegate::iptables::{self, Effect, Look, words};
 use sluicegate::labels::Names;
 use sluicegate::socket;
@@ -56,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     parser("tftp", tftp),
     parser("iptables", iptables),
     parser("iptables_arguments", iptables_arguments),
+    parser("ipset", ipset),
     parser("labels", labels),
     parser("config", config),
     parser("conntrack_arguments", conntrack_arguments),
@@ -287,6 +289,29 @@ pub fn iptables_arguments(bytes: &[u8]) {
         let again = again.unwrap_or_else(|e| panic!("{e} in\n{saved}"));
         assert_eq!(iptables::save(&again, look), saved);
     }
+}
+
+/// Command lines of `ipset`, one a line: what they leave can be saved, loaded and saved again.
+pub fn ipset(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let now = Tick(1000);
+    let sets = Sets::default();
+    for line in text.lines() {
+        let argv: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let answer = sets.run(&argv, text, now);
+        assert!(answer.exit == 0 || answer.out.is_empty() || !answer.err.is_empty(), "{line}");
+    }
+    let save = |sets: &Sets| sets.run(&["save".to_owned()], "", now).out;
+    let saved = save(&sets);
+    let again = Sets::load(&saved, now).unwrap_or_else(|e| panic!("{e:?} in\n{saved}"));
+    // The order of elements is that of a hash whose secret is the set's own.
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&save(&again)), sorted(&saved));
+    let _ = Sets::load(text, now);
 }
 
 /// A configuration.

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![allow(missing_docs, unreachable_pub)]
 
+mod as_an_operator;
 mod bad_input;
 mod conntrack_by_hand;
 mod conntrack_counts;

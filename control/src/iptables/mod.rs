@@ -139,6 +139,8 @@ impl From<CheckError> for ParseError {
     fn from(error: CheckError) -> ParseError {
         let kind = match error.fault {
             Fault::NatDrop | Fault::UnknownChain => Kind::Text,
+            // These the tool's own part of a match finds out.
+            Fault::UnknownSet | Fault::SetFamily(_) => Kind::Text,
             _ => Kind::Refused,
         };
         ParseError {

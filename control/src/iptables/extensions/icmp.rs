@@ -54,10 +54,15 @@ impl Text for Maybe<IcmpKind> {
             (Some(name), ..) => out.word(&format!("{protocol} {not}{name}")),
             (None, 0, 255) if !self.not => out.word(&format!("{protocol}type {kind}")),
             (None, 0, 255) => out.word(&format!("{protocol} !type {kind}")),
-            (None, ..) if low == high => {
-                out.word(&format!("{protocol} {not}type {kind} code {low}"));
+            // The tool has no blank of its own before the type.
+            _ => {
+                let not = if self.not { " !" } else { "" };
+                let codes = match low == high {
+                    true => format!("code {low}"),
+                    false => format!("codes {low}-{high}"),
+                };
+                out.word(&format!("{protocol}{not}type {kind} {codes}"));
             }
-            _ => out.word(&format!("{protocol} {not}type {kind} codes {low}-{high}")),
         }
     }
 }
