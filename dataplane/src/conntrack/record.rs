@@ -386,6 +386,13 @@ impl<'a> Conn<'a> {
         }
     }
 
+    /// The ids of the tuples of both directions ([`KeyV4::ids_of`]).
+    #[inline(always)]
+    pub fn ids(self) -> [u32; 2] {
+        let word = self.word(1);
+        [(word >> 32) as u32, word as u32]
+    }
+
     /// The same for an IPv4 tuple in words; `None` for an IPv6 conn.
     #[inline(always)]
     pub fn matches_v4(self, key: &KeyV4, zone: u16) -> Option<Direction> {

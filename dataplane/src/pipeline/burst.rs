@@ -5,8 +5,6 @@
 //!
 //! A conn of which one packet has to walk keeps its order: its later packets in the burst walk too.
 
-use arrayvec::ArrayVec;
-
 use crate::conntrack::icmp;
 use crate::conntrack::record::{Conn, ConnRef};
 use crate::conntrack::state::{CtState, Direction, Status};
@@ -14,18 +12,17 @@ use crate::conntrack::tuple::proto::TCP;
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite::{self, Deltas};
 use crate::pipeline::drops::DropReason;
-use crate::pipeline::fragments::Datagram;
 use crate::pipeline::frame::{BURST_MAX, Burst, Frame, FramePool};
 use crate::pipeline::handoff::{Handed, Stage};
-use crate::pipeline::lean::{Lean, Reading, Sought, overtakes};
+use crate::pipeline::lean::{Lean, Reading, Sought};
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
 use crate::pipeline::quick::Described;
 use crate::pipeline::snapshot::PortKind;
 use crate::pipeline::track::{Judged, ct_state, icmp_kind, quoted_tuple, sound, tuple_of};
 use crate::pipeline::transit::Transit;
-use crate::pipeline::translate::Leaving;
 use crate::pipeline::untracked::Untracked;
+use crate::pipeline::walking::{Long, Walking};
 use crate::pipeline::{Arrival, At, Holder, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Now;
@@ -78,40 +75,6 @@ pub(crate) struct Prejudged {
     pub conn: ConnRef,
     pub direction: Direction,
     pub judged: Judged,
-}
-
-/// A frame that walks.
-#[derive(Debug)]
-pub(crate) struct Long<F> {
-    pub frame: F,
-    pub headers: Headers,
-    pub prejudged: Option<Prejudged>,
-    pub addressed: bool,
-    /// What `sound` would check has been found right.
-    pub sound: bool,
-    /// The hash of its tuple, and the zone that it is for.
-    pub hash: Option<(u16, u64)>,
-    /// How a conn that begins with it will probably leave.
-    pub leaving: Option<Leaving>,
-    pub datagram: Option<Datagram>,
-}
-
-impl<F> Long<F> {
-    /// A lean frame, which is for us and sound.
-    #[inline(always)]
-    fn first(frame: F, headers: Headers, hash: (u16, u64)) -> Long<F> {
-        let (addressed, sound, hash) = (true, true, Some(hash));
-        Long {
-            frame,
-            headers,
-            prejudged: None,
-            addressed,
-            sound,
-            hash,
-            leaving: None,
-            datagram: None,
-        }
-    }
 }
 
 /// A frame of a burst, its number there, the conn it may be of, and what its tracker said already.
@@ -180,7 +143,7 @@ impl<P: FramePool> Pipeline<P> {
         if !untracked || self.find_untracked(&mut scratch, count, port, at) {
             scratch.find_candidates(count, &mut candidates, at);
         }
-        let mut long: ArrayVec<Long<P::Frame>, BURST_MAX> = ArrayVec::new();
+        let mut long = Walking::default();
         let mut quick = self.quick(arrival, zones, at);
         let mut done = 0;
         while !frames.is_empty() {
@@ -223,9 +186,10 @@ impl<P: FramePool> Pipeline<P> {
             }
         }
         self.links.counters.fast.add(core::mem::take(&mut self.took_path));
+        let long = long.frames();
         if long.len() > 1 {
-            self.foresee(&mut long, at);
-            self.foresee_room(&long, at);
+            self.foresee(long, at);
+            self.foresee_room(long, at);
         }
         // Not by value: the list itself, mostly empty, would be copied whole.
         for l in long.drain(..) {
@@ -338,7 +302,7 @@ impl<P: FramePool> Pipeline<P> {
         our_mac: &[u8; 6],
         (mut frame, i, candidate, judged): Examined<'_, P::Frame>,
         scratch: &Scratch,
-        long: &mut ArrayVec<Long<P::Frame>, BURST_MAX>,
+        long: &mut Walking<P::Frame>,
         at: At<'_>,
     ) {
         let (port, mut kind) = (arrival.port, scratch.kinds[i]);
@@ -444,7 +408,7 @@ impl<P: FramePool> Pipeline<P> {
         frame: &mut P::Frame,
         (h, hash, zones): (&Headers, u64, Zones),
         candidate: Option<Conn<'_>>,
-        long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
+        long: &Walking<P::Frame>,
         at: At<'_>,
     ) -> Short {
         let tuple = tuple_of(h);
@@ -467,7 +431,7 @@ impl<P: FramePool> Pipeline<P> {
         match self.holder(conn) {
             Holder::Here => {}
             // What walks of this conn has not found its owner yet, and goes there first.
-            Holder::Elsewhere(_) if !long.is_empty() && overtakes(long, zones, conn) => {
+            Holder::Elsewhere(_) if long.has_one_of(conn, zones) => {
                 return Short::WALK;
             }
             Holder::Elsewhere(lcore) => return Short::Elsewhere(lcore),
@@ -477,7 +441,7 @@ impl<P: FramePool> Pipeline<P> {
         let number = conn.path(direction);
         if conn.generation() != self.generation
             || h.tcp_flags & (flags::SYN | flags::FIN | flags::RST) != 0
-            || overtakes(long, zones, conn)
+            || long.has_one_of(conn, zones)
         {
             return Short::WALK;
         }

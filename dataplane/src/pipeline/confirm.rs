@@ -13,7 +13,6 @@ use crate::conntrack::store::{AllocError, Ending};
 use crate::conntrack::tuple::proto;
 use crate::conntrack::view::{ConnView, EventKind};
 use crate::nat::rewrite::Deltas;
-use crate::pipeline::burst::Long;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::FramePool;
 use crate::pipeline::handoff::HOPS_MAX;
@@ -21,6 +20,7 @@ use crate::pipeline::helpers::helper_of;
 use crate::pipeline::messages::FromLcore;
 use crate::pipeline::service::view_of_gone;
 use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
+use crate::pipeline::walking::Long;
 use crate::pipeline::{At, Pipeline};
 
 /// Conns that one early drop can delete: two entries each would only make it fewer.

@@ -22,12 +22,12 @@ use crate::conntrack::fragments::{
 };
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::pipeline::answers::IcmpError;
-use crate::pipeline::burst::Long;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::handoff::{Handed, Stage};
 use crate::pipeline::route::Destination;
 use crate::pipeline::transit::{FromHost, Transit};
+use crate::pipeline::walking::Long;
 use crate::pipeline::{Arrival, At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Now;

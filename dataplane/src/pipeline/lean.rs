@@ -8,19 +8,18 @@
 //! away from home. Everything else, and whatever looks odd here, takes the general way, which gives
 //! the same result.
 
-use arrayvec::ArrayVec;
-
 use crate::conntrack::record::Conn;
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::tuple::{HashKeys, HashSeed, KeyV4, Tuple, proto};
+use crate::conntrack::tuple::{HashKeys, HashSeed, KeyV4, proto};
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite;
-use crate::pipeline::burst::{Long, Prejudged, Short, Way};
-use crate::pipeline::frame::{BURST_MAX, Frame, FramePool};
+use crate::pipeline::burst::{Prejudged, Short, Way};
+use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::lean6;
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::track::{Judged, ct_state, tuple_of};
 use crate::pipeline::transit::Extent;
+use crate::pipeline::walking::Walking;
 use crate::pipeline::{At, Holder, Pipeline};
 use crate::rules::facts::PortId;
 use crate::wire::checksum;
@@ -213,7 +212,7 @@ impl<P: FramePool> Pipeline<P> {
         frame: &mut P::Frame,
         (lean, zones): (&Lean, Zones),
         candidate: Option<Conn<'_>>,
-        long: &ArrayVec<Long<P::Frame>, BURST_MAX>,
+        long: &Walking<P::Frame>,
         at: At<'_>,
     ) -> Short {
         if self.untracked.is_used(self.generation)
@@ -233,7 +232,7 @@ impl<P: FramePool> Pipeline<P> {
         match self.holder(conn) {
             Holder::Here => {}
             // What walks of this conn has not found its owner yet, and goes there first.
-            Holder::Elsewhere(_) if !long.is_empty() && overtakes(long, zones, conn) => {
+            Holder::Elsewhere(_) if long.has_one_of(conn, zones) => {
                 return Short::WALK;
             }
             Holder::Elsewhere(lcore) => return Short::Elsewhere(lcore),
@@ -242,10 +241,7 @@ impl<P: FramePool> Pipeline<P> {
         let status = conn.status();
         let number = conn.path(direction);
         // Flags that ask for a walk do so where the path ends before any route, too.
-        if conn.generation() != self.generation
-            || lean.life == 0
-            || (!long.is_empty() && overtakes(long, zones, conn))
-        {
+        if conn.generation() != self.generation || lean.life == 0 || long.has_one_of(conn, zones) {
             return Short::WALK;
         }
         let (extent, state) = (lean.extent(), ct_state(status, direction));
@@ -270,15 +266,6 @@ impl<P: FramePool> Pipeline<P> {
         }
         way.end(frame, extent.end)
     }
-}
-
-/// True if a packet of the same conn, in either direction, waits on the list of those that walk.
-#[cold]
-pub(crate) fn overtakes<F>(long: &[Long<F>], zones: Zones, conn: Conn<'_>) -> bool {
-    let waits = |tuple: &Tuple, zone| conn.matches(tuple, zone).is_some();
-    long.iter().map(|l| tuple_of(&l.headers)).any(|tuple| {
-        waits(&tuple, zones.original) || zones.is_split() && waits(&tuple, zones.reply)
-    })
 }
 
 #[cfg(test)]

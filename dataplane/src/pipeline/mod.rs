@@ -10,6 +10,7 @@
 //! | `burst` | the stages over a burst; packets of known conns leave here by their cached path |
 //! | `quick` | the quickest way, for TCP and UDP over plain IPv4 and conns as nearly all are |
 //! | `lean` | the same packets, where a little more is to be looked at |
+//! | `walking` | the others of a burst, waiting for that to be done |
 //! | `forward` | the long way: PREROUTING, route, FORWARD, POSTROUTING |
 //! | `host` | to and from the gateway itself: INPUT, OUTPUT, echo, closed ports |
 //! | `host_tap` | the same for the box's own programs, by way of a kernel interface |
@@ -70,6 +71,7 @@ pub(crate) mod transit;
 pub(crate) mod translate;
 pub(crate) mod untracked;
 pub(crate) mod vlan;
+pub(crate) mod walking;
 
 use core::ops::Deref;
 use std::collections::VecDeque;
@@ -250,7 +252,7 @@ pub struct Pipeline<P: FramePool> {
     crowded: bool,
     /// What walks once the outputs have been flushed, in its order; at the end of a round none. No
     /// more than a burst, as each is flushed.
-    later: Box<ArrayVec<(Arrival, burst::Long<P::Frame>), BURST_MAX>>,
+    later: Box<ArrayVec<(Arrival, walking::Long<P::Frame>), BURST_MAX>>,
     /// By port number: those whose devices have VLAN sub-interfaces.
     trunks: vlan::Trunks<P::Frame>,
     /// Frames for other lcores, by lcore.

@@ -14,13 +14,14 @@ use crate::conntrack::tuple::proto;
 use crate::conntrack::udp;
 use crate::conntrack::zones::Zones;
 use crate::nat::rewrite;
-use crate::pipeline::burst::{Long, Prejudged};
+use crate::pipeline::burst::Prejudged;
 use crate::pipeline::frame::{Frame, FramePool};
-use crate::pipeline::lean::{self, Lean, overtakes};
+use crate::pipeline::lean::{self, Lean};
 use crate::pipeline::lean6;
 use crate::pipeline::neighbour::NextHop;
 use crate::pipeline::paths::PathEnd;
 use crate::pipeline::track::{Judged, ct_state, stream_after};
+use crate::pipeline::walking::Walking;
 use crate::pipeline::{Arrival, At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::time::Tick;
@@ -141,7 +142,7 @@ impl<P: FramePool> Pipeline<P> {
         &mut self,
         frames: &mut [P::Frame],
         described: &Described<'_>,
-        long: &[Long<P::Frame>],
+        long: &Walking<P::Frame>,
         quick: &mut Quick,
         at: At<'_>,
     ) -> usize {
@@ -159,7 +160,7 @@ impl<P: FramePool> Pipeline<P> {
             let Some(conn) = candidate else { break };
             // Where some are untracked, checksums have not been looked at yet.
             if UNTRACKED && at.policy.knobs.checksum && !lean.is_sound(frame)
-                || !long.is_empty() && overtakes(long, quick.zones[lean.is_v6() as usize], *conn)
+                || long.has_one_of(*conn, quick.zones[lean.is_v6() as usize])
             {
                 break;
             }
