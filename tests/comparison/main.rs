@@ -113,5 +113,5 @@ macro_rules! groups {
 groups!(
     expect fragments
     tcp_states tcp_windows tcp_tracker udp icmp nat rules gateway ipv6 template sctp gre protocols
-    targets
+    targets synproxy
 );

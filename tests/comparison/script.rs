@@ -107,13 +107,16 @@ pub struct Script<'a> {
     /// The side of each step.
     steps: Vec<Side>,
     learned: Learned,
+    /// Steps behind which the times that a segment on a side echoes are left out.
+    unheard: Vec<(usize, Side)>,
 }
 
 impl<'a> Script<'a> {
     /// Runs a sequence on a wire and writes its transcript, with the table at the end.
     pub fn play(sequence: &Sequence, wire: &'a mut dyn Wire) -> Transcript {
         let learned = Learned::default();
-        let mut script = Script { wire, notes: Vec::new(), steps: Vec::new(), learned };
+        let (notes, steps, unheard) = (Vec::new(), Vec::new(), Vec::new());
+        let mut script = Script { wire, notes, steps, learned, unheard };
         (sequence.script)(&mut script);
         if !matches!(script.notes.last(), Some(Note::Table(_))) {
             script.table();
@@ -181,8 +184,38 @@ impl<'a> Script<'a> {
         }
     }
 
+    /// The TCP segments that left a side because of a step, in order.
+    pub fn segments(&mut self, step: usize, side: Side) -> Vec<Heard> {
+        let emitted = self.wire.emitted(step);
+        let on_side = emitted.iter().filter(|out| out.side == side);
+        on_side.filter_map(|out| heard(&out.frame)).collect()
+    }
+
+    /// Calls a number of 32 bits that the device has chosen `name` from now on.
+    pub fn call(&mut self, number: u32, name: &str) {
+        self.learned.add_beginning(number, name);
+    }
+
+    /// Leaves out which time the segments echo that left a side because of a step; it has to be
+    /// one of `allowed`.
+    pub fn ignore_echo(&mut self, step: usize, side: Side, allowed: [u32; 2]) {
+        for segment in self.segments(step, side) {
+            if let Some((_, echo)) = segment.times
+                && !allowed.contains(&echo)
+            {
+                self.complain(format!("the echo is {echo}, none of {allowed:?}"));
+            }
+        }
+        self.unheard.push((step, side));
+    }
+
+    /// Notes something that must not be.
+    pub fn complain(&mut self, complaint: String) {
+        self.learned.violations.push(complaint);
+    }
+
     fn transcript(self) -> Transcript {
-        let Script { wire, notes, learned, .. } = self;
+        let Script { wire, notes, learned, unheard, .. } = self;
         let mut step = 0;
         let mut events = Vec::with_capacity(notes.len());
         for note in notes {
@@ -191,13 +224,19 @@ impl<'a> Script<'a> {
                 Note::Table(text) => Event::Table(listing::parse(&text, &learned)),
                 Note::Step { side, frames } => {
                     let emitted = wire.emitted(step);
-                    step += 1;
                     let out = |side| -> Vec<String> {
                         let frames = emitted.iter().filter(|out| out.side == side);
-                        frames.map(|out| show::frame(&out.frame, &learned)).collect()
+                        let shown = |out: &Emitted| show::frame(&out.frame, &learned);
+                        let frames = frames.map(shown);
+                        match unheard.contains(&(step, side)) {
+                            true => frames.map(|line| without_echo(&line)).collect(),
+                            false => frames.collect(),
+                        }
                     };
+                    let (lan, wan) = (out(Side::Lan), out(Side::Wan));
+                    step += 1;
                     let sent = frames.iter().map(|frame| show::frame(frame, &learned)).collect();
-                    Event::Step { side, sent, lan: out(Side::Lan), wan: out(Side::Wan) }
+                    Event::Step { side, sent, lan, wan }
                 }
             });
         }
@@ -213,6 +252,40 @@ fn without_ticks(sentence: String) -> String {
         Some((what, _)) => format!("{what} lower timeout"),
         None => sentence,
     }
+}
+
+/// A segment's line without the time that it echoes.
+fn without_echo(line: &str) -> String {
+    let Some((before, times)) = line.split_once("[080a ") else { return line.to_owned() };
+    let value = times.split(' ').next().unwrap_or_default();
+    let behind = times.split_once(']').map_or("", |(_, behind)| behind);
+    format!("{before}[080a {value} _]{behind}")
+}
+
+/// A TCP segment as a host reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    pub flags: u8,
+    pub seq: u32,
+    pub ack: u32,
+    /// TSval and TSecr.
+    pub times: Option<(u32, u32)>,
+}
+
+fn heard(frame: &[u8]) -> Option<Heard> {
+    let parts = show::layers(frame.get(14..)?)?;
+    let header = parts.layer4.first_chunk::<20>().filter(|_| parts.protocol == packets::TCP)?;
+    let number = |bytes: &[u8]| Some(u32::from_be_bytes(*bytes.first_chunk()?));
+    let mut options = parts.layer4.get(20..usize::from(header[12] >> 4) * 4)?;
+    let mut times = None;
+    while let &[kind, length, ..] = options {
+        let length = if kind < 2 { 1 } else { usize::from(length).max(2) };
+        if kind == 8 {
+            times = Some((number(options.get(2..)?)?, number(options.get(6..)?)?));
+        }
+        options = options.get(length..)?;
+    }
+    Some(Heard { flags: header[13], seq: number(&header[4..])?, ack: number(&header[8..])?, times })
 }
 
 /// Source address and port, or ICMP id, of a frame.

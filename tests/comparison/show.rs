@@ -169,11 +169,11 @@ fn tcp(parts: &Layers<'_>, learned: &Learned) -> String {
     let mut line = format!(
         "TCP {ports} {} seq {} ack {} win {window}",
         packets::flag_letters(header[13]),
-        number(4),
-        number(8),
+        learned.count(number(4)),
+        learned.count(number(8)),
     );
     if !options.is_empty() {
-        let _ = write!(line, " options {}", hex(options));
+        let _ = write!(line, " options {}", tcp_options(options, learned));
     }
     let urgent = u16::from_be_bytes([header[18], header[19]]);
     if urgent != 0 {
@@ -181,6 +181,29 @@ fn tcp(parts: &Layers<'_>, learned: &Learned) -> String {
     }
     let _ = write!(line, " {}", payload(parts.layer4.get(length..).unwrap_or(&[])));
     line
+}
+
+/// Byte for byte, but times and edges of SACK as numbers where a device has chosen any.
+fn tcp_options(bytes: &[u8], learned: &Learned) -> String {
+    const TIMES_AND_SACK: [u8; 2] = [8, 5];
+    let mut text = String::new();
+    let mut rest = bytes;
+    while let (&[kind, length, ..], true) = (rest, learned.counts()) {
+        let length = if kind < 2 { 1 } else { usize::from(length).clamp(2, rest.len()) };
+        let (option, behind) = rest.split_at(length);
+        let (numbers, odd) = option.get(2..).unwrap_or_default().as_chunks::<4>();
+        if TIMES_AND_SACK.contains(&kind) && odd.is_empty() {
+            let _ = write!(text, "[{}", hex(&option[..2]));
+            for number in numbers {
+                let _ = write!(text, " {}", learned.count(u32::from_be_bytes(*number)));
+            }
+            text.push(']');
+        } else {
+            text.push_str(&hex(option));
+        }
+        rest = behind;
+    }
+    text + &hex(rest)
 }
 
 fn udp(parts: &Layers<'_>, learned: &Learned) -> String {
@@ -273,7 +296,8 @@ fn layer4_sum(parts: &Layers<'_>, learned: &Learned) -> String {
         return format!(" in part, sum {}", if chosen { "of a choice".into() } else { hex(field) });
     }
     let right = packets::layer4_checksum(parts.src, parts.dst, parts.protocol, parts.layer4) == 0;
-    match (right, chosen_number(parts, learned)) {
+    let chosen = chosen_number(parts, learned) || parts.protocol == TCP && learned.counts();
+    match (right, chosen) {
         (true, _) => String::new(),
         (false, true) => " BAD CHECKSUM of a choice".into(),
         (false, false) => format!(" BAD CHECKSUM {}", hex(field)),

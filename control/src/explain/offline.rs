@@ -47,6 +47,7 @@ impl Offline {
             shared.ensure_conns(family, CONNS_MAX)?;
         }
         shared.extensions.ensure_chunks(CONNS_MAX)?;
+        shared.extensions.keep_wide_ahead(CONNS_MAX)?;
         let ports = snapshot.ports.len();
         let links = Links {
             counters: Arc::new(LcoreCounters::new(ports)),

@@ -441,12 +441,19 @@ impl Walker {
             DropReason::RawDrop | DropReason::MangleDrop | DropReason::FilterDrop => true,
             DropReason::Rejected => true,
             DropReason::NatDrop => self.verdict == Verdict::Drop,
+            DropReason::SynProxied | DropReason::SynRefused => {
+                matches!(self.verdict, Verdict::Synproxy(_))
+            }
             _ => false,
         };
         let (by, with) = self.last.take().filter(|_| by_rules).unzip();
         let rejected = reason == DropReason::Rejected;
         Ending {
-            verdict: if rejected { "rejected" } else { "dropped" },
+            verdict: match reason {
+                DropReason::Rejected => "rejected",
+                DropReason::SynProxied => "proxied",
+                _ => "dropped",
+            },
             reason: Some(reason.name()),
             text: Some(reason.text()),
             by,

@@ -268,8 +268,7 @@ impl ControlCore {
         };
         core.rulesets.sets.note_rules([&core.rulesets.v4, &core.rulesets.v6]);
         core.set_neighbours();
-        core.provide_memory(core.snapshot.knows_labels())
-            .map_err(|e| CoreError::Table(SetupError::Memory(e)))?;
+        core.provide_memory(&core.snapshot).map_err(|e| CoreError::Table(SetupError::Memory(e)))?;
         Ok(core)
     }
 
@@ -404,12 +403,14 @@ impl ControlCore {
         Silent { lcore: lcore as u32 + 1, cpu: self.lcores[lcore].cpu }
     }
 
-    /// Memory for the records that the lcores may need before the next round, where each new conn
-    /// has labels or not.
-    fn provide_memory(&self, labelled: bool) -> Result<(), dataplane::arch::OutOfMemory> {
+    /// Memory for the records that the lcores may need before the next round, by a policy.
+    fn provide_memory(&self, policy: &Snapshot) -> Result<(), dataplane::arch::OutOfMemory> {
         self.shared.ensure_conns(Family::V4, self.max)?;
         self.shared.records.keep_ahead(Family::V6, upkeep::V6_RESERVE)?;
-        let everyone = self.knobs.acct || self.knobs.timestamp || labelled;
+        if policy.proxies() {
+            self.shared.extensions.keep_wide_ahead(self.max)?;
+        }
+        let everyone = self.knobs.acct || self.knobs.timestamp || policy.knows_labels();
         let reserve = if everyone { self.max } else { upkeep::EXTENSION_RESERVE };
         self.shared.extensions.keep_ahead(reserve)
     }

@@ -332,7 +332,7 @@ impl ControlCore {
         if test {
             return Ok(());
         }
-        self.provide_memory(publish.knows_labels()).map_err(RestoreError::Memory)?;
+        self.provide_memory(&publish).map_err(RestoreError::Memory)?;
         self.adopt(publish, rulesets).map_err(RestoreError::NotAdopted)
     }
 
@@ -474,7 +474,7 @@ impl ControlCore {
         }
         knobs.acct |= rulesets.ask_for_counts();
         self.knobs = knobs;
-        self.provide_memory(snapshot.knows_labels())
+        self.provide_memory(&snapshot)
             .map_err(|e| ReloadError::Size(SizeError::Memory { bytes: e.bytes as u64 }))?;
         let now = self.tick_now();
         for old in &self.config.neighbours {

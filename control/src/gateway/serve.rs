@@ -9,7 +9,7 @@ use dataplane::conntrack::invalid::InvalidReason;
 use dataplane::conntrack::record::{ConnId, ConnRef, Family as Records};
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::Tuple;
-use dataplane::conntrack::view::{ConnView, CpuStatistics};
+use dataplane::conntrack::view::{ConnView, CpuStatistics, SynproxyStatistics};
 use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::invalid::TRAIL_LEN;
@@ -325,6 +325,20 @@ impl Gateway for ControlCore {
         self.lcores.iter().enumerate().map(of).collect()
     }
 
+    fn synproxy_statistics(&self) -> Vec<SynproxyStatistics> {
+        let of = |lcore: &super::Lcore| {
+            let c = &lcore.counters.synproxy;
+            SynproxyStatistics {
+                syn_received: c.syn_received.get(),
+                cookie_invalid: c.cookie_invalid.get(),
+                cookie_valid: c.cookie_valid.get(),
+                cookie_retrans: c.cookie_retrans.get(),
+                conn_reopened: c.conn_reopened.get(),
+            }
+        };
+        self.lcores.iter().map(of).collect()
+    }
+
     fn label_names(&self) -> Result<Names, String> {
         Names::read(&self.config.conntrack.label_names)
     }
@@ -372,9 +386,8 @@ impl Gateway for ControlCore {
                     return Err(SysctlError::Invalid);
                 }
                 // Before the first conn that wants it: accounting and stamps need blocks.
-                let provided = self
-                    .provide_memory(self.snapshot.knows_labels())
-                    .map_err(|_| SysctlError::Invalid);
+                let provided =
+                    self.provide_memory(&self.snapshot).map_err(|_| SysctlError::Invalid);
                 let published =
                     provided.and_then(|()| self.publish_knobs().map_err(SysctlError::Silent));
                 if published.is_err() {

@@ -163,7 +163,7 @@ impl ControlCore {
         if now.0.wrapping_sub(self.upkeep.neighbours_at.0) >= NEIGHBOUR_TICKS {
             self.upkeep.neighbours_at = now;
             self.neighbour_timers(now);
-            if let Err(error) = self.provide_memory(self.snapshot.knows_labels()) {
+            if let Err(error) = self.provide_memory(&self.snapshot) {
                 log::error!("conntrack: {error}");
             }
         }

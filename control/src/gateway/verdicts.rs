@@ -97,11 +97,12 @@ fn decided(notes: &[Note], direction: Direction) -> Fate {
                 if depth > 0 {
                     continue;
                 }
-                use DropReason::{FilterDrop, MangleDrop, NatDrop, RawDrop, Rejected};
+                use DropReason::{FilterDrop, MangleDrop, NatDrop, RawDrop, Rejected, SynRefused};
                 return match (end, last) {
                     (
                         End::Dropped(
-                            reason @ (RawDrop | MangleDrop | NatDrop | FilterDrop | Rejected),
+                            reason @ (RawDrop | MangleDrop | NatDrop | FilterDrop | Rejected
+                            | SynRefused),
                         ),
                         Some(counter),
                     ) => Fate::Denied(direction, counter, reason),

@@ -29,6 +29,7 @@ mod sctp;
 mod search;
 mod set;
 mod statistic;
+mod synproxy;
 mod tcp;
 mod tcpmss;
 mod tcpoptstrip;
@@ -141,6 +142,7 @@ register! { Target, TARGETS, of_target, target_text,
     Ecn => ecn_target::SET_ECN,
     Tcpmss => tcpmss::TCPMSS,
     Tcpoptstrip => tcpoptstrip::TCPOPTSTRIP,
+    Synproxy => synproxy::SYNPROXY,
     Snpt => npt::SNPT,
     Dnpt => npt::DNPT,
 }

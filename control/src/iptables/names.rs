@@ -328,7 +328,6 @@ pub(super) const UNSUPPORTED_TARGETS: &[&str] = &[
     "RATEEST",
     "SECMARK",
     "SNPT",
-    "SYNPROXY",
     "TEE",
     "TPROXY",
     "TTL",

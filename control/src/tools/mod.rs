@@ -29,7 +29,7 @@ use std::fmt;
 
 use dataplane::conntrack::expect::{ExpectationView, SourceMask};
 use dataplane::conntrack::tuple::Tuple;
-use dataplane::conntrack::view::{ConnView, CpuStatistics};
+use dataplane::conntrack::view::{ConnView, CpuStatistics, SynproxyStatistics};
 use dataplane::pipeline::by_hand::{Change, NewConn, Refusal};
 use dataplane::rules::kept::Kept;
 use dataplane::rules::matches::recent;
@@ -192,6 +192,8 @@ pub trait Gateway {
     fn invalid(&mut self) -> Result<Vec<conntrack_invalid::Seen>, Silent>;
     /// Counters, one element per lcore.
     fn cpu_statistics(&mut self) -> Vec<CpuStatistics>;
+    /// What SYNPROXY counts, likewise.
+    fn synproxy_statistics(&self) -> Vec<SynproxyStatistics>;
     /// The names of labels, read anew.
     ///
     /// # Errors

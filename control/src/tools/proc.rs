@@ -6,7 +6,7 @@
 use dataplane::conntrack::expect::ExpectationView;
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::Tuple;
-use dataplane::conntrack::view::{ConnView, CpuStatistics};
+use dataplane::conntrack::view::{ConnView, CpuStatistics, SynproxyStatistics};
 use dataplane::wire::address::Address;
 
 use super::conntrack_expect::flags;
@@ -44,6 +44,7 @@ pub fn run(argv: &[String], gateway: &mut dyn Gateway) -> Answer {
             let entries = gateway.count();
             Answer::text(statistics(entries, &gateway.cpu_statistics()))
         }
+        "net/stat/synproxy" => Answer::text(synproxy_statistics(&gateway.synproxy_statistics())),
         _ => Answer::failure(1, format_args!("proc: {path}: No such file or directory")),
     }
 }
@@ -173,6 +174,20 @@ pub fn statistics(entries: u32, cpus: &[CpuStatistics]) -> String {
     text
 }
 
+/// `/proc/net/stat/synproxy` (`synproxy_cpu_seq_show`); it has no entries to count.
+pub fn synproxy_statistics(cpus: &[SynproxyStatistics]) -> String {
+    let mut text = "entries\t\tsyn_received\tcookie_invalid\tcookie_valid\tcookie_retrans\t\
+                    conn_reopened\n"
+        .to_owned();
+    for s in cpus {
+        let more = [s.cookie_invalid, s.cookie_valid, s.cookie_retrans, s.conn_reopened];
+        put(&mut text, format_args!("{:08x}\t{:08x}", 0, s.syn_received as u32));
+        more.iter().for_each(|&value| put(&mut text, format_args!("\t{:08x}", value as u32)));
+        text.push('\n');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Silent;
@@ -248,6 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn handshakes_as_the_kernel_counts_them() {
+        let cpu = SynproxyStatistics {
+            syn_received: 0x1a,
+            cookie_valid: 1 << 32 | 2,
+            conn_reopened: 3,
+            ..SynproxyStatistics::default()
+        };
+        assert_eq!(
+            synproxy_statistics(&[cpu]),
+            "entries\t\tsyn_received\tcookie_invalid\tcookie_valid\tcookie_retrans\tconn_reopened\n\
+             00000000\t0000001a\t00000000\t00000002\t00000000\t00000003\n"
+        );
+    }
+
+    #[test]
     fn paths() {
         let mut g = StandIn::with([sample::tcp(), sample::udp()]);
         let mut read = |path: &str| run(&[path.to_owned()], &mut g);
@@ -255,6 +285,7 @@ mod tests {
         assert_eq!(read("/proc/net/nf_conntrack").out.lines().count(), 2);
         assert_eq!(read("net/nf_conntrack_expect"), Answer::default());
         assert_eq!(read("net/stat/nf_conntrack").out.lines().count(), 3);
+        assert_eq!(read("net/stat/synproxy").out.lines().count(), 3);
         g.silent = Some(Silent { lcore: 2, cpu: 1 });
         let mut read = |path: &str| run(&[path.to_owned()], &mut g);
         let silent = read("net/nf_conntrack");

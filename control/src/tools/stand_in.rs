@@ -7,7 +7,7 @@ use dataplane::conntrack::expect::ExpectationView;
 use dataplane::conntrack::sctp::SctpState;
 use dataplane::conntrack::state::Status;
 use dataplane::conntrack::tuple::Tuple;
-use dataplane::conntrack::view::{ConnView, CpuStatistics};
+use dataplane::conntrack::view::{ConnView, CpuStatistics, SynproxyStatistics};
 use dataplane::pipeline::by_hand::{Change, NewConn, Refusal, Told};
 
 use dataplane::rules::kept::Kept;
@@ -205,6 +205,10 @@ impl Gateway for StandIn {
 
     fn cpu_statistics(&mut self) -> Vec<CpuStatistics> {
         vec![CpuStatistics::default(); 2]
+    }
+
+    fn synproxy_statistics(&self) -> Vec<SynproxyStatistics> {
+        vec![SynproxyStatistics { syn_received: 1, ..SynproxyStatistics::default() }; 2]
     }
 
     fn label_names(&self) -> Result<Names, String> {

@@ -1,4 +1,5 @@
-//! Extension blocks: what only some conns need, one cache line each from a bounded pool.
+//! Extension blocks: what only some conns need, one cache line each from a bounded pool; two for a
+//! conn that SYNPROXY has opened, from a pool of their own.
 //!
 //! ```text
 //!    w0  packets original, and in the highest bit whether the conn counts
@@ -8,63 +9,111 @@
 //!    w7  master (48 bits) | helper (8) | timeout policy (8)
 //! ```
 //!
+//! The second line of a wide block is described in `conntrack/proxied.rs`. In a block's number its
+//! highest bit says which pool it is of.
+//!
 //! A block has the owner of its conn as its only writer. The pool is exhausted when its numbers
 //! are used up or the control core has made no more memory; the caller is told and goes on
 //! without a block, as the kernel does when an extension cannot be allocated.
 
 use super::chunks::{Chunks, FreeList};
 use super::helper::Helper;
+use super::proxied::Proxied;
 use super::record::{ConnId, ConnRef};
 use super::state::Direction;
 use crate::arch::sync::Ordering::Relaxed;
 use crate::arch::{Line, OutOfMemory};
 
-/// The pool; clones are the same one.
+/// In a block's number: it is a wide one.
+const WIDE: u32 = 1 << 31;
+
+/// Free blocks of an lcore: plain and wide ones.
+#[derive(Debug, Default)]
+pub(super) struct FreeBlocks {
+    plain: FreeList,
+    wide: FreeList,
+}
+
+/// The pools; clones are the same ones.
 #[derive(Clone, Debug)]
-pub struct Extensions(Chunks<1>);
+pub struct Extensions {
+    plain: Chunks<1>,
+    wide: Chunks<2>,
+}
 
 impl Extensions {
-    /// At most `limit` blocks, without memory yet.
+    /// At most `limit` blocks of each kind, without memory yet.
     pub(super) fn new(limit: u32) -> Extensions {
-        Extensions(Chunks::new(limit))
+        Extensions { plain: Chunks::new(limit), wide: Chunks::new(limit) }
     }
 
-    /// Room for that many blocks. Control core only.
+    /// Room for that many blocks of each kind. Control core only.
     pub(super) fn raise(&self, limit: u32) {
-        self.0.raise(limit);
+        self.plain.raise(limit);
+        self.wide.raise(limit);
     }
 
-    /// Makes memory for the blocks below `upto`. Control core only.
+    /// Makes memory for the plain blocks below `upto`. Control core only.
     pub fn ensure_chunks(&self, upto: u32) -> Result<(), OutOfMemory> {
-        self.0.ensure(upto)
+        self.plain.ensure(upto)
     }
 
-    /// Keeps memory for `reserve` more blocks than were ever in use. Control core only.
+    /// Keeps memory for `reserve` more plain blocks than were ever in use. Control core only.
     pub fn keep_ahead(&self, reserve: u32) -> Result<(), OutOfMemory> {
-        self.0.keep_ahead(reserve)
+        self.plain.keep_ahead(reserve)
+    }
+
+    /// The same for wide blocks.
+    pub fn keep_wide_ahead(&self, reserve: u32) -> Result<(), OutOfMemory> {
+        self.wide.keep_ahead(reserve)
     }
 
     /// Bytes of memory made so far.
     pub fn bytes(&self) -> usize {
-        self.0.bytes()
+        self.plain.bytes() + self.wide.bytes()
     }
 
     /// The block of a number.
     #[inline]
     pub fn get(&self, number: u32) -> Option<Extension<'_>> {
-        self.0.get(number).map(|[line]| Extension(line))
+        if number & WIDE != 0 {
+            return self.wide.get(number & !WIDE).map(|[line, _]| Extension(line));
+        }
+        self.plain.get(number).map(|[line]| Extension(line))
     }
 
-    pub(super) fn take(&self, free: &mut FreeList) -> Option<u32> {
-        let number = free.pop(&self.0)?;
-        let Extension(line) = self.get(number)?;
-        line.0.iter().for_each(|word| word.store(0, Relaxed));
+    /// What a wide block has besides.
+    #[inline]
+    pub fn proxied(&self, number: u32) -> Option<Proxied<'_>> {
+        if number & WIDE == 0 {
+            return None;
+        }
+        self.wide.get(number & !WIDE).map(|[_, line]| Proxied::new(line))
+    }
+
+    pub(super) fn take(&self, free: &mut FreeBlocks) -> Option<u32> {
+        let number = free.plain.pop(&self.plain)?;
+        clear(self.plain.get(number)?);
         Some(number)
     }
 
-    pub(super) fn give(&self, free: &mut FreeList, number: u32) {
-        free.push(&self.0, number);
+    pub(super) fn take_wide(&self, free: &mut FreeBlocks) -> Option<u32> {
+        let number = free.wide.pop(&self.wide)?;
+        clear(self.wide.get(number)?);
+        Some(number | WIDE)
     }
+
+    pub(super) fn give(&self, free: &mut FreeBlocks, number: u32) {
+        if number & WIDE != 0 {
+            free.wide.push(&self.wide, number & !WIDE);
+        } else {
+            free.plain.push(&self.plain, number);
+        }
+    }
+}
+
+fn clear(lines: &[Line]) {
+    lines.iter().flat_map(|line| &line.0).for_each(|word| word.store(0, Relaxed));
 }
 
 /// One block.
@@ -80,6 +129,11 @@ impl Extension<'_> {
     #[inline(always)]
     fn set(self, i: usize, value: u64) {
         self.0.0[i & 7].store(value, Relaxed);
+    }
+
+    /// Has all that another block has.
+    pub(super) fn copy(self, other: Extension<'_>) {
+        (0..8).for_each(|i| self.set(i, other.word(i)));
     }
 
     /// In w0: the conn counts its packets.

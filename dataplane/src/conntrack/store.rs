@@ -34,11 +34,13 @@ use super::capacity::Capacity;
 use super::chunks::FreeList;
 use super::dccp::DccpState;
 use super::expect::{EXPECT_MAX_LIMIT, Expectations};
-use super::extension::{Extension, Extensions};
+use super::extension::{Extension, Extensions, FreeBlocks};
 use super::index::{Due, Index, Moved, Refused};
+use super::proxied::Proxied;
 use super::record::{Conn, ConnId, ConnRef, Family, Records, Start};
 use super::sctp::SctpState;
 use super::state::{Direction, Status};
+use super::syncookie::Cookies;
 use super::tcp::TcpTrack;
 use super::tuple::{HashSeed, Tuple, proto};
 use super::views::{Which, source_lines};
@@ -145,6 +147,8 @@ pub struct Shared {
     pub expectations: Arc<Expectations>,
     /// Secrets of the hash.
     pub seed: HashSeed,
+    /// Secrets of SYN cookies.
+    pub cookies: Cookies,
     pub(super) largest: u32,
     /// Free records, and blocks, that lcores may keep from the one that needs them.
     pub(super) out_of_reach: u32,
@@ -186,6 +190,7 @@ impl Shared {
                 Arc::new(Expectations::new(limit, limit, sizes.lcores, seed))
             },
             seed,
+            cookies: Cookies::new(&seed),
             largest: arrays.largest,
             out_of_reach,
         })
@@ -461,6 +466,12 @@ impl Shared {
     pub fn extension(&self, conn: Conn<'_>) -> Option<Extension<'_>> {
         self.extensions.get(conn.extension()?)
     }
+
+    /// What is kept of a conn that SYNPROXY has opened.
+    #[inline]
+    pub fn proxied(&self, conn: Conn<'_>) -> Option<Proxied<'_>> {
+        self.extensions.proxied(conn.extension()?)
+    }
 }
 
 /// Whether a conn may go before its time where the table is nearly full
@@ -486,7 +497,7 @@ pub struct Store {
     lcore: u8,
     free_v4: FreeList,
     free_v6: FreeList,
-    free_extensions: FreeList,
+    free_extensions: FreeBlocks,
 }
 
 impl Store {
@@ -497,7 +508,7 @@ impl Store {
             lcore,
             free_v4: FreeList::default(),
             free_v6: FreeList::default(),
-            free_extensions: FreeList::default(),
+            free_extensions: FreeBlocks::default(),
         }
     }
 
@@ -741,6 +752,28 @@ impl Store {
             conn.set_extension(Some(shared.extensions.take(&mut self.free_extensions)?));
         }
         shared.extension(conn)
+    }
+
+    /// Makes the conn's extension block a wide one, with what the one has that it may have; `None`
+    /// likewise.
+    pub fn extend_widely(&mut self, number: ConnRef) -> Option<Proxied<'_>> {
+        let shared = &*self.shared;
+        let conn = shared.records.get(number)?;
+        if conn.owner() != Some(self.lcore) {
+            return None;
+        }
+        if shared.proxied(conn).is_none() {
+            let wide = shared.extensions.take_wide(&mut self.free_extensions)?;
+            if let Some(narrow) = conn.extension() {
+                let both = (shared.extensions.get(wide), shared.extensions.get(narrow));
+                if let (Some(to), Some(from)) = both {
+                    to.copy(from);
+                }
+                shared.extensions.give(&mut self.free_extensions, narrow);
+            }
+            conn.set_extension(Some(wide));
+        }
+        shared.proxied(conn)
     }
 
     /// Tells the sweep at once about a deadline that was shortened, for who cannot wait for
@@ -1065,6 +1098,28 @@ pub(super) mod tests {
         assert!(numbers.into_iter().all(|number| store.delete(number)));
         assert_eq!(find(&store, &source, 0), None);
         assert_eq!(store.shared().by_source.census(), (0, 0));
+    }
+
+    #[test]
+    fn a_wide_block_has_what_a_plain_one_had_and_is_returned() {
+        let mut store = store(10);
+        let shared = store.shared().clone();
+        shared.extensions.keep_wide_ahead(10).unwrap();
+        let numbers = [1, 2, 3].map(|i| add_plain(&mut store, &tuple(false, i, 1)));
+        store.extend(numbers[0]).unwrap().begin(true, 7, true);
+        assert!(shared.proxied(shared.records.get(numbers[0]).unwrap()).is_none());
+        store.extend_widely(numbers[0]).unwrap().set_shift(5);
+        store.extend_widely(numbers[0]).unwrap().set_time(6);
+        let conn = shared.records.get(numbers[0]).unwrap();
+        let (block, proxied) = (shared.extension(conn).unwrap(), shared.proxied(conn).unwrap());
+        assert!(block.counts() && block.started_ns() == 7 && block.labels() == Some(0));
+        assert_eq!((proxied.shift(), proxied.time()), (5, 6));
+        // The plain one has gone back: there are two.
+        assert!(store.extend(numbers[1]).is_some() && store.extend(numbers[2]).is_some());
+        assert!(store.delete(numbers[0]) && store.delete(numbers[1]) && store.delete(numbers[2]));
+        let again = [4, 5, 6].map(|i| add_plain(&mut store, &tuple(false, i, 1)));
+        let wide = again.map(|number| store.extend_widely(number).map(|p| (p.shift(), p.time())));
+        assert_eq!(wide, [Some((0, 0)), Some((0, 0)), None], "two of each kind, clean");
     }
 
     #[test]

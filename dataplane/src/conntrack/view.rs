@@ -81,6 +81,21 @@ pub struct EventView {
     pub by_process: Option<u32>,
 }
 
+/// What one lcore counts of SYNPROXY, in the words of `/proc/net/stat/synproxy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynproxyStatistics {
+    /// SYNs of clients.
+    pub syn_received: u64,
+    /// ACKs without a cookie that is good.
+    pub cookie_invalid: u64,
+    /// ACKs with one.
+    pub cookie_valid: u64,
+    /// Of these, keep-alives while the server has not answered.
+    pub cookie_retrans: u64,
+    /// Conns opened anew after a reset.
+    pub conn_reopened: u64,
+}
+
 /// Counters of one lcore, in the words of `conntrack -S` and `/proc/net/stat/nf_conntrack`.
 ///
 /// The kernel's `new`, `ignore` and `delete` columns are always 0 and have no field here.

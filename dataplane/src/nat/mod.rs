@@ -5,3 +5,4 @@ pub mod icmp;
 pub mod range;
 pub mod rewrite;
 pub mod select;
+pub mod sequence;

@@ -463,6 +463,12 @@ impl<P: FramePool> Pipeline<P> {
         }
         self.paths.count(number, 1, h.ip_len() as u64);
         self.took_path += 1;
+        if status.has(Status::SEQ_ADJUST)
+            && matches!(way, Way::Out { .. })
+            && let Err(reason) = self.shift_cached(frame, h.into(), (conn, direction), at)
+        {
+            return Short::Dropped(reason);
+        }
         if let Way::Out { macs, .. } = &way
             && !edit_cached(frame, h, macs, conn, direction, status)
         {

@@ -72,6 +72,21 @@ pub struct ConntrackCounters {
     pub begun: Counter,
 }
 
+/// The columns of `/proc/net/stat/synproxy`.
+#[derive(Debug, Default)]
+pub struct SynproxyCounters {
+    /// SYNs of clients.
+    pub syn_received: Counter,
+    /// ACKs without a cookie that is good.
+    pub cookie_invalid: Counter,
+    /// ACKs with one.
+    pub cookie_valid: Counter,
+    /// Of these, keep-alives while the server has not answered.
+    pub cookie_retrans: Counter,
+    /// Conns opened anew after a reset.
+    pub conn_reopened: Counter,
+}
+
 /// Everything one lcore counts.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -94,6 +109,8 @@ pub struct LcoreCounters {
     pub taken_over: Counter,
     /// Conntrack's own.
     pub conntrack: ConntrackCounters,
+    /// SYNPROXY's own.
+    pub synproxy: SynproxyCounters,
     /// Bursts that had at least one frame.
     pub busy_polls: Counter,
     /// Polls that found nothing.
@@ -119,6 +136,7 @@ impl LcoreCounters {
             handed_over: Counter::default(),
             taken_over: Counter::default(),
             conntrack: ConntrackCounters::default(),
+            synproxy: SynproxyCounters::default(),
             busy_polls: Counter::default(),
             idle_polls: Counter::default(),
             fast: Counter::default(),

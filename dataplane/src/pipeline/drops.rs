@@ -60,6 +60,8 @@ reasons! {
     NatDrop "nat-drop" "Dropped by table nat, or its target could not be applied.";
     FilterDrop "filter-drop" "Dropped by a rule or policy of table filter.";
     Rejected "rejected" "Dropped by REJECT; an answer was sent where the target sends one.";
+    SynProxied "syn-proxied" "Taken by SYNPROXY: what follows from it is said to client and server anew.";
+    SynRefused "syn-refused" "For SYNPROXY: an ACK that brings no cookie back, or options that cannot be read.";
     TableFull "table-full" "nf_conntrack: table full, dropping packet.";
     TableRefuses "table-refuses" "The table is full and full = \"refuse\" lets nobody make room.";
     NoRecord "no-record" "No memory for another conn of this family was ready.";

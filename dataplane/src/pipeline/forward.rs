@@ -185,7 +185,7 @@ impl<P: FramePool> Pipeline<P> {
     ) -> Result<Exit, DropReason> {
         self.filter(pool, t, Table::Mangle, Hook::Postrouting, at)?;
         self.translate(t, Hook::Postrouting, Manip::Src, at)?;
-        self.help(t, at)?;
+        self.touch_last(pool, t, at)?;
         self.confirm(t, at)?;
         Ok(Exit::Transmit(port))
     }

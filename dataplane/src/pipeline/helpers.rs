@@ -95,18 +95,7 @@ impl<P: FramePool> Pipeline<P> {
 
     /// The helper slot (`nf_confirm`): the packet's helper reads it. Errors and answers that only
     /// borrow a conn are no packets of it.
-    #[inline(always)]
-    pub(crate) fn help(&mut self, t: &mut Transit<P::Frame>, at: At<'_>) -> Result<(), DropReason> {
-        let Attached::Conn(a) = t.attached else { return Ok(()) };
-        let Some(conn) = at.table.records.get(a.conn) else { return Ok(()) };
-        if conn.extension().is_none() {
-            return Ok(());
-        }
-        self.read_as_helper(t, &a, conn, at)
-    }
-
-    #[inline(never)]
-    fn read_as_helper(
+    pub(crate) fn read_as_helper(
         &mut self,
         t: &Transit<P::Frame>,
         a: &Attachment,

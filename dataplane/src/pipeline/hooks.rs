@@ -21,6 +21,7 @@ use crate::pipeline::notes::{Note, Notes};
 use crate::pipeline::paths::Hits;
 use crate::pipeline::route::{Destination, NoWay};
 use crate::pipeline::snapshot::RuleCounters;
+use crate::pipeline::track::checksum_ok;
 use crate::pipeline::transit::{Attached, Transit};
 use crate::pipeline::{At, Outbox, Pipeline, Random};
 use crate::rules::compiled::CounterId;
@@ -137,6 +138,10 @@ impl<F: Frame> Packet for &mut Here<'_, F> {
                 done.ok_or(Verdict::Drop)
             }
         }
+    }
+
+    fn is_sound(&self) -> bool {
+        checksum_ok(&*self.frame, self.headers)
     }
 
     fn is_traced(&self) -> bool {
@@ -345,6 +350,7 @@ impl<P: FramePool> Pipeline<P> {
         t.mark = walked.mark;
         if let Some(said) = walked.said
             && matches!(t.attached, Attached::Nothing)
+            && t.template.is_none()
         {
             match said {
                 Said::Notrack => t.attached = Attached::Untracked,
@@ -361,6 +367,7 @@ impl<P: FramePool> Pipeline<P> {
                 self.answer_error(pool, t, IcmpError::Header { at_byte }, at);
                 Err(DropReason::MangleDrop)
             }
+            Verdict::Synproxy(proxy) => Err(self.synproxy(pool, t, proxy, at)),
             Verdict::Drop | Verdict::Nat(_) => Err(match table {
                 Table::Raw => DropReason::RawDrop,
                 Table::Mangle => DropReason::MangleDrop,

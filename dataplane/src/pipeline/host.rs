@@ -14,6 +14,7 @@ use crate::pipeline::transit::{Attached, Attachment, Exit, Transit};
 use crate::pipeline::{Arrival, At, Pipeline};
 use crate::rules::facts::PortId;
 use crate::rules::hook::{Hook, Table};
+use crate::rules::template::Template;
 use crate::time::Now;
 use crate::wire::address::Address;
 use crate::wire::build::echo;
@@ -71,7 +72,7 @@ impl<P: FramePool> Pipeline<P> {
         self.filter(pool, t, Table::Mangle, Hook::Input, at)?;
         self.filter(pool, t, Table::Filter, Hook::Input, at)?;
         self.translate(t, Hook::Input, Manip::Src, at)?;
-        self.help(t, at)?;
+        self.touch_last(pool, t, at)?;
         self.confirm(t, at)
     }
 
@@ -132,11 +133,24 @@ impl<P: FramePool> Pipeline<P> {
         link: Option<PortId>,
         at: At<'_>,
     ) {
+        self.originate_as(pool, frame, (lent, None), link, at);
+    }
+
+    /// The same for a packet of which it is known besides what conn it begins.
+    pub(crate) fn originate_as(
+        &mut self,
+        pool: &mut P,
+        frame: P::Frame,
+        (lent, template): (Option<Attachment>, Option<Template>),
+        link: Option<PortId>,
+        at: At<'_>,
+    ) {
         let Ok(headers) = headers::parse(frame.head(), frame.total_len()) else {
             return self.drop_frame(frame, DropReason::IpTotalLength);
         };
         let mut t = Transit::new(frame, headers, None);
         t.attached = lent.map_or(Attached::Nothing, Attached::Conn);
+        t.template = template;
         self.note_beginning(&t);
         let exit = self.local_out(pool, &mut t, link, at).unwrap_or_else(|end| end);
         self.finish(pool, t, exit, at);

@@ -260,6 +260,11 @@ impl<P: FramePool> Pipeline<P> {
         self.paths.count(number, 1, extent.ip_len() as u64);
         self.took_path += 1;
         if let Way::Out { macs, .. } = &way {
+            if status.has(Status::SEQ_ADJUST)
+                && let Err(reason) = self.shift_cached(frame, extent, (conn, direction), at)
+            {
+                return Short::Dropped(reason);
+            }
             let translated = status.0 & (Status::SRC_NAT.0 | Status::DST_NAT.0) != 0;
             let to = translated.then_some(|| conn.leaving_v4(direction));
             rewrite::forward_lean(frame.head_mut(), macs, extent.proto == proto::UDP, to);

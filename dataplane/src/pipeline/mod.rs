@@ -24,6 +24,7 @@
 //! | `translate` | the nat table and the edit of packets |
 //! | `fragments`, `pieces` | datagrams put together before all hooks and cut behind them |
 //! | `answers` | ICMP errors and resets |
+//! | `synproxy` | handshakes in a server's stead |
 //! | `untracked` | the cached paths of packets that no conn carries |
 //! | `vlan` | sub-interfaces: tags taken off and put on |
 //! | `neighbours` | ARP, neighbour discovery, held frames, transmit |
@@ -66,6 +67,7 @@ pub mod route;
 pub mod service;
 pub mod snapshot;
 pub mod steering;
+pub(crate) mod synproxy;
 pub(crate) mod track;
 pub(crate) mod transit;
 pub(crate) mod translate;

@@ -53,6 +53,13 @@ impl<P: FramePool> Pipeline<P> {
             copy.set_helper(known.helper());
             copy.set_timeout_policy(known.timeout_policy());
         }
+        if let Some(known) = from.proxied(conn) {
+            let copy = self.store.extend_widely(number)?;
+            copy.set_number(known.number());
+            copy.set_time(known.time());
+            copy.set_shift(known.shift());
+            copy.set_time_shift(known.time_shift());
+        }
         let table = &self.world.as_ref()?.table;
         let copy = table.records.get(number)?;
         copy.set_mark(conn.mark());

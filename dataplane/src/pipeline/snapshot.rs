@@ -213,6 +213,11 @@ impl Snapshot {
         self.v4.rules.knows_labels() || self.v6.rules.knows_labels()
     }
 
+    /// True if a rule of either family is SYNPROXY's.
+    pub fn proxies(&self) -> bool {
+        self.v4.rules.proxies() || self.v6.rules.proxies()
+    }
+
     /// True if every conn that begins has counters, a time stamp or labels.
     #[inline]
     pub fn furnishes(&self) -> bool {

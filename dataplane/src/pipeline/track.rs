@@ -11,6 +11,7 @@ use crate::conntrack::tcp::{self, Outcome, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::zones::Zones;
 use crate::conntrack::{events, icmp, udp};
+use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::invalid::{Place, Said};
 use crate::pipeline::notes::{Note, Notes};
@@ -22,6 +23,7 @@ use crate::wire::address::Address;
 use crate::wire::checksum::{self, Accumulator};
 use crate::wire::headers::Headers;
 use crate::wire::quoted;
+use crate::wire::tcp::OPTIONS_LEN_MAX;
 
 /// Deadlines that come this close are told to the sweep at once.
 const SOON_SECS: u32 = crate::conntrack::index::Due::HORIZON_SECS;
@@ -372,13 +374,47 @@ impl<P: FramePool> Pipeline<P> {
                 return Outcome::Invalid { reason, shorten_to_secs: None };
             }
         };
+        match at.table.proxied(conn) {
+            None => self.judge_segment(&segment, conn, direction, at),
+            Some(proxied) => {
+                let mut options = [0; OPTIONS_LEN_MAX];
+                let seen = segment.as_of_its_receiver(direction, proxied.shift(), &mut options);
+                self.judge_proxied(&seen, conn, direction, at)
+            }
+        }
+    }
+
+    /// Where the answer that a client has had was not the server's, a keep-alive of it is no packet
+    /// of nobody's.
+    #[cold]
+    fn judge_proxied(
+        &mut self,
+        segment: &tcp::Segment<'_>,
+        conn: Conn<'_>,
+        direction: Direction,
+        at: At<'_>,
+    ) -> Outcome {
+        let track = TcpTrack::from_words(conn.tracker_words());
+        if track.is_kept_alive_by(segment, direction) {
+            return Outcome::Accept { timeout_secs: None, assured: false, changed: false };
+        }
+        self.judge_segment(segment, conn, direction, at)
+    }
+
+    #[inline(always)]
+    fn judge_segment(
+        &mut self,
+        segment: &tcp::Segment<'_>,
+        conn: Conn<'_>,
+        direction: Direction,
+        at: At<'_>,
+    ) -> Outcome {
         let mut track = TcpTrack::from_words(conn.tracker_words());
         let remaining = conn.deadline().remaining_secs(at.now.tick);
-        let outcome =
-            track.packet(&segment, direction, conn.status(), at.knobs_of(conn), remaining);
+        let outcome = track.packet(segment, direction, conn.status(), at.knobs_of(conn), remaining);
         conn.set_tracker_words(&track.to_words());
         if matches!(outcome, Outcome::Invalid { .. } | Outcome::Ignored(_)) {
-            self.sayings.keep_tcp(&outcome, &track, &segment, direction);
+            self.sayings.keep_tcp(&outcome, &track, segment, direction);
         }
         outcome
     }
@@ -436,6 +472,10 @@ impl<P: FramePool> Pipeline<P> {
             let said = t.template.unwrap_or_default();
             // The helper of an expected conn is its expectation's.
             let helper = said.helper.filter(|_| expected.is_none());
+            if said.proxied && self.store.extend_widely(number).is_none() {
+                self.release(number, at);
+                return Err(DropReason::NoRecord.into());
+            }
             self.furnish(Template { helper, ..said }, number, (&t.headers).into(), at);
         } else {
             self.decide_reported(number, Reported::default(), at);

@@ -170,7 +170,7 @@ impl<P: FramePool> Pipeline<P> {
         let lent;
         let range = match &walked.verdict {
             Verdict::Nat(NatTarget::Snat(range) | NatTarget::Dnat(range)) => range,
-            Verdict::Drop | Verdict::Reject(_) | Verdict::Problem(_) => {
+            Verdict::Drop | Verdict::Reject(_) | Verdict::Problem(_) | Verdict::Synproxy(_) => {
                 return Err(DropReason::NatDrop);
             }
             verdict => {
@@ -207,7 +207,7 @@ impl<P: FramePool> Pipeline<P> {
         let lost = match walked.verdict {
             Verdict::Accept => false,
             Verdict::Nat(target) => self.range_of(t, &target, hook, &current, at).is_none(),
-            Verdict::Drop | Verdict::Reject(_) | Verdict::Problem(_) => true,
+            Verdict::Drop | Verdict::Reject(_) | Verdict::Problem(_) | Verdict::Synproxy(_) => true,
         };
         if lost { Err(DropReason::NatDrop) } else { Ok(()) }
     }

@@ -55,6 +55,8 @@ pub enum Fault {
     NatDrop,
     /// `--reject-with tcp-reset` without `-p tcp`.
     ResetNeedsTcp,
+    /// SYNPROXY without `-p tcp`.
+    NeedsTcp,
     /// A timeout policy that does not exist.
     UnknownPolicy,
     /// A set that does not exist.
@@ -89,6 +91,7 @@ impl fmt::Display for CheckError {
                 write!(f, "DROP: the table nat decides translation only; drop in filter or mangle")
             }
             Fault::ResetNeedsTcp => write!(f, "{word}: tcp-reset needs `-p tcp'"),
+            Fault::NeedsTcp => write!(f, "{word}: needs `-p tcp'"),
             Fault::UnknownPolicy => write!(f, "timeout policy `{word}' does not exist"),
             Fault::UnknownSet => write!(f, "Set {word} doesn't exist."),
             Fault::SetFamily(family) => {
@@ -256,6 +259,11 @@ impl<'a> Checker<'a> {
             Target::Reject(super::targets::RejectWith::TcpReset) if !asks_tcp(rule) => {
                 self.fail(at, rule, Fault::ResetNeedsTcp)
             }
+            // It answers packets, and not only the first ones of conns.
+            Target::Synproxy(_) if table == Table::Nat => {
+                self.fail(at, rule, Fault::Table(Table::Filter))
+            }
+            Target::Synproxy(_) if !asks_tcp(rule) => self.fail(at, rule, Fault::NeedsTcp),
             Target::Jump(name) | Target::Goto(name) => match self.by_name.get(name.as_str()) {
                 None => self.fail(at, rule, Fault::UnknownChain),
                 Some(&to) if self.rules.chains[to].base.is_some() => {
@@ -364,6 +372,7 @@ fn only_table(target: &Target) -> Option<Table> {
 fn works_at(target: &Target, hook: Hook) -> bool {
     match target {
         Target::Reject(_) => matches!(hook, Hook::Input | Hook::Forward | Hook::Output),
+        Target::Synproxy(_) => matches!(hook, Hook::Input | Hook::Forward),
         Target::Snat(_) => matches!(hook, Hook::Postrouting | Hook::Input),
         Target::Snpt(_) => matches!(hook, Hook::Postrouting | Hook::Input),
         Target::Masquerade(_) => hook == Hook::Postrouting,

@@ -23,6 +23,7 @@ use super::sets::{Named, Set, Sides};
 use super::tables::Tables;
 use super::targets::connmark::ConnMark;
 use super::targets::nflog::Nflog;
+use super::targets::synproxy::Synproxy;
 use super::targets::{Log, RejectWith, SetMark, SetTarget, Target};
 use super::template::{Said, Template};
 use super::test::{PortSet, Test};
@@ -56,6 +57,7 @@ pub struct Compiled {
     pub(super) like_ends: Vec<CounterId>,
     pub(super) entrances: Entrances,
     labels: bool,
+    proxies: bool,
     counters: Range<u32>,
     tables: Tables,
     /// It is for IPv6.
@@ -103,6 +105,7 @@ pub(super) enum Action {
     Trace,
     Nat(u32),
     Set(u32),
+    Synproxy(Synproxy),
 }
 
 /// `-j SET` with the sets that have the names.
@@ -193,6 +196,12 @@ impl Compiled {
     #[inline]
     pub fn knows_labels(&self) -> bool {
         self.labels
+    }
+
+    /// True if some rule is SYNPROXY's.
+    #[inline]
+    pub fn proxies(&self) -> bool {
+        self.proxies
     }
 
     /// True if the walk can be skipped: no such base chain, or one without rules whose policy is
@@ -329,6 +338,10 @@ impl Compiled {
             Target::Ecn(set) => self.edit(Edit::Ecn(*set)),
             Target::Tcpmss(set) => self.edit(Edit::Mss(*set)),
             Target::Tcpoptstrip(options) => self.edit(Edit::Strip(*options)),
+            Target::Synproxy(proxy) => {
+                self.proxies = true;
+                Action::Synproxy(*proxy)
+            }
             Target::Snpt(prefixes) => self.edit(Edit::SourcePrefix(*prefixes)),
             Target::Dnpt(prefixes) => self.edit(Edit::DestinationPrefix(*prefixes)),
             Target::Netmap(net) => self.nat(NatTarget::Netmap(*net)),

@@ -150,6 +150,7 @@ impl<'a> Search<'a> {
                 | Action::Connmark(_)
                 | Action::Nflog(_)
                 | Action::Edit(_)
+                | Action::Synproxy(_)
                 | Action::Trace => End::GoesOn,
             };
             if certain && end == End::Settled {

@@ -2,9 +2,11 @@
 
 pub mod connmark;
 pub mod nflog;
+pub mod synproxy;
 
 use self::connmark::ConnMark;
 use self::nflog::Nflog;
+use self::synproxy::Synproxy;
 use super::edit::ecn::SetEcn;
 use super::edit::prefix::Prefixes;
 use super::edit::tcp_mss::SetMss;
@@ -62,6 +64,9 @@ pub enum Target {
     Tcpmss(SetMss),
     /// `-j TCPOPTSTRIP`; goes on.
     Tcpoptstrip(StripOptions),
+    /// `-j SYNPROXY`: a first SYN is answered here, and what acknowledges the answer opens the
+    /// server; other packets go on.
+    Synproxy(Synproxy),
     /// `-j SNPT`; goes on.
     Snpt(Prefixes),
     /// `-j DNPT`; goes on.
@@ -104,6 +109,7 @@ impl Target {
             Target::Ecn(_) => "ECN",
             Target::Tcpmss(_) => "TCPMSS",
             Target::Tcpoptstrip(_) => "TCPOPTSTRIP",
+            Target::Synproxy(_) => "SYNPROXY",
             Target::Snpt(_) => "SNPT",
             Target::Dnpt(_) => "DNPT",
             Target::Snat(_) => "SNAT",

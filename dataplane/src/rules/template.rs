@@ -31,6 +31,20 @@ pub struct Template {
     pub exp_events: u8,
     /// `--zone`, `--zone-orig`, `--zone-reply`.
     pub zone: Zone,
+    /// No rule's word: the packet is SYNPROXY's own, and opens a conn for another one.
+    pub proxied: bool,
+}
+
+impl Template {
+    /// What SYNPROXY's packets to servers carry.
+    pub const PROXIED: Template = Template {
+        helper: None,
+        timeout_policy: 0,
+        ct_events: 0,
+        exp_events: 0,
+        zone: Zone { id: 0, mark: false, side: Side::Both },
+        proxied: true,
+    };
 }
 
 /// Where a template's conns live (`struct nf_conntrack_zone`).

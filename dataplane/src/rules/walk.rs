@@ -27,6 +27,7 @@ use super::sets::Change;
 use super::sets::set::Changed;
 use super::targets::connmark::Marks;
 use super::targets::nflog::Nflog;
+use super::targets::synproxy::Synproxy;
 use super::targets::{Log, RejectWith};
 use super::template::Said;
 use super::test::Answer;
@@ -43,6 +44,11 @@ pub trait Packet {
     /// # Errors
     /// The verdict on a packet that the edit cannot be made in.
     fn edit(&mut self, edit: &Edit) -> Result<(), Verdict>;
+
+    /// True if its transport checksum is right.
+    fn is_sound(&self) -> bool {
+        true
+    }
 
     /// True if each rule that it meets is told of ([`Sink::trace`]).
     fn is_traced(&self) -> bool {
@@ -117,6 +123,8 @@ pub enum Verdict {
     Problem(u32),
     /// Goes on, translated.
     Nat(NatTarget),
+    /// Ends here: the gateway speaks with its sender in its receiver's stead.
+    Synproxy(Synproxy),
 }
 
 /// Which translation a rule of the table nat asks for.
@@ -241,6 +249,11 @@ impl Compiled {
                     }
                     (known, *heads) = (None, Heads::default());
                     bits = bits.and_then(|_| bits_of(packet)).map(|(bits, _)| bits);
+                }
+                Action::Synproxy(proxy) => {
+                    if let Some(verdict) = synproxy(proxy, packet, out) {
+                        break verdict;
+                    }
                 }
                 Action::Trace => (traced, known) = (begin_trace(packet, out), None),
                 // The others have decided.
@@ -390,6 +403,17 @@ impl Compiled {
     fn nat_verdict(&self, number: u32) -> Verdict {
         self.nats.get(number as usize).map_or(Verdict::Accept, |target| Verdict::Nat(*target))
     }
+}
+
+/// `synproxy_tg4`, as far as the packet itself tells; `None` if it is to go on.
+#[inline(never)]
+fn synproxy(proxy: Synproxy, packet: &impl Packet, out: &mut impl Sink) -> Option<Verdict> {
+    out.per_packet();
+    let facts = packet.facts();
+    if !facts.is_whole() || !packet.is_sound() {
+        return Some(Verdict::Drop);
+    }
+    Synproxy::takes(facts.tcp_flags).then_some(Verdict::Synproxy(proxy))
 }
 
 /// From here on each rule that the packet meets is told of.

@@ -366,6 +366,7 @@ impl Rig {
             shared.records.ensure_chunks(Space::V4, setup.max).unwrap();
             shared.records.ensure_chunks(Space::V6, setup.max).unwrap();
             shared.extensions.keep_ahead(setup.max).unwrap();
+            shared.extensions.keep_wide_ahead(setup.max).unwrap();
         }
         let now = Now { tick: Tick(u32::MAX - 1000), unix_ns: 1_795_000_000_000_000_000 };
         let neighbours = Arc::new(NeighbourTable::new(setup.neighbours, seed));

@@ -66,6 +66,27 @@ pub(super) fn highest_sack(options: &[u8], ack: u32) -> u32 {
     search_sack(options, ack)
 }
 
+/// Takes `shift` off the edges of SACK blocks.
+pub(super) fn move_sack(options: &mut [u8], shift: u32) {
+    let mut at = 0;
+    while let Some(&kind) = options.get(at) {
+        if kind == NOP {
+            at += 1;
+            continue;
+        }
+        let length = options.get(at + 1).map_or(0, |&length| usize::from(length));
+        let Some(contents) = options.get_mut(at + 2..at + length).filter(|_| kind != END) else {
+            return;
+        };
+        if kind == SACK && contents.len().is_multiple_of(8) {
+            for edge in contents.as_chunks_mut::<4>().0 {
+                *edge = u32::from_be_bytes(*edge).wrapping_sub(shift).to_be_bytes();
+            }
+        }
+        at += length;
+    }
+}
+
 fn search_sack(options: &[u8], ack: u32) -> u32 {
     let mut highest = ack;
     let whole = |contents: &[u8]| !contents.is_empty() && contents.len().is_multiple_of(8);
@@ -91,6 +112,19 @@ mod tests {
     fn a_linux_syn_offers_sack_and_scale() {
         let options = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
         assert_eq!(offer(&options), Offer { scale: Some(7), sack: true });
+    }
+
+    #[test]
+    fn edges_are_moved_wherever_they_stand() {
+        let mut options = [1, 1, 8, 10, 9, 9, 9, 9, 9, 9, 9, 9, 1, 5, 10, 0, 0, 0, 7, 0, 0, 0, 9];
+        move_sack(&mut options, 8);
+        assert_eq!(options[15..], [255, 255, 255, 255, 0, 0, 0, 1]);
+        assert_eq!(options[4..12], [9; 8]);
+        for mut odd in [&mut [5, 10, 0, 0][..], &mut [5, 1], &mut [0, 5], &mut [5], &mut [2, 0]] {
+            let before = odd.to_vec();
+            move_sack(&mut odd, 8);
+            assert_eq!(odd, before);
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! One TCP segment as the tracker sees it, and the checks a header must pass on its own.
 
-use super::options::TIMESTAMP_ONLY;
+use super::options::{TIMESTAMP_ONLY, move_sack};
 use crate::conntrack::invalid::InvalidReason;
+use crate::conntrack::state::Direction;
+use crate::wire::tcp::OPTIONS_LEN_MAX;
 
 /// The bits of the flags byte (RFC 9293 section 3.1).
 pub mod flags {
@@ -95,7 +97,7 @@ pub struct Segment<'a> {
     pub options: &'a [u8],
 }
 
-impl Segment<'_> {
+impl<'a> Segment<'a> {
     /// Reads a segment that asks for no second look: ACK without SYN, FIN and RST, and no options
     /// but a timestamp. No other flags and no options are said to be there, as none would matter.
     /// `l4` is all from the header to the end of the IP packet.
@@ -115,6 +117,24 @@ impl Segment<'_> {
             data_len: l4.len() as u32 - header_len,
             options: &[],
         })
+    }
+
+    /// The segment as its receiver will see it, whose sequence numbers the sender knows as `shift`
+    /// more if it is the one that speaks first, and as they are otherwise (`nf_ct_seq_offset`).
+    /// Windows are kept in the numbers of those whose they are.
+    pub fn as_of_its_receiver(
+        &self,
+        dir: Direction,
+        shift: u32,
+        options: &'a mut [u8; OPTIONS_LEN_MAX],
+    ) -> Segment<'a> {
+        let Some(own) = options.get_mut(..self.options.len()) else { return *self };
+        if dir == Direction::Reply || shift == 0 {
+            return *self;
+        }
+        own.copy_from_slice(self.options);
+        move_sack(own, shift);
+        Segment { ack: self.ack.wrapping_sub(shift), options: own, ..*self }
     }
 
     /// True if any of `bits` is set.

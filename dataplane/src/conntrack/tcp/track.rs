@@ -173,6 +173,22 @@ impl TcpTrack {
         TcpTrack::unseen().numbers(seg, Direction::Original)
     }
 
+    /// True for a keep-alive of a client whose SYN is still to be answered, as SYNPROXY's may send
+    /// one: the answer it has had was not the server's.
+    pub fn is_kept_alive_by(&self, seg: &Segment<'_>, dir: Direction) -> bool {
+        let [original, _] = &self.sides;
+        self.state == TcpState::SynSent
+            && Class::of(seg.flags) == Class::Ack
+            && (dir, self.last_dir) == (Direction::Original, Direction::Original)
+            && original.end.wrapping_sub(1) == seg.seq
+    }
+
+    /// The largest window that one side has offered, not scaled before it has answered a SYN
+    /// (`td_maxwin`).
+    pub const fn largest_window(&self, direction: Direction) -> u32 {
+        self.sides[direction.index()].maxwin
+    }
+
     /// The class of the last segment that counted.
     pub const fn last_class(&self) -> Class {
         self.last_class

@@ -13,6 +13,7 @@ use super::ethernet::{Mac, ether_type};
 use super::headers::protocol;
 
 pub mod echo;
+pub mod handshake;
 pub mod icmp_error;
 pub mod neighbour;
 pub mod packet;
