@@ -243,11 +243,13 @@ pub(super) mod tests {
     const MATCHES_V6: &str = include_str!("golden/list_matches_v6.txt");
     const TARGETS_V4: &str = include_str!("golden/list_targets_v4.txt");
     const TARGETS_V6: &str = include_str!("golden/list_targets_v6.txt");
+    const SYNPROXY_V4: &str = include_str!("golden/list_synproxy_v4.txt");
+    const SYNPROXY_V6: &str = include_str!("golden/list_synproxy_v6.txt");
 
     #[test]
     fn lists_are_those_of_the_real_tool() {
-        let v4 = [V4, MATCHES_V4, TARGETS_V4].map(|text| (Family::V4, text));
-        let v6 = [V6, MATCHES_V6, TARGETS_V6].map(|text| (Family::V6, text));
+        let v4 = [V4, MATCHES_V4, TARGETS_V4, SYNPROXY_V4].map(|text| (Family::V4, text));
+        let v6 = [V6, MATCHES_V6, TARGETS_V6, SYNPROXY_V6].map(|text| (Family::V6, text));
         for (family, text) in v4.into_iter().chain(v6) {
             lists_as_the_real_tool(family, text);
         }

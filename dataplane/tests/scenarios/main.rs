@@ -25,6 +25,7 @@ mod robustness;
 mod rules;
 mod segments;
 mod semantics;
+mod synproxy;
 mod targets;
 mod template;
 mod tracking;

@@ -84,6 +84,8 @@ pub(crate) struct Setup {
     pub(crate) max: u32,
     pub(crate) neighbours: usize,
     pub(crate) records: bool,
+    /// There are blocks for conns of SYNPROXY.
+    pub(crate) proxies: bool,
     pub(crate) routes: Vec<StaticRoute>,
     /// Own addresses: port, address, prefix length.
     pub(crate) own: Vec<(u8, &'static str, u8)>,
@@ -123,6 +125,7 @@ impl Default for Setup {
             max: 4096,
             neighbours: 64,
             records: true,
+            proxies: true,
             routes: vec![
                 route("0.0.0.0", 0, Some("203.0.113.254"), WAN),
                 route("2000::", 3, Some("2001:db8:2::fe"), WAN),
@@ -366,7 +369,8 @@ impl Rig {
             shared.records.ensure_chunks(Space::V4, setup.max).unwrap();
             shared.records.ensure_chunks(Space::V6, setup.max).unwrap();
             shared.extensions.keep_ahead(setup.max).unwrap();
-            shared.extensions.keep_wide_ahead(setup.max).unwrap();
+            let wide = if setup.proxies { setup.max } else { 0 };
+            shared.extensions.keep_wide_ahead(wide).unwrap();
         }
         let now = Now { tick: Tick(u32::MAX - 1000), unix_ns: 1_795_000_000_000_000_000 };
         let neighbours = Arc::new(NeighbourTable::new(setup.neighbours, seed));

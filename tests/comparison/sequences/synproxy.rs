@@ -231,7 +231,9 @@ fn refused() -> Sequence {
             s.lan(ends.c("A", CLIENT_ISN + 1, 77));
             let step = s.lan(ends.c("S", CLIENT_ISN, 0).options(&asked(1460, 100, 7)));
             let next = cookie(s, step, Some(TOLD)).seq.wrapping_add(1);
-            for (seq, ack) in [(1001, next.wrapping_add(1 << 19)), (1101, next), (1001, next.wrapping_add(5))] {
+            for (seq, ack) in
+                [(1001, next.wrapping_add(1 << 19)), (1101, next), (1001, next.wrapping_add(5))]
+            {
                 s.lan(ends.c("A", seq, ack));
             }
             s.lan(tcp((C1, 4001), (S1, 80), "A", CLIENT_ISN + 1, next));
