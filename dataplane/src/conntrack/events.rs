@@ -26,6 +26,8 @@ pub const PROTOINFO: u16 = 1 << 5;
 pub const HELPER: u16 = 1 << 6;
 /// Its mark changed.
 pub const MARK: u16 = 1 << 7;
+/// What its sequence numbers are moved by changed.
+pub const SEQADJ: u16 = 1 << 8;
 /// Its labels changed.
 pub const LABEL: u16 = 1 << 10;
 /// Any of those that are no beginning and no end, as a tool's change is reported.

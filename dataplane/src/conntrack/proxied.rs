@@ -1,5 +1,5 @@
-//! What is kept of a conn that SYNPROXY has opened: two lines of numbers, and how far apart they are
-//! (`struct nf_conn_synproxy`, `struct nf_conn_seqadj`).
+//! What is kept of a conn that SYNPROXY has opened: two lines of numbers, and how far they are
+//! apart (`struct nf_conn_synproxy`, `struct nf_conn_seqadj`).
 //!
 //! The client began with the gateway, whose sequence numbers were a cookie and whose time was its
 //! own; the server has others. So whatever the server sends has its numbers moved on its way, and

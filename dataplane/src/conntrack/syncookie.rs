@@ -2,13 +2,13 @@
 //! without anything kept in between (`secure_tcp_syn_cookie`, `__cookie_v4_check`).
 //!
 //! ```text
-//!   cookie = sequence number of the SYN + H(conn) + minute << 24 + (H'(conn, minute) + size) % 2^24
+//!   cookie = number of the SYN + H(conn) + minute << 24 + (H'(conn, minute) + size) % 2^24
 //! ```
 //!
-//! `H` and `H'` are SipHash-2-4 under keys of their own, `size` is the place of the client's MSS in a
-//! table of four. So a cookie can be made up in one of 2^22 cases (four of 2^24, twice as the minute
-//! before counts, too), which is the price of keeping nothing, as in the kernel. Owned by nobody,
-//! never changed: the keys are drawn with the table's secrets at start.
+//! `H` and `H'` are SipHash-2-4 under keys of their own, `size` is the place of the client's MSS in
+//! a table of four. So one number of 2^29 is good (four of 2^24, in two minutes of 2^8), which is
+//! the price of keeping nothing, as in the kernel. Owned by nobody, never changed: the keys come
+//! from the table's secrets, which are drawn at start.
 
 use super::tuple::{HashSeed, Tuple};
 

@@ -126,7 +126,10 @@ mod tests {
         l4
     }
 
-    fn read(l4: &[u8]) -> (u32, u32, Option<(u32, u32)>, Vec<(u32, u32)>) {
+    /// Both numbers, the times, the blocks.
+    type Read = (u32, u32, Option<(u32, u32)>, Vec<(u32, u32)>);
+
+    fn read(l4: &[u8]) -> Read {
         assert_eq!(checksum::internet(l4), 0, "the sum is right");
         let view = View::new(l4).unwrap();
         let options = summary(view.options(l4).unwrap());

@@ -463,16 +463,10 @@ impl<P: FramePool> Pipeline<P> {
         }
         self.paths.count(number, 1, h.ip_len() as u64);
         self.took_path += 1;
-        if status.has(Status::SEQ_ADJUST)
-            && matches!(way, Way::Out { .. })
-            && let Err(reason) = self.shift_cached(frame, h.into(), (conn, direction), at)
+        if let Way::Out { macs, .. } = &way
+            && let Err(reason) = self.edit_on_path(frame, h, macs, (conn, direction, status), at)
         {
             return Short::Dropped(reason);
-        }
-        if let Way::Out { macs, .. } = &way
-            && !edit_cached(frame, h, macs, conn, direction, status)
-        {
-            return Short::Dropped(DropReason::NatDrop);
         }
         way.end(frame, h.end)
     }
@@ -725,7 +719,7 @@ impl Short {
 /// The whole edit of a known conn's packet: MAC addresses, both ends translated at once with the
 /// conn's precomputed sums, and one hop less to live. False for a packet that cannot be edited.
 #[inline]
-fn edit_cached<F: Frame>(
+pub(crate) fn edit_cached<F: Frame>(
     frame: &mut F,
     h: &Headers,
     macs: &[u8; 12],

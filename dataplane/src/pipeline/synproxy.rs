@@ -15,11 +15,12 @@
 //!
 //! Until the cookie has come back nothing is kept. What the client asked for stands in the cookie
 //! (its segment size) and in the time that it was told and tells back (window scale, SACK, ECN).
-//! The *target* is a rule's; the *hook* is where packets of a conn that began so are about to leave,
-//! behind all other edits and right before confirm. The conn's own numbers are in
+//! The *target* is a rule's; the *hook* is where packets of a conn that began so are about to
+//! leave, behind all other edits and right before confirm. The conn's own numbers are in
 //! `conntrack/proxied.rs`. The packets made here go the way of all that the gateway sends: OUTPUT,
 //! POSTROUTING and tracking; the target is at neither, so that they meet it no more.
 
+use crate::conntrack::events;
 use crate::conntrack::proxied::Proxied;
 use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Direction, Status};
@@ -27,6 +28,7 @@ use crate::conntrack::tcp::{TcpState, TcpTrack};
 use crate::conntrack::tuple::proto;
 use crate::nat::sequence::Shifts;
 use crate::pipeline::answers::NO_LINK;
+use crate::pipeline::burst::edit_cached;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::track::tuple_of;
@@ -39,6 +41,7 @@ use crate::time::Now;
 use crate::wire::address::Address;
 use crate::wire::build;
 use crate::wire::build::handshake::{self, Options, Segment};
+use crate::wire::headers::Headers;
 use crate::wire::tcp;
 use crate::wire::tcp::flags::{ACK, CWR, ECE, RST, SYN};
 
@@ -363,6 +366,7 @@ impl<P: FramePool> Pipeline<P> {
             proxied.set_time_shift(value.wrapping_sub(proxied.time()));
         }
         move_by(conn, proxied, proxied.number().wrapping_sub(heard.seq));
+        self.settle_events(events::SEQADJ, conn, true, at);
         let to_client = Segment {
             src: heard.src,
             dst: heard.dst,
@@ -373,6 +377,23 @@ impl<P: FramePool> Pipeline<P> {
             options: Options { timestamps: times, ..Options::default() },
         };
         self.say_segment(pool, &to_client, Goes::Within(within(a)), link, at);
+    }
+
+    /// All that changes in a packet of a known conn that takes a cached path.
+    #[inline]
+    pub(crate) fn edit_on_path(
+        &mut self,
+        frame: &mut P::Frame,
+        h: &Headers,
+        macs: &[u8; 12],
+        (conn, direction, status): (Conn<'_>, Direction, Status),
+        at: At<'_>,
+    ) -> Result<(), DropReason> {
+        if status.has(Status::SEQ_ADJUST) {
+            self.shift_cached(frame, h.into(), (conn, direction), at)?;
+        }
+        let edited = edit_cached(frame, h, macs, conn, direction, status);
+        if edited { Ok(()) } else { Err(DropReason::NatDrop) }
     }
 
     /// Moves the numbers of a packet that takes a cached path.

@@ -243,17 +243,12 @@ impl Compiled {
                 }
                 Action::Say(number) => said = said.or(Some(number)),
                 Action::Mark(set) => mark = set.apply(mark),
-                Action::Edit(number) => {
-                    if let Err(verdict) = self.change(number, packet, out) {
+                Action::Edit(_) | Action::Synproxy(_) => {
+                    if let Err(verdict) = self.change(rule.action, packet, out) {
                         break verdict;
                     }
                     (known, *heads) = (None, Heads::default());
                     bits = bits.and_then(|_| bits_of(packet)).map(|(bits, _)| bits);
-                }
-                Action::Synproxy(proxy) => {
-                    if let Some(verdict) = synproxy(proxy, packet, out) {
-                        break verdict;
-                    }
                 }
                 Action::Trace => (traced, known) = (begin_trace(packet, out), None),
                 // The others have decided.
@@ -369,14 +364,20 @@ impl Compiled {
     #[inline(never)]
     fn change(
         &self,
-        number: u32,
+        action: Action,
         packet: &mut impl Packet,
         out: &mut impl Sink,
     ) -> Result<(), Verdict> {
         out.per_packet();
-        if let Some(edit) = self.edits.get(number as usize) {
-            packet.edit(edit)?;
-            out.resized(packet.facts().length);
+        match action {
+            Action::Synproxy(proxy) => return synproxy(proxy, packet),
+            Action::Edit(number) => {
+                if let Some(edit) = self.edits.get(number as usize) {
+                    packet.edit(edit)?;
+                    out.resized(packet.facts().length);
+                }
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -405,15 +406,13 @@ impl Compiled {
     }
 }
 
-/// `synproxy_tg4`, as far as the packet itself tells; `None` if it is to go on.
-#[inline(never)]
-fn synproxy(proxy: Synproxy, packet: &impl Packet, out: &mut impl Sink) -> Option<Verdict> {
-    out.per_packet();
+/// `synproxy_tg4`, as far as the packet itself tells: the verdict, unless it is to go on.
+fn synproxy(proxy: Synproxy, packet: &impl Packet) -> Result<(), Verdict> {
     let facts = packet.facts();
     if !facts.is_whole() || !packet.is_sound() {
-        return Some(Verdict::Drop);
+        return Err(Verdict::Drop);
     }
-    Synproxy::takes(facts.tcp_flags).then_some(Verdict::Synproxy(proxy))
+    if Synproxy::takes(facts.tcp_flags) { Err(Verdict::Synproxy(proxy)) } else { Ok(()) }
 }
 
 /// From here on each rule that the packet meets is told of.

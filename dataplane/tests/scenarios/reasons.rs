@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use dataplane::pipeline::drops::DropReason::{self, *};
 
 /// Where each reason is provoked and its counter checked.
-const PROVOKED: [(DropReason, &str); 43] = [
+const PROVOKED: [(DropReason, &str); 45] = [
     (ShortFrame, include_str!("forwarding.rs")),
     (OtherHost, include_str!("forwarding.rs")),
     (EtherType, include_str!("forwarding.rs")),
@@ -39,6 +39,8 @@ const PROVOKED: [(DropReason, &str); 43] = [
     (NatDrop, include_str!("nat.rs")),
     (FilterDrop, include_str!("tracking.rs")),
     (Rejected, include_str!("tracking.rs")),
+    (SynProxied, include_str!("synproxy.rs")),
+    (SynRefused, include_str!("synproxy.rs")),
     (TableFull, include_str!("tracking.rs")),
     (TableRefuses, include_str!("full.rs")),
     (ChainTooLong, include_str!("full.rs")),

@@ -2,6 +2,7 @@
 //! which way the packets of an opened conn take.
 
 use dataplane::conntrack::state::Status;
+use dataplane::conntrack::view::EventKind::{New, Update};
 use dataplane::pipeline::drops::DropReason;
 use dataplane::rules::facts::PortId;
 use dataplane::rules::hook::Table::{Filter, Raw};
@@ -12,6 +13,7 @@ use dataplane::wire::build::packet::Packet;
 use dataplane::wire::tcp::flags::{ACK, PSH, RST, SYN};
 use dataplane::wire::tcp::{self, Summary, summary};
 
+use super::by_hand::events as told_events;
 use super::rig::*;
 use super::rules::*;
 use super::tracking::tcp;
@@ -312,6 +314,17 @@ fn counters_of_a_conn_are_beside_its_numbers() {
     open(&mut rig, (client, server), WAN);
     let counted = rig.conn().counters.unwrap();
     assert_eq!(counted.map(|c| c.packets), [2, 1], "SYN, ACK and SYN|ACK");
+}
+
+#[test]
+fn listeners_hear_of_moved_numbers() {
+    let (client, server) = PAIRS[0];
+    let mut rig = proxied("FORWARD").start();
+    rig.listen();
+    open(&mut rig, (client, server), WAN);
+    let told = told_events(&mut rig);
+    let kinds: Vec<_> = told.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [New, Update, Update]);
 }
 
 /// A packet without TCP header, or with another protocol's: nothing of it is read.

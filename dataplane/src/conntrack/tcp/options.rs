@@ -120,9 +120,9 @@ mod tests {
         move_sack(&mut options, 8);
         assert_eq!(options[15..], [255, 255, 255, 255, 0, 0, 0, 1]);
         assert_eq!(options[4..12], [9; 8]);
-        for mut odd in [&mut [5, 10, 0, 0][..], &mut [5, 1], &mut [0, 5], &mut [5], &mut [2, 0]] {
+        for odd in [&mut [5, 10, 0, 0][..], &mut [5, 1], &mut [0, 5], &mut [5], &mut [2, 0]] {
             let before = odd.to_vec();
-            move_sack(&mut odd, 8);
+            move_sack(odd, 8);
             assert_eq!(odd, before);
         }
     }
