@@ -207,6 +207,34 @@ fn keep_lets_conns_go_on() {
     assert_eq!(rig.send(&later, None).1.len(), 0);
 }
 
+/// Who is judged uses up no limit for those behind it.
+#[test]
+fn limits_deny_no_conn_that_is_judged() {
+    let folder = Folder::new("kill-denied");
+    let mut rig = rig(&folder);
+    let by = [
+        "limit --limit 1/day --limit-burst 1",
+        "quota --quota 60",
+        "statistic --mode nth --every 9 --packet 0",
+        "hashlimit --hashlimit-upto 1/day --hashlimit-burst 1 --hashlimit-mode dstip \
+         --hashlimit-name h",
+        "recent --name r ! --rcheck",
+    ];
+    let rules: String = by.iter().map(|asked| format!("-A FORWARD -m {asked} -j ok\n")).collect();
+    let last = "-A ok -m recent --name r --set -j ACCEPT\n";
+    for only in 0..by.len() {
+        let rule = rules.lines().nth(only).unwrap();
+        let text = format!("*filter\n:FORWARD DROP [0:0]\n:ok - [0:0]\n{last}{rule}\nCOMMIT\n");
+        folder.write("rules.v4", &text);
+        let path = folder.path().display().to_string();
+        let said = rig.serve(&format!("check --live {path}"));
+        assert_eq!(said, "0 of 7 flow entries would be treated otherwise.\n", "{text}");
+    }
+    rig.bench.core().reload(&folder.path()).unwrap();
+    rig.bench.frame(PortId(0), rig.ns + 100_000_000, vec![0; 60]);
+    assert_eq!(conns(&mut rig).len(), 7);
+}
+
 #[test]
 fn check_live_takes_a_file() {
     let mut rig = Rig::new();

@@ -52,6 +52,8 @@ pub(super) struct Judge {
     offline: Offline,
     snapshot: Arc<Snapshot>,
     pub(super) rulesets: Rulesets,
+    /// By family, tests that keep something from packet to packet.
+    keeping: [Vec<u32>; 2],
 }
 
 impl Judge {
@@ -79,6 +81,10 @@ impl Judge {
         };
         let mac = port.map_or([0; 6], |port| self.snapshot.port(port).mac);
         let frame = MemoryFrame::new(frame(&tuple, mac, flags(conn, direction)));
+        // No packet is the one that uses a limit up for those behind it.
+        for (v6, tests) in [false, true].into_iter().zip(&self.keeping) {
+            self.snapshot.family(v6).rules.forget(tests);
+        }
         let Offline { pipeline, pool } = &mut self.offline;
         pipeline.judge_accepted(pool, port, (copy, direction), frame, now);
         decided(&self.offline.take_notes(), direction)
@@ -202,7 +208,8 @@ impl ControlCore {
     ) -> Result<Judge, String> {
         let offline = Offline::new(Arc::clone(&snapshot), self.shared.seed, self.seed);
         let offline = offline.map_err(|error| error.to_string())?;
-        Ok(Judge { offline, snapshot, rulesets })
+        let keeping = [false, true].map(|v6| snapshot.family(v6).rules.keeping());
+        Ok(Judge { offline, snapshot, rulesets, keeping })
     }
 
     /// Every live conn with what each of some judges says, a slice at a time; everything else has

@@ -129,6 +129,18 @@ pub struct NamedThings<'a> {
 }
 
 impl Compiled {
+    /// Which tests keep something from packet to packet.
+    pub fn keeping(&self) -> Vec<u32> {
+        let tests = (0..).zip(&self.tests);
+        tests.filter(|(_, test)| test.kept().is_some()).map(|(number, _)| number).collect()
+    }
+
+    /// Lets these begin anew: for rules that nobody else is judged by.
+    pub fn forget(&self, tests: &[u32]) {
+        let tests = tests.iter().filter_map(|number| self.tests.get(*number as usize));
+        tests.filter_map(|test| test.kept()).for_each(|kept| kept.forget());
+    }
+
     /// Compiles `ruleset` for ports with these names, by [`super::facts::PortId`]. Its counters are
     /// numbered from `first_counter` on, so both families can share one array.
     ///

@@ -31,6 +31,21 @@ impl<T> Kept<T> {
 pub trait Apart {
     /// The state as it is now, word by word: who judges by it uses nothing up.
     fn apart(&self) -> Self;
+
+    /// Begins anew. For state that nobody else judges by.
+    fn forget(&self);
+}
+
+/// State that can begin anew.
+pub(super) trait Forgets {
+    /// See [`Apart::forget`].
+    fn forget(&self);
+}
+
+impl<T: Apart> Forgets for T {
+    fn forget(&self) {
+        Apart::forget(self);
+    }
 }
 
 impl<T: Apart> Kept<T> {
@@ -43,6 +58,10 @@ impl<T: Apart> Kept<T> {
 impl Apart for AtomicU64 {
     fn apart(&self) -> AtomicU64 {
         AtomicU64::new(self.load(Relaxed))
+    }
+
+    fn forget(&self) {
+        self.store(0, Relaxed);
     }
 }
 

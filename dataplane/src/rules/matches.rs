@@ -34,6 +34,7 @@ use statistic::Statistic;
 use u32::U32;
 
 use super::kept::Kept;
+use crate::arch::sync::AtomicU64;
 use crate::wire::address::Address;
 use crate::wire::tcp::flags;
 use connbytes::Connbytes;
@@ -246,6 +247,14 @@ impl Match {
             _ => return false,
         }
         true
+    }
+
+    /// The packets that `--mode nth` has seen.
+    pub(super) fn counted(&self) -> Option<&AtomicU64> {
+        match self {
+            Match::Statistic(Statistic::Nth(nth)) => Some(&nth.seen),
+            _ => None,
+        }
     }
 
     /// Copies what the match keeps, so that whoever is judged by it here uses nothing of it up.

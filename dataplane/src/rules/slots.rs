@@ -48,6 +48,12 @@ impl Apart for Slots {
             next: AtomicU32::new(self.next.load(Relaxed)),
         }
     }
+
+    fn forget(&self) {
+        if self.used() > 0 {
+            (0..self.len()).for_each(|slot| _ = self.release(slot, self.at(slot)));
+        }
+    }
 }
 
 impl Slots {
@@ -164,7 +170,6 @@ impl Slots {
     }
 
     /// Keys there are.
-    #[cfg(test)]
     pub(super) fn used(&self) -> u32 {
         self.used.load(Relaxed)
     }

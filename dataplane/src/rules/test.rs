@@ -6,6 +6,7 @@
 //! one conn, direction, state and pair of ports says so to the sink.
 
 use super::facts::{Conn, Facts, PortId};
+use super::kept::Forgets;
 use super::matches::set::SetTest;
 use super::matches::{
     Connlabel, Conntrack, IcmpKind, Masked, Match, Maybe, Multiport, Net, PortRange, Side,
@@ -132,6 +133,18 @@ impl Test {
             Test::Conntrack(asked) => asked.only_state().is_some(),
             _ => true,
         }
+    }
+
+    /// What it keeps from packet to packet, if anything.
+    pub(super) fn kept(&self) -> Option<&dyn Forgets> {
+        Some(match self {
+            Test::Limit(limited) => limited.bucket(),
+            Test::Quota(quota) => &*quota.used,
+            Test::Hashlimit(named) => &*named.table,
+            Test::Recent(named) => &*named.table,
+            Test::Asked(asked) => asked.counted()?,
+            _ => return None,
+        })
     }
 
     /// The packet's answer, with `mark` as earlier rules left it.

@@ -216,12 +216,26 @@ impl Apart for Entry {
         let Entry { due, level, extra } = self;
         Entry { due: due.apart(), level: level.apart(), extra: extra.apart() }
     }
+
+    fn forget(&self) {
+        self.due.forget();
+        self.level.forget();
+        self.extra.forget();
+    }
 }
 
 impl Apart for Table {
     fn apart(&self) -> Table {
         let entries = self.entries.iter().map(Apart::apart).collect();
         Table { slots: self.slots.apart(), entries, ..*self }
+    }
+
+    fn forget(&self) {
+        let used = |(slot, _): &(usize, &Entry)| self.slots.at(*slot) != 0;
+        if self.slots.used() > 0 {
+            self.entries.iter().enumerate().filter(used).for_each(|(_, entry)| entry.forget());
+        }
+        self.slots.forget();
     }
 }
 

@@ -53,6 +53,11 @@ pub(in crate::rules) struct Limited {
 }
 
 impl Limited {
+    /// What is left.
+    pub(in crate::rules) fn bucket(&self) -> &Bucket {
+        &self.bucket
+    }
+
     /// Takes a packet's cost; false if the bucket does not have it.
     #[inline]
     pub(in crate::rules) fn holds(&self, now_ns: u64) -> bool {
@@ -70,6 +75,10 @@ pub struct Bucket {
 impl Apart for Bucket {
     fn apart(&self) -> Bucket {
         Bucket { full_at: self.full_at.apart() }
+    }
+
+    fn forget(&self) {
+        self.full_at.forget();
     }
 }
 

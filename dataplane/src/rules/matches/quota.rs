@@ -26,6 +26,10 @@ impl Apart for Used {
     fn apart(&self) -> Used {
         Used(self.0.apart())
     }
+
+    fn forget(&self) {
+        self.0.forget();
+    }
 }
 
 impl Default for Used {

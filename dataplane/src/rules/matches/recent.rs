@@ -126,6 +126,10 @@ impl Apart for Entry {
             ttl: self.ttl.apart(),
         }
     }
+
+    fn forget(&self) {
+        self.count.forget();
+    }
 }
 
 impl Apart for Table {
@@ -136,6 +140,10 @@ impl Apart for Table {
             stamps: self.stamps.iter().map(Apart::apart).collect(),
             ..*self
         }
+    }
+
+    fn forget(&self) {
+        self.flush();
     }
 }
 
