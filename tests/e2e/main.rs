@@ -41,6 +41,7 @@ mod rig;
 mod rules_by_hand;
 mod servers;
 mod sets;
+mod synproxy;
 mod sysctl;
 mod sysctl_effects;
 mod tftp;

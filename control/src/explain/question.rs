@@ -158,6 +158,17 @@ impl Fit {
         })
     }
 
+    /// The same of a conn whose client knows the server's numbers as so many more (SYNPROXY).
+    pub fn told(self, direction: Direction, shift: Option<u32>) -> Fit {
+        match (self, direction, shift) {
+            (Fit::Tcp(segment), Direction::Original, Some(shift)) => {
+                let ack = segment.ack.wrapping_add(shift);
+                Fit::Tcp(Segment { ack, ..segment })
+            }
+            _ => self,
+        }
+    }
+
     fn next_chunk(track: &SctpTrack, direction: Direction) -> Fit {
         use SctpState::{Closed, CookieEchoed, CookieWait, HeartbeatSent};
         let tag = track.tags().get(direction.index()).copied().unwrap_or_default();

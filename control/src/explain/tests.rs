@@ -94,6 +94,7 @@ COMMIT
 -A FORWARD -m conntrack --ctstate NEW -j new
 -A FORWARD -m conntrack --ctstate UNTRACKED -j ACCEPT
 -A new -p tcp -m tcp --dport 25 -j REJECT --reject-with icmp-port-unreachable
+-A new -p tcp -m tcp --dport 7000 -j SYNPROXY --timestamp
 -A new -i lan -p udp -j LOG --log-prefix \"out: \"
 -A new -i lan -j ACCEPT
 -A new -m conntrack --ctstate DNAT -j RETURN
@@ -270,6 +271,8 @@ fn what_is_said_is_what_happens() {
         // Rejected here, rejected there, dropped by a rule, by a policy, by raw.
         &format!("{OUT} -p tcp --sport 4000 --dport 25 --flags SYN"),
         &format!("{BACK} -p tcp --sport 4000 --dport 23 --flags SYN"),
+        // Answered in the server's stead.
+        &format!("{OUT} -p tcp --sport 4000 --dport 7000 --flags SYN"),
         "--in wan --src 203.0.113.51 --dst 10.1.0.11 -p tcp --dport 80 --flags SYN",
         &format!("{BACK} -p udp --sport 4000 --dport 80"),
         &format!("{OUT} -p udp --sport 4000 --dport 5002"),
@@ -399,6 +402,10 @@ fn what_cannot_be_known_is_said() {
         "{text}"
     );
     assert!(text.contains("\n  answer: icmp 10.1.0.1 > 10.1.0.11 type 3 code 3\n"), "{text}");
+    let text = rig.serve(&format!("explain {OUT} -p tcp --sport 4000 --dport 7000 --flags SYN"));
+    assert!(text.ends_with("end: proxied by rule 2 of chain new, table filter\n"), "{text}");
+    let answer = "\n  answer: tcp 203.0.113.51:7000 > 10.1.0.11:4000 SYN ACK\n";
+    assert!(text.contains(answer), "{text}");
     let said = rig.explain(&format!("{OUT} -p udp --dport 5001 --mark 0x7"));
     assert_eq!(said["end"]["verdict"], "sent");
 }

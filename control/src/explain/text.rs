@@ -119,6 +119,7 @@ impl Display for Ending {
                 let with = self.with.unwrap_or_default();
                 write!(f, "rejected with {with} {}", By(by))
             }
+            ("proxied", Some(by)) => write!(f, "proxied {}", By(by)),
             ("dropped", Some(by)) => write!(f, "dropped {}", By(by)),
             (verdict, _) => {
                 write!(f, "{verdict}")?;

@@ -205,7 +205,9 @@ impl ControlCore {
                         self.master(found.conn).inspect(|master| _ = met.add(*master));
                         // The first one sought is the packet's own.
                         if found.conn.proto() == question.proto && met.fit.is_none() {
-                            met.fit = Fit::of(found.conn, found.direction);
+                            let shift = self.shared.proxied(found.conn).map(|p| p.shift());
+                            let fit = Fit::of(found.conn, found.direction);
+                            met.fit = fit.map(|fit| fit.told(found.direction, shift));
                         }
                     }
                 }
