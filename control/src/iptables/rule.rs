@@ -70,6 +70,8 @@ pub(super) struct Draft<'a> {
     out_word: Option<&'a Word>,
     matches: Vec<(Loaded<Match>, &'a Word)>,
     target: Option<(Chosen, &'a Word)>,
+    /// How many matches stand before the target.
+    before_target: usize,
     seen: Vec<(&'static Opt, &'a Word)>,
     labels: &'a Names,
 }
@@ -93,6 +95,7 @@ impl<'a> Draft<'a> {
             out_word: None,
             matches: Vec::new(),
             target: None,
+            before_target: 0,
             seen: Vec::new(),
             labels,
         }
@@ -167,7 +170,8 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Finds whose option `name` is: whole names first, the newest match first, then beginnings.
+    /// Finds whose option `name` is: whole names first, then beginnings; of matches and target that
+    /// which was named last.
     pub(super) fn find(
         &mut self,
         name: &str,
@@ -203,12 +207,20 @@ impl<'a> Draft<'a> {
         let mut found: Vec<(Owner, &'static Opt)> = Vec::new();
         found.extend(of(line::OPTIONS).map(|option| (Owner::Line, option)));
         found.extend(of(OWN).map(|option| (Owner::Rule, option)));
+        let target = match &self.target {
+            Some((Chosen::Row(loaded), _)) => Some((self.before_target, loaded.extension.options)),
+            _ => None,
+        };
+        let of_target = |at: usize, found: &mut Vec<(Owner, &'static Opt)>| {
+            if let Some((_, options)) = target.filter(|(before, _)| *before == at) {
+                found.extend(of(options).map(|option| (Owner::Target, option)));
+            }
+        };
+        of_target(self.matches.len(), &mut found);
         for (at, (loaded, _)) in self.matches.iter().enumerate().rev() {
             let options = of(loaded.extension.options);
             found.extend(options.map(|option| (Owner::Match(at), option)));
-        }
-        if let Some((Chosen::Row(loaded), _)) = &self.target {
-            found.extend(of(loaded.extension.options).map(|option| (Owner::Target, option)));
+            of_target(at, &mut found);
         }
         let names: Vec<&str> = found.iter().map(|(_, option)| option.name).collect();
         if let [first, rest @ ..] = names.as_slice()
@@ -253,7 +265,10 @@ impl<'a> Draft<'a> {
                 self.rule.basics.fragment = Some(given.maybe(()));
                 Ok(())
             }
-            "jump" => jump(text, family).map(|target| self.target = Some((target, place))),
+            "jump" => jump(text, family).map(|target| {
+                self.before_target = self.matches.len();
+                self.target = Some((target, place));
+            }),
             "goto" => {
                 let target = Chosen::Plain(Target::Goto(text.to_owned()));
                 self.target = Some((target, place));

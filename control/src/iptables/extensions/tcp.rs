@@ -57,6 +57,10 @@ impl Text for Tcp {
     fn finish(&mut self, _: &Whole<'_>) -> Result<(), Fault> {
         self.src_port = narrowing(self.src_port);
         self.dst_port = narrowing(self.dst_port);
+        if self.option.is_none() {
+            self.src_port = turned(self.src_port);
+            self.dst_port = turned(self.dst_port);
+        }
         Ok(())
     }
 
@@ -93,8 +97,8 @@ impl Text for Udp {
     }
 
     fn finish(&mut self, _: &Whole<'_>) -> Result<(), Fault> {
-        self.src_port = narrowing(self.src_port);
-        self.dst_port = narrowing(self.dst_port);
+        self.src_port = turned(narrowing(self.src_port));
+        self.dst_port = turned(narrowing(self.dst_port));
         Ok(())
     }
 
@@ -117,6 +121,17 @@ fn tcp_ports(text: &str) -> Result<PortRange, Fault> {
 /// A range of all ports asks nothing and is not kept.
 fn narrowing(range: Option<Maybe<PortRange>>) -> Option<Maybe<PortRange>> {
     range.filter(|r| r.not || r.value != PortRange { low: 0, high: u16::MAX })
+}
+
+/// All ports but those from 0 to another one are those behind it, as iptables-nft has them in a match
+/// that it writes in nft's own words: one without `--tcp-option`.
+fn turned(range: Option<Maybe<PortRange>>) -> Option<Maybe<PortRange>> {
+    range.map(|range| match range {
+        Maybe { not: true, value: PortRange { low: 0, high: high @ 1..=0xfffe } } => {
+            Maybe { not: false, value: PortRange { low: high + 1, high: u16::MAX } }
+        }
+        range => range,
+    })
 }
 
 /// ` spt:1 dpts:!5:6`.
