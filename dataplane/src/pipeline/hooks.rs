@@ -217,7 +217,14 @@ impl<'a> ConnAt<'a> {
 
 impl facts::Conn for ConnAt<'_> {
     fn status(&self) -> Status {
-        self.conn().map(|conn| conn.status()).unwrap_or_default()
+        let status = self.conn().map(|conn| conn.status()).unwrap_or_default();
+        match self.attached {
+            // An answer that ends its conn is one: it is told of without it, and then counts.
+            Attached::Conn(a) if a.delete && a.direction == Direction::Reply => {
+                status.with(Status::SEEN_REPLY)
+            }
+            _ => status,
+        }
     }
 
     fn original(&self) -> Tuple {

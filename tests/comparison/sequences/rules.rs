@@ -26,6 +26,7 @@ pub fn group() -> Vec<Sequence> {
         packet_facts(),
         addresses(),
         statuses(),
+        status_of_the_end(),
         original_tuple(),
         limit(),
         every_third(),
@@ -371,6 +372,21 @@ fn statuses() -> Sequence {
         let ends = Ends::plain((C1, 4000), (S1, 80));
         ends.open(s);
         s.lan(ends.c("PA", 1001, 5001).payload(b"x"));
+        s.table();
+    })
+}
+
+fn status_of_the_end() -> Sequence {
+    let mangle = "-A POSTROUTING -m conntrack --ctstatus SEEN_REPLY -j TOS --set-tos 0x20\n";
+    let setup = both(&[("mangle", mangle), ("filter", NOT_INVALID)]);
+    let shows = "an RST that ends a conn is its first answer";
+    sequence("status-of-the-end", shows, setup, |s| {
+        for (client, server) in [(C1, S1), (C1_6, S1_6)] {
+            s.lan(tcp((client, 4000), (server, 80), "S", 1000, 0));
+            s.wan(tcp((server, 80), (client, 4000), "RA", 0, 1001));
+            s.lan(tcp((client, 4001), (server, 80), "S", 1000, 0));
+            s.lan(tcp((client, 4001), (server, 80), "R", 1001, 0));
+        }
         s.table();
     })
 }
