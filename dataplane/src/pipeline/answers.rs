@@ -76,7 +76,8 @@ impl IcmpError {
 impl<P: FramePool> Pipeline<P> {
     /// Sends an ICMP error about a packet back to its source, if one may be sent. The packet's own
     /// conn is lent to the answer, confirmed or not (`nf_ct_attach`), so that rules see it as
-    /// RELATED and the conn's translation is undone on the way out.
+    /// RELATED and the conn's translation is undone on the way out. A packet that was delivered has
+    /// no conn any more (`nf_reset_ct`): tracking has to find it for the answer again.
     pub(crate) fn answer_error(
         &mut self,
         pool: &mut P,
@@ -84,7 +85,8 @@ impl<P: FramePool> Pipeline<P> {
         error: IcmpError,
         at: At<'_>,
     ) {
-        let lent = lend(t).map(|a| Attachment { error: true, ..a });
+        let delivered = matches!(error, IcmpError::PortUnreachable);
+        let lent = lend(t).filter(|_| !delivered).map(|a| Attachment { error: true, ..a });
         let h = &t.headers;
         if !may_be_answered(t, error, at) || !self.links.errors.take(at.now.tick) {
             return;

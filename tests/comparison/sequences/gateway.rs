@@ -19,6 +19,7 @@ pub fn group() -> Vec<Sequence> {
         errors_received(),
         pinged_untracked(),
         tos_of_answers(),
+        answers_in_raw(),
     ]
 }
 
@@ -70,6 +71,29 @@ fn tos_of_answers() -> Sequence {
                 let far = if host.is_ipv4() { S1 } else { S1_6 };
                 s.lan(udp((host, 4000), (far, 53)).tos(tos).ttl(1));
             }
+        }
+        s.table();
+    })
+}
+
+/// What rules of the table raw see as RELATED has another class outside.
+fn answers_in_raw() -> Sequence {
+    let raw = "-A OUTPUT -m conntrack --ctstate RELATED -j MARK --set-mark 1\n";
+    let mangle = "\
+-A POSTROUTING -m mark --mark 1 -j TOS --set-tos 0x20
+-A POSTROUTING -m conntrack --ctstate RELATED -j TOS --or-tos 0x04
+";
+    let filter = "-A INPUT -p udp --dport 7001 -j REJECT\n-A FORWARD -j REJECT\n";
+    let setup = both(&[("raw", raw), ("mangle", mangle), ("filter", filter)]);
+    let shows = "an answer has its conn in the table raw, but not one about what was delivered";
+    sequence("gateway-answers-in-raw", shows, setup, |s| {
+        for (host, gateway, far) in [(C1, GATEWAY_LAN, S1), (C1_6, GATEWAY_LAN_6, S1_6)] {
+            s.lan(udp((host, 4000), (gateway, 7000)));
+            s.lan(udp((host, 4000), (gateway, 7001)));
+            s.lan(tcp((host, 4000), (gateway, 7000), "S", 1000, 0));
+            s.lan(other(host, gateway, 253, b"four"));
+            s.lan(udp((host, 4000), (far, 53)));
+            s.lan(udp((host, 4000), (far, 53)).ttl(1));
         }
         s.table();
     })
