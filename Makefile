@@ -5,8 +5,9 @@
 #   make test       every test (as root: some make network namespaces)
 #   make loom       the models of what lcores share, in every interleaving (part of make test)
 #   make ports      the 64 512 ports of an address, used up (part of make test)
-#   make soak       new schedules of several workers for SLUICEGATE_SOAK_SECS (600) seconds, and new
-#                   random packets beside the kernel for as long (as root)
+#   make soak       new schedules of several workers for SLUICEGATE_SOAK_SECS (600) seconds, new random
+#                   packets beside the kernel for as long, and SLUICEGATE_RULESETS (1000) new random
+#                   rule sets beside it (as root)
 #   make bench      every row the product is judged by, beside its peers: perf/out/report (as root, three
 #                   rounds; make bench-quick tries everything in minutes, make bench-full takes nine rounds)
 #   make lint       formatting and clippy, warnings as errors
@@ -47,7 +48,7 @@ loom:
 	cargo test --target-dir target/loom -p dataplane --release --test loom
 
 # Optimised, for the same reason. A soak stops at the first schedule that goes wrong and says how to
-# replay it; of random packets it tells each sequence that differs.
+# replay it; of random packets and rule sets it tells each that differs.
 ports soak: export CARGO_PROFILE_RELEASE_LTO = off
 ports soak: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS = 16
 ports:
@@ -59,6 +60,7 @@ soak:
 	@tests/packages.sh test
 	cargo test --target-dir target/soak -p dataplane --release --test simulator soak -- --ignored --nocapture
 	cargo test --target-dir target/soak --release --test comparison random::soak -- --ignored --nocapture
+	cargo test --target-dir target/soak --release --test comparison rulesets::soak -- --ignored --nocapture
 
 # Fails if a row that is judged misses its goal.
 bench: effort =

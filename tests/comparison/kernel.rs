@@ -5,7 +5,7 @@
 //! packet that is dropped costs a few milliseconds and no guess at a timeout.
 
 use crate::netns::{Netns, PacketSocket};
-use crate::nflog::NfLog;
+use crate::nflog::{Message, NfLog};
 use crate::script::{Device, Emitted, Script, Sequence, Setup, Transcript, Wire};
 use crate::topology::Side;
 use std::time::{Duration, Instant};
@@ -75,6 +75,16 @@ impl Kernel {
     /// Runs a program in the gateway's namespace.
     pub fn gateway(&self, command: &str, input: &str) -> String {
         self.netns.gateway(command, input)
+    }
+
+    /// The same for a program that may fail: its complaint.
+    pub fn try_gateway(&self, command: &str, input: &str) -> Result<String, String> {
+        self.netns.try_gateway(command, input)
+    }
+
+    /// What was logged since the last time.
+    pub fn logged(&self) -> Vec<Message> {
+        self.log.messages()
     }
 
     /// Sends frames and returns what came out because of them.

@@ -1,7 +1,8 @@
 //! The kernel as referee: the same rules and the same packets, once through a network namespace of
 //! this machine and once through `sluicegate replay`; every packet that comes out and every line
 //! of the connection table has to be the same (timers within two seconds), by however many workers
-//! and queues; and so has every sentence of `log_invalid`.
+//! and queues; and so has every sentence of `log_invalid`. Random rule sets ([`rulesets`]) are
+//! compared to the last counter.
 //!
 //! Needs root, iproute2, iptables, conntrack, ethtool and procps, and fails where they are missing.
 //! `COMPARISON_PRINT=1 cargo test --test comparison -- --nocapture kernel` prints what the kernel
@@ -20,6 +21,7 @@ mod nflog;
 mod packets;
 mod random;
 mod replay;
+mod rulesets;
 mod script;
 mod sequences;
 mod show;

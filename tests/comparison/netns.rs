@@ -83,14 +83,23 @@ impl Netns {
         self.inside(&self.gateway, command, input)
     }
 
+    /// The same for a program that may fail: its complaint.
+    pub fn try_gateway(&self, command: &str, input: &str) -> Result<String, String> {
+        self.try_inside(&self.gateway, command, input)
+    }
+
     fn inside(&self, name: &str, command: &str, input: &str) -> String {
+        self.try_inside(name, command, input).unwrap_or_else(|complaint| panic!("{complaint}"))
+    }
+
+    fn try_inside(&self, name: &str, command: &str, input: &str) -> Result<String, String> {
         let enter = format!("--net=/run/netns/{name}");
         let mut argv = vec!["nsenter", enter.as_str()];
         argv.extend(words(command));
-        run(&argv, input)
+        try_run(&argv, input)
     }
 
-    /// What the gateway's kernel says of packets by `log_invalid`.
+    /// What the gateway's kernel says of packets by `log_invalid` and by rules.
     pub fn log(&self) -> NfLog {
         let path = format!("/run/netns/{}", self.gateway);
         std::thread::spawn(move || NfLog::open(&path)).join().expect("the log opens")
@@ -182,6 +191,11 @@ fn in_path(program: &str) -> bool {
 
 /// Runs a program to its end; its failure is a failure of the test.
 fn run(argv: &[&str], input: &str) -> String {
+    try_run(argv, input).unwrap_or_else(|complaint| panic!("{complaint}"))
+}
+
+/// Runs a program to its end; returns what it printed, or what it complained of.
+fn try_run(argv: &[&str], input: &str) -> Result<String, String> {
     let mut child = Command::new(argv[0])
         .args(&argv[1..])
         .stdin(Stdio::piped())
@@ -193,8 +207,10 @@ fn run(argv: &[&str], input: &str) -> String {
     let _ = child.stdin.take().expect("stdin is piped").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("the child can be waited for");
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "`{}` failed: {complaint}\n{input}", argv.join(" "));
-    String::from_utf8(output.stdout).expect("programs print UTF-8")
+    if !output.status.success() {
+        return Err(format!("`{}` failed: {complaint}\n{input}", argv.join(" ")));
+    }
+    Ok(String::from_utf8(output.stdout).expect("programs print UTF-8"))
 }
 
 fn remove(name: &str) {

@@ -108,7 +108,7 @@ impl Replay {
     pub fn prepare(&self, setup: &Setup, more: &str) {
         self.write("rules.v4", &setup.rules4);
         self.write("rules.v6", &setup.rules6);
-        self.write("gateway.toml", &(configuration(setup, self.spread) + more));
+        self.write("gateway.toml", &(configuration(setup, self.spread) + RULES + more));
     }
 
     /// Runs a capture from an empty table; returns what came of it.
@@ -176,8 +176,11 @@ impl Device for Replay {
     }
 }
 
-/// The configuration of [`crate::topology`] with a sequence's settings.
-fn configuration(setup: &Setup, spread: Spread) -> String {
+/// Where a replay's configuration finds its rules.
+const RULES: &str = "\n[rules]\nipv4 = \"rules.v4\"\nipv6 = \"rules.v6\"\n";
+
+/// The configuration of [`crate::topology`] with a sequence's settings, without rules.
+pub fn configuration(setup: &Setup, spread: Spread) -> String {
     let queues = spread.queues;
     // A replay needs no CPUs, only their number.
     let mut text = format!("[eal]\nworker_cores = {:?}\n\n", vec![1; spread.workers]);
@@ -214,7 +217,6 @@ fn configuration(setup: &Setup, spread: Spread) -> String {
     for (name, value) in setup.settings.iter().filter_map(|(n, v)| Some((of_ipfrag(n)?, v))) {
         let _ = writeln!(text, "{name} = {value}");
     }
-    text.push_str("\n[rules]\nipv4 = \"rules.v4\"\nipv6 = \"rules.v6\"\n");
     text
 }
 

@@ -304,7 +304,7 @@ fn slot(seed: u64) -> u8 {
 }
 
 /// The routes as the configuration has them.
-fn routes() -> String {
+pub fn routes() -> String {
     let route = |(to, via, port): (&str, &str, &str)| {
         format!("\n[[route]]\nto = \"{to}\"\nvia = \"{via}\"\nport = \"{port}\"\n")
     };

@@ -174,7 +174,7 @@ fn query(four: bool, from_client: bool, chooses: bool, dice: &mut Dice) -> (u8, 
 }
 
 /// An error about an earlier packet.
-fn error(drafts: &[Option<Draft>], policy: &Policy, dice: &mut Dice) -> Draft {
+pub fn error(drafts: &[Option<Draft>], policy: &Policy, dice: &mut Dice) -> Draft {
     let last = drafts.len() as u64;
     let mut about = (last - 1 - dice.below(last.min(6))) as usize;
     // An error in an error shows whatever the device chose in bytes that nobody reads: numbers, and

@@ -4,20 +4,20 @@
 //! UDP, ICMP, GRE and others, some cut into fragments, and errors about them. 25 sequences run
 //! together under common settings ([`batch`]); in the end it is told what they reached ([`tally`]).
 //! `SLUICEGATE_SEED=N cargo test --test comparison
-//! -- one_seed --ignored --nocapture` runs one again; a sequence that differs is shrunk to the
-//! packets that matter and kept as a capture for `sluicegate replay`.
+//! -- random::one_seed --ignored --nocapture` runs one again; a sequence that differs is shrunk to
+//! the packets that matter and kept as a capture for `sluicegate replay`.
 
-mod batch;
-mod dice;
-mod fragments;
-mod generate;
-mod gre;
+pub mod batch;
+pub mod dice;
+pub mod fragments;
+pub mod generate;
+pub mod gre;
 mod judge;
-mod plan;
-mod rules;
-mod sctp;
+pub mod plan;
+pub mod rules;
+pub mod sctp;
 mod tally;
-mod tcp;
+pub mod tcp;
 
 use crate::kernel::Kernel;
 use crate::replay::{Replay, SPREADS};
@@ -213,7 +213,7 @@ impl Bench {
 }
 
 /// A number in the environment.
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
