@@ -114,12 +114,15 @@ struct Here<'a, F> {
     ports: (Option<PortId>, Option<PortId>),
     mark: u32,
     conn: ConnAt<'a>,
+    /// What the table raw has just said of a packet that nobody tracks yet.
+    said: Option<CtState>,
 }
 
 impl<F: Frame> Packet for &mut Here<'_, F> {
     #[inline(always)]
     fn facts(&self) -> Facts<'_> {
-        let ct = ct_facts(self.conn.attached, &self.conn);
+        let mut ct = ct_facts(self.conn.attached, &self.conn);
+        ct.state = self.said.unwrap_or(ct.state);
         facts_of(&*self.frame, self.headers, self.ports, self.mark, (ct, &**self))
     }
 
@@ -150,6 +153,12 @@ impl<F: Frame> Packet for &mut Here<'_, F> {
 
     fn trace(&mut self) {
         *self.traced = true;
+    }
+
+    fn say(&mut self, said: &Said) {
+        if matches!(self.conn.attached, Attached::Nothing) {
+            self.said = Some(said.state());
+        }
     }
 }
 
@@ -427,7 +436,8 @@ impl<P: FramePool> Pipeline<P> {
         let conn = ConnAt { attached: &t.attached, at, lcore, changed, random };
         let bytes = headers.ip_len() as u64;
         let (ports, mark) = ((t.in_port, t.out_port), t.mark);
-        let mut here = Here { frame, headers, datagram, traced, ports, mark, conn };
+        let said = None;
+        let mut here = Here { frame, headers, datagram, traced, ports, mark, conn, said };
         let outbox = Outbox { messages: &mut self.outbox, counters: &self.links.counters };
         let notes = &mut self.notes;
         let mut witness = Witness { counters, bytes, hits, cacheable, notes, outbox };

@@ -5,6 +5,7 @@
 //! counts, NOTRACK included, as in the kernel: who has one is left alone by the next.
 
 use crate::conntrack::helper::Helper;
+use crate::conntrack::state::CtState;
 use crate::conntrack::zones::Zones;
 
 /// `-j CT` as written.
@@ -107,4 +108,15 @@ pub enum Said {
     Notrack,
     /// A conn that begins with it is made so.
     Template(Template),
+}
+
+impl Said {
+    /// The state in which rules of the same table see the packet from there on: a template is a
+    /// conn to them, of which nobody has seen anything yet.
+    pub const fn state(&self) -> CtState {
+        match self {
+            Said::Notrack => CtState::Untracked,
+            Said::Template(_) => CtState::New,
+        }
+    }
 }

@@ -489,6 +489,27 @@ fn notrack_goes_on_and_nat_ends_the_walk() {
     assert_eq!((range.ports, range.random, range.addresses), (Some((1, 9)), true, None));
 }
 
+#[test]
+fn rules_of_raw_see_what_was_said_of_tracking() {
+    let asks = |state| {
+        let asked = Conntrack { state: Some(Maybe::is(state)), ..Conntrack::default() };
+        rule(vec![Match::Conntrack(Box::new(asked))], Target::None)
+    };
+    let says = |notrack| rule(vec![], Target::Ct(Ct { notrack, ..Ct::default() }));
+    for (notrack, state) in [(true, StateMask::UNTRACKED), (false, StateMask::NEW)] {
+        let mut ruleset = Ruleset::new(Family::V4);
+        let raw = ruleset.table_mut(Table::Raw).chain_mut("PREROUTING").unwrap();
+        // The first one counts.
+        let (first, second) = (says(notrack), says(!notrack));
+        raw.rules = vec![asks(StateMask::INVALID), first, second, asks(state)];
+        raw.rules.push(asks(StateMask::INVALID));
+        let compiled = Compiled::new(&ruleset, &PORTS, 0).unwrap();
+        let mut seen = Seen::default();
+        compiled.walk(Table::Raw, Hook::Prerouting, Still(facts()), &mut seen);
+        assert_eq!(seen.hits, [1, 2, 3, 4, 0]);
+    }
+}
+
 fn fault(ruleset: &Ruleset) -> (String, Fault) {
     let error: CheckError = Compiled::new(ruleset, &PORTS, 0).unwrap_err();
     assert!(!error.to_string().is_empty());

@@ -57,6 +57,9 @@ pub trait Packet {
 
     /// Has it so from here on, in this table and all that follow.
     fn trace(&mut self);
+
+    /// Shows the rules behind what is said about its tracking.
+    fn say(&mut self, said: &Said);
 }
 
 /// Facts alone: a packet whose bytes nobody has, and that ends where a rule would edit it.
@@ -74,6 +77,10 @@ impl Packet for Still<'_> {
     }
 
     fn trace(&mut self) {}
+
+    fn say(&mut self, said: &Said) {
+        self.0.ct.state = said.state();
+    }
 }
 
 /// Who is told what a walk meets.
@@ -204,8 +211,7 @@ impl Compiled {
             out.per_packet();
         }
         let (mut chain, mut traced, mut said) = (base.chain, packet.is_traced(), None);
-        let mut known = None;
-        let mut callers: Callers<'_> = ArrayVec::new();
+        let (mut known, mut callers): (_, Callers<'_>) = (None, ArrayVec::new());
         let verdict = loop {
             if let Some(bits) = &bits {
                 self.seek(chain, &mut rules, bits, heads);
@@ -241,14 +247,16 @@ impl Compiled {
                 Action::Return => {
                     (rules, chain) = callers.pop().unwrap_or((slice::Iter::default(), base.chain))
                 }
-                Action::Say(number) => said = said.or(Some(number)),
+                Action::Say(number) => {
+                    self.speak(number, &mut said, packet);
+                    (known, bits) = (None, look_again(packet, bits, heads));
+                }
                 Action::Mark(set) => mark = set.apply(mark),
                 Action::Edit(_) | Action::Synproxy(_) => {
                     if let Err(verdict) = self.change(rule.action, packet, out) {
                         break verdict;
                     }
-                    (known, *heads) = (None, Heads::default());
-                    bits = bits.and_then(|_| bits_of(packet)).map(|(bits, _)| bits);
+                    (known, bits) = (None, look_again(packet, bits, heads));
                 }
                 Action::Trace => (traced, known) = (begin_trace(packet, out), None),
                 // The others have decided.
@@ -258,8 +266,15 @@ impl Compiled {
                 }
             }
         };
-        let said = said.and_then(|number| self.said.get(number as usize).copied());
         Walked { verdict, said, mark }
+    }
+
+    /// What the first rule that speaks of tracking says, which those behind it see.
+    fn speak(&self, number: u32, said: &mut Option<Said>, packet: &mut impl Packet) {
+        if let (None, Some(says)) = (&said, self.said.get(number as usize)) {
+            packet.say(says);
+            *said = Some(*says);
+        }
     }
 
     /// What the rule's tests say that its gate, if it was asked, has left open.
@@ -420,6 +435,12 @@ fn begin_trace(packet: &mut impl Packet, out: &mut impl Sink) -> bool {
     out.per_packet();
     packet.trace();
     true
+}
+
+/// What rules are found by, of a packet that has changed.
+fn look_again(packet: &impl Packet, bits: Option<Bits>, heads: &mut Heads) -> Option<Bits> {
+    *heads = Heads::default();
+    bits.and_then(|_| bits_of(packet)).map(|(bits, _)| bits)
 }
 
 /// What gates look at, and the mark; `None` for a packet that they are not asked for. Not inlined:
