@@ -1,8 +1,8 @@
 //! What the kernel says through `nf_log`: a netlink socket that gets each line's prefix and packet.
 //!
-//! `log_invalid` and `-j LOG` write by whatever logger a namespace has bound to the family. Bound to
-//! `nfnetlink_log`, the lines of this namespace alone come here, and none to the machine's log. They
-//! have group 0; the groups behind it are for rules with `-j NFLOG`.
+//! `log_invalid` writes by whatever logger a namespace has bound to the family. Bound to
+//! `nfnetlink_log`, the lines of this namespace alone come here, and none to the machine's log.
+//! They have group 0; the groups behind it are for rules with `-j NFLOG`.
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};

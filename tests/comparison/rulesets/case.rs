@@ -1,5 +1,5 @@
-//! A case: a rule set, the packets that meet it, what a device made of them, and in what two devices
-//! differ.
+//! A case: a rule set, the packets that meet it, what a device made of them, and in what two
+//! devices differ.
 
 use super::draw;
 use super::ruleset::{self, Ruleset};
@@ -28,7 +28,8 @@ const SETTINGS: [&[(&str, u32)]; 4] = [
 ];
 
 /// Targets that change the header of IPv6. Where tracking has looked at a checksum and a host's
-/// device has not, a kernel remembers a sum over that header too, and throws away what is for itself.
+/// device has not, a kernel remembers a sum over that header too, and throws away what is for
+/// itself.
 const EDITS: [&str; 3] = ["-j TOS", "-j DSCP", "-j HL"];
 
 /// What a seed drew.
@@ -39,6 +40,8 @@ pub struct Case {
     pub rules: Ruleset,
     pub log_invalid: bool,
     pub checksum: bool,
+    /// Before a step other rules are restored, while the conns go on.
+    pub then: Option<(usize, Ruleset)>,
 }
 
 /// What a device made of it.
@@ -52,8 +55,8 @@ pub struct Outcome {
     pub logged: Vec<Vec<String>>,
     /// `conntrack -L`.
     pub conns: String,
-    /// `iptables-save -c`.
-    pub counters: String,
+    /// `iptables-save -c`, before other rules are restored and at the end.
+    pub counters: Vec<String>,
     /// What else was wrong.
     pub faults: Vec<String>,
 }
@@ -64,9 +67,14 @@ impl Case {
         let four = dice.percent(60);
         let plan = scene::plan(seed, four, &mut dice);
         let rules = draw::ruleset(&plan, &mut dice);
-        let text = rules.text();
+        let mut text = rules.text();
+        let then = dice.percent(25).then(|| {
+            let step = dice.between(4, plan.drafts.len() as u64 - 4) as usize;
+            (step, draw::ruleset(&plan, &mut dice))
+        });
+        text.extend(then.iter().map(|(_, rules)| rules.text()));
         let checksum = four || !EDITS.iter().any(|target| text.contains(target));
-        Case { seed, plan, rules, log_invalid: dice.percent(50), checksum }
+        Case { seed, plan, rules, log_invalid: dice.percent(50), checksum, then }
     }
 
     /// The same as another run: of fragments that a kernel still holds none is of this one.
@@ -74,6 +82,27 @@ impl Case {
         static RUNS: AtomicU16 = AtomicU16::new(1);
         let run = RUNS.fetch_add(1, Ordering::Relaxed) % (u16::MAX / DATAGRAMS_MAX);
         Case { plan: Plan { run, ..self.plan.clone() }, ..self.clone() }
+    }
+
+    /// The first rules, or those that come then.
+    pub fn rules(&self, of_then: bool) -> Option<&Ruleset> {
+        match of_then {
+            false => Some(&self.rules),
+            true => self.then.as_ref().map(|(_, rules)| rules),
+        }
+    }
+
+    /// Leaves out some rules of one of the sets.
+    pub fn leave_out(&mut self, of_then: bool, part: std::ops::Range<usize>) {
+        match &mut self.then {
+            Some((_, rules)) if of_then => *rules = rules.without(part),
+            _ => self.rules = self.rules.without(part),
+        }
+    }
+
+    /// Rules of all sets.
+    pub fn size(&self) -> usize {
+        self.rules.size() + self.rules(true).map_or(0, Ruleset::size)
     }
 
     pub fn four(&self) -> bool {
@@ -181,13 +210,14 @@ pub fn differences(case: &Case, ours: &Outcome, theirs: &Outcome, names: [&str; 
     }
     let [our, their] = [ours, theirs].map(|outcome| transcript(case, outcome));
     found.extend(compare::differences(&our, &their, names));
-    let [our, their] = [ours, theirs].map(|outcome| -> BTreeMap<_, _> {
-        ruleset::tables(&outcome.counters).into_iter().collect()
-    });
-    for name in our.keys().chain(their.keys().filter(|name| !our.contains_key(*name))) {
-        let nothing = Vec::new();
-        let [a, b] = [&our, &their].map(|tables| tables.get(name).unwrap_or(&nothing));
-        found.extend(lines(name, a, b, names));
+    for (our, their) in ours.counters.iter().zip(&theirs.counters) {
+        let [our, their] = [our, their]
+            .map(|listing| -> BTreeMap<_, _> { ruleset::tables(listing).into_iter().collect() });
+        for name in our.keys().chain(their.keys().filter(|name| !our.contains_key(*name))) {
+            let nothing = Vec::new();
+            let [a, b] = [&our, &their].map(|tables| tables.get(name).unwrap_or(&nothing));
+            found.extend(lines(name, a, b, names));
+        }
     }
     found
 }
@@ -208,6 +238,6 @@ fn lines(table: &str, ours: &[String], theirs: &[String], names: [&str; 2]) -> V
 pub fn told(case: &Case, outcome: &Outcome) -> String {
     match &outcome.refused {
         Some(complaint) => complaint.clone(),
-        None => format!("{}\n{}", transcript(case, outcome), outcome.counters),
+        None => format!("{}\n{}", transcript(case, outcome), outcome.counters.join("\n")),
     }
 }

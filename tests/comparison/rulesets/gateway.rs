@@ -1,7 +1,8 @@
-//! Sluicegate as a device that is asked packet by packet: the gateway of `sluicegate replay` in this
-//! process, with the command line of its control socket.
+//! Sluicegate as a device that is asked packet by packet: the gateway of `sluicegate replay` in
+//! this process, with the command line of its control socket.
 
 use super::case::{Case, Outcome};
+use super::ruleset;
 use crate::random::batch::routes;
 use crate::replay::{SPREADS, START, Spread, configuration};
 use crate::script::{Emitted, Setup};
@@ -23,7 +24,8 @@ const RAM: u64 = 1 << 30;
 pub fn spread(case: &Case) -> Spread {
     let at = case.seed as usize % SPREADS.len();
     // Each other worker may let one packet more pass.
-    let shared = case.rules.text().contains("hashlimit");
+    let mut sets = [Some(&case.rules), case.then.as_ref().map(|(_, rules)| rules)].into_iter();
+    let shared = sets.any(|set| set.is_some_and(|set| set.text().contains("hashlimit")));
     Spread { logs: false, ..SPREADS[if shared { 0 } else { at }] }
 }
 
@@ -31,11 +33,19 @@ pub fn spread(case: &Case) -> Spread {
 pub fn run(case: &Case, clock: &[Duration]) -> Outcome {
     let mut gateway = Gateway::new(case);
     let mut outcome = Outcome::default();
-    if let Err(complaint) = gateway.load(case) {
+    if let Err(complaint) = gateway.load(case, &case.rules) {
         outcome.refused = Some(complaint);
         return outcome;
     }
     for (step, at) in clock.iter().enumerate() {
+        if let Some((_, rules)) = case.then.as_ref().filter(|(before, _)| *before == step) {
+            gateway.frame(Side::Lan, *at, Side::Lan.arp_request());
+            outcome.counters.push(gateway.counters(case));
+            if let Err(complaint) = gateway.load(case, rules) {
+                outcome.refused = Some(complaint);
+                return outcome;
+            }
+        }
         let sent = case.plan.frame(step, &outcome.observed);
         let (emitted, logged) = match &sent {
             Some((side, frame)) => gateway.frame(*side, *at, frame.clone()),
@@ -48,7 +58,7 @@ pub fn run(case: &Case, clock: &[Duration]) -> Outcome {
     gateway.frame(Side::Lan, clock.last().copied().unwrap_or_default(), Side::Lan.arp_request());
     let family = if case.four() { "ipv4" } else { "ipv6" };
     outcome.conns = gateway.ask(&["conntrack", "-L", "-f", family], "").unwrap_or_else(|e| e);
-    outcome.counters = gateway.ask(&[case.tool("save"), "-c"], "").unwrap_or_else(|e| e);
+    outcome.counters.push(gateway.counters(case));
     outcome.faults.extend(gateway.bench.check_balance().err().map(|fault| fault.to_string()));
     outcome
 }
@@ -71,8 +81,12 @@ impl Gateway {
         Gateway { bench }
     }
 
-    fn load(&mut self, case: &Case) -> Result<(), String> {
-        self.ask(&[case.tool("restore")], &case.rules.text()).map(drop)
+    fn load(&mut self, case: &Case, rules: &ruleset::Ruleset) -> Result<(), String> {
+        self.ask(&[case.tool("restore")], &rules.text()).map(drop)
+    }
+
+    fn counters(&mut self, case: &Case) -> String {
+        self.ask(&[case.tool("save"), "-c"], "").unwrap_or_else(|complaint| complaint)
     }
 
     fn ask(&mut self, command: &[&str], input: &str) -> Result<String, String> {

@@ -3,9 +3,9 @@
 //! Each function draws one match, or none where it would not be valid: `iptables` or the kernel
 //! would refuse it in that place. Values are those of the scene's packets, or near them.
 //!
-//! Not drawn is what goes by time: `time`; `limit`, `hashlimit` and `recent` are drawn with rates so
-//! low and spans so long that no case lives to see them; `--ctexpire` with bounds that no timeout is
-//! near. `statistic --mode random` is chance.
+//! Not drawn is what goes by time: `time`; `limit`, `hashlimit` and `recent` are drawn with rates
+//! so low and spans so long that no case lives to see them; `--ctexpire` with bounds that no
+//! timeout is near. `statistic --mode random` is chance.
 
 use super::scene::{self, TCP_PORTS, UDP_PORTS};
 use crate::netns::mac;
@@ -94,7 +94,7 @@ const MATCHES: &[(u64, Draw)] = &[
 ];
 
 /// Matches that ask for a conn.
-const OF_CONNS: [&str; 5] = ["conntrack", "state", "connmark", "connbytes", "helper"];
+const OF_CONNS: [&str; 3] = ["connmark", "connbytes", "helper"];
 
 /// What a rule asks for.
 pub fn draw(place: &Place<'_>, dice: &mut Dice) -> Asked {
@@ -306,7 +306,9 @@ fn conntrack(place: &Place<'_>, _: Option<u8>, dice: &mut Dice) -> Option<String
     let count = dice.weighted(&[(5, 1), (1, 2)]);
     let mut seen = Vec::new();
     for _ in 0..count {
-        let at = dice.weighted(&[(10, 0), (1, 1), (4, 2), (3, 6), (3, 10), (2, 11), (2, 12)]);
+        let all = [(10, 0), (1, 1), (4, 2), (3, 6), (3, 10), (2, 11), (2, 12)];
+        // In the table raw what CT has said is a conn without tuples to a kernel.
+        let at = dice.weighted(if place.table == "raw" { &all[..1] } else { &all[..] });
         let at = if matches!(at, 2 | 6) { at + dice.below(4) as usize } else { at };
         if seen.contains(&at) {
             continue;

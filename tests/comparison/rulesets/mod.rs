@@ -5,7 +5,8 @@
 //! ([`targets`]). The kernel's namespace ([`referee`]) and Sluicegate ([`gateway`]) load it and get
 //! the packets one by one. The same has to come out: every packet, every line that NFLOG and
 //! `log_invalid` write, the conns with their marks and counters, and each counter of each rule and
-//! policy ([`case`]).
+//! policy ([`case`]). In some cases other rules are restored
+//! while the conns go on.
 //!
 //! A set that differs is shrunk to the rules and packets that matter.
 //! `SLUICEGATE_SEED=N cargo test --test comparison rulesets::one_seed -- --ignored --nocapture`
@@ -24,6 +25,7 @@ mod targets;
 use crate::random::number;
 use case::{Case, Outcome};
 use referee::Referee;
+use ruleset::Ruleset;
 use std::fmt::Write;
 use std::time::Duration;
 use tally::Tally;
@@ -87,16 +89,30 @@ impl Bench {
             runs += 1;
             runs <= SHRINKING_MAX && !bench.run(smaller).found.is_empty()
         };
-        let mut size = case.rules.size().div_ceil(2);
-        while size > 0 {
-            for from in (0..case.rules.size()).step_by(size).rev() {
-                let rules = case.rules.without(from..from + size);
-                let smaller = Case { rules, ..case.clone() };
-                if smaller.rules.size() < case.rules.size() && still(self, &smaller) {
-                    *case = smaller;
+        let at_once = Case { then: None, ..case.clone() };
+        let only_then = case.then.as_ref().map(|(_, rules)| rules.clone());
+        let only_then = only_then.map(|rules| Case { rules, ..at_once.clone() });
+        if case.then.is_some()
+            && let Some(smaller) = [Some(at_once), only_then]
+                .into_iter()
+                .flatten()
+                .find(|smaller| still(self, smaller))
+        {
+            *case = smaller;
+        }
+        for of_then in [false, true] {
+            let mut size = case.rules(of_then).map_or(0, |rules| rules.size().div_ceil(2));
+            while size > 0 {
+                let all = case.rules(of_then).map_or(0, Ruleset::size);
+                for from in (0..all).step_by(size).rev() {
+                    let mut smaller = case.clone();
+                    smaller.leave_out(of_then, from..from + size);
+                    if smaller.size() < case.size() && still(self, &smaller) {
+                        *case = smaller;
+                    }
                 }
+                size /= 2;
             }
-            size /= 2;
         }
         let mut size = case.plan.drafts.len().div_ceil(2);
         while size > 0 {
@@ -115,7 +131,8 @@ impl Bench {
             }
             size /= 2;
         }
-        let pruned = Case { rules: case.rules.pruned(), ..case.clone() };
+        let then = case.then.as_ref().map(|(step, rules)| (*step, rules.pruned()));
+        let pruned = Case { rules: case.rules.pruned(), then, ..case.clone() };
         if still(self, &pruned) {
             *case = pruned;
         }
@@ -139,10 +156,13 @@ impl Bench {
         let last = run.clock.last().copied().unwrap_or_default();
         let _ = writeln!(
             text,
-            "log_invalid {}, {} ms\n{}\n{}\n\n-- kernel\n{}\n-- sluicegate\n{}",
+            "log_invalid {}, {} ms\n{}{}{}\n\n-- kernel\n{}\n-- sluicegate\n{}",
             small.log_invalid,
             last.as_millis(),
             small.rules.text(),
+            small.then.as_ref().map_or(String::new(), |(step, rules)| {
+                format!("-- before step {step}\n{}", rules.text())
+            }),
             run.found.join("\n"),
             case::told(&small, &run.ours),
             case::told(&small, &run.theirs)
@@ -183,6 +203,9 @@ fn one_seed() {
     let mut bench = Bench::new();
     let case = Case::draw(seed);
     println!("{}", case.rules.text());
+    if let Some((step, rules)) = &case.then {
+        println!("-- before step {step}\n{}", rules.text());
+    }
     if let Some(run) = bench.run_surely(&case) {
         panic!("{}", bench.report(&case, &run));
     }

@@ -70,6 +70,13 @@ impl Referee {
         let began = Instant::now();
         for step in 0..case.plan.drafts.len() {
             let earliest = clock.last().map_or(Duration::ZERO, |last| *last + STEP);
+            if let Some((_, rules)) = case.then.as_ref().filter(|(before, _)| *before == step) {
+                outcome.counters.push(self.counters(case));
+                match self.kernel.try_gateway(case.tool("restore"), &rules.text()) {
+                    Ok(_) => {}
+                    Err(complaint) => return outcome.refused = Some(complaint),
+                }
+            }
             clock.push(began.elapsed().max(earliest));
             let sent = case.plan.frame(step, &outcome.observed);
             let emitted = match &sent {
@@ -83,7 +90,11 @@ impl Referee {
         }
         let family = if case.four() { "ipv4" } else { "ipv6" };
         outcome.conns = self.kernel.gateway(&format!("conntrack -L -f {family}"), "");
-        outcome.counters = self.kernel.gateway(&format!("{} -c", case.tool("save")), "");
+        outcome.counters.push(self.counters(case));
+    }
+
+    fn counters(&self, case: &Case) -> String {
+        self.kernel.gateway(&format!("{} -c", case.tool("save")), "")
     }
 
     /// What was logged, in the words in which Sluicegate would.

@@ -1,4 +1,5 @@
-//! A random rule set: chains, policies and rules of the four tables, as text for `iptables-restore`.
+//! A random rule set: chains, policies and rules of the four tables, as text for
+//! `iptables-restore`.
 //!
 //! Each rule stands on its own, so that any of them can be left out: a chain that nobody jumps to
 //! any more stays declared.

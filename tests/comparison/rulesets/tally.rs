@@ -31,7 +31,8 @@ impl Tally {
             let said = said.rsplit("(nf_tables): ").next().unwrap_or_default();
             let number = said.split("line").nth(1).map(|rest| rest.trim_start_matches([':', ' ']));
             let number = number.and_then(|rest| rest.split([' ', ':']).next()?.parse().ok());
-            let text = case.rules.text();
+            let then = case.then.as_ref().filter(|_| !outcome.counters.is_empty());
+            let text = then.map_or(&case.rules, |(_, rules)| rules).text();
             let line =
                 text.lines().nth(number.unwrap_or(1_usize).saturating_sub(1)).unwrap_or_default();
             self.refused.push(format!("seed {}: {said}: {line}", case.seed));
@@ -43,7 +44,8 @@ impl Tally {
             outcome.conns.lines().count(),
         ];
         self.counts.iter_mut().zip(counts).for_each(|(all, more)| *all += more);
-        for line in outcome.counters.lines().filter(|line| line.starts_with('[')) {
+        let lines = outcome.counters.iter().flat_map(|listing| listing.lines());
+        for line in lines.filter(|line| line.starts_with('[')) {
             let met = !line.starts_with("[0:");
             let words: Vec<&str> = line.split_whitespace().collect();
             let asked = words.windows(2).filter(|pair| matches!(pair[0], "-m" | "-j" | "-g"));
@@ -72,7 +74,7 @@ impl Display for Tally {
         let [sent, out, logged, conns] = self.counts;
         writeln!(
             f,
-            "{} rule sets ({} refused): {sent} packets in, {out} out, {logged} lines, {conns} conns",
+            "{} sets ({} refused): {sent} packets in, {out} out, {logged} lines, {conns} conns",
             self.seeds.len(),
             self.refused.len()
         )?;

@@ -128,13 +128,17 @@ fn tcpmss(place: &Place<'_>, asked: &Asked, dice: &mut Dice) -> Option<String> {
     Some(format!(" -m tcp --tcp-flags SYN,RST SYN -j TCPMSS {what}"))
 }
 
-fn notrack(_: &Place<'_>, _: &Asked, dice: &mut Dice) -> Option<String> {
+fn notrack(place: &Place<'_>, _: &Asked, dice: &mut Dice) -> Option<String> {
+    // An error about a packet that is not tracked is tracked in a kernel, whatever CT says of it.
+    if place.homes.contains(&"OUTPUT") {
+        return None;
+    }
     Some(dice.pick(&[" -j NOTRACK", " -j CT --notrack"]).into())
 }
 
 fn ct(_: &Place<'_>, asked: &Asked, dice: &mut Dice) -> Option<String> {
-    // A zone for one direction is not drawn: a kernel can hold the same tuple twice in a zone, once as
-    // an original one and once as a reply, and Sluicegate cannot.
+    // A zone for one direction is not drawn: a kernel can hold the same tuple twice in a zone, once
+    // as an original one and once as a reply, and Sluicegate cannot.
     Some(match dice.below(6) {
         0 | 1 if asked.proto == Some(UDP) => " -j CT --helper tftp".into(),
         0 | 1 => " -j CT --zone mark".into(),
@@ -236,14 +240,12 @@ fn ported(proto: Option<u8>) -> bool {
 }
 
 fn snat(place: &Place<'_>, asked: &Asked, dice: &mut Dice) -> Option<String> {
-    if !place.only(&["POSTROUTING", "INPUT"]) {
+    // In INPUT it has an answer leave where the new address lies, until its conn turns it back.
+    if !place.only(&["POSTROUTING"]) {
         return None;
     }
     let four = place.four();
-    // What a packet to the gateway is told to come from is no address of its own: an answer would
-    // leave by the loopback interface.
-    let own = !place.homes.contains(&"INPUT") && dice.percent(60);
-    let address = match own {
+    let address = match dice.percent(60) {
         true => scene::gateway(four, Side::Wan, dice),
         false => scene::public(four, dice),
     };

@@ -123,8 +123,8 @@ fn narrowing(range: Option<Maybe<PortRange>>) -> Option<Maybe<PortRange>> {
     range.filter(|r| r.not || r.value != PortRange { low: 0, high: u16::MAX })
 }
 
-/// All ports but those from 0 to another one are those behind it, as iptables-nft has them in a match
-/// that it writes in nft's own words: one without `--tcp-option`.
+/// All ports but those from 0 to another one are those behind it, as iptables-nft has them in a
+/// match that it writes in nft's own words: one without `--tcp-option`.
 fn turned(range: Option<Maybe<PortRange>>) -> Option<Maybe<PortRange>> {
     range.map(|range| match range {
         Maybe { not: true, value: PortRange { low: 0, high: high @ 1..=0xfffe } } => {
