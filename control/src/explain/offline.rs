@@ -7,7 +7,6 @@ use std::sync::atomic::AtomicBool;
 
 use dataplane::conntrack::record::Family;
 use dataplane::conntrack::store::{SetupError, Shared, Sizes, Store};
-use dataplane::conntrack::tuple::HashSeed;
 use dataplane::lcore::memory::MemoryIo;
 use dataplane::pipeline::counters::LcoreCounters;
 use dataplane::pipeline::neighbour::NeighbourTable;
@@ -31,23 +30,24 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// With a policy that has counters for one lcore; hashes are those of the live table. `random`
-    /// drives the choice of ports.
+    /// With a policy that has counters for one lcore; hashes are those of the `live` table, and so
+    /// is who is counted. `random` drives the choice of ports.
     ///
     /// # Errors
     /// Memory.
-    pub fn new(
-        snapshot: Arc<Snapshot>,
-        seed: HashSeed,
-        random: u64,
-    ) -> Result<Offline, SetupError> {
+    pub fn new(snapshot: Arc<Snapshot>, live: &Shared, random: u64) -> Result<Offline, SetupError> {
+        let seed = live.seed;
         let sizes = Sizes { max: CONNS_MAX, lcores: 1, extensions: CONNS_MAX };
-        let shared = Shared::new(sizes, seed)?;
+        let mut shared = Shared::new(sizes, seed)?;
         for family in [Family::V4, Family::V6] {
             shared.ensure_conns(family, CONNS_MAX)?;
         }
         shared.extensions.ensure_chunks(CONNS_MAX)?;
         shared.extensions.keep_wide_ahead(CONNS_MAX)?;
+        if snapshot.counts_conns() {
+            // More than there can be records.
+            shared.counts = Arc::new(live.counts.apart(4 * CONNS_MAX)?);
+        }
         let ports = snapshot.ports.len();
         let links = Links {
             counters: Arc::new(LcoreCounters::new(ports)),

@@ -108,7 +108,7 @@ impl ControlCore {
         for _ in 0..RUNS_MAX {
             // Each run finds what rules keep as it is.
             let snapshot = self.policy_apart(&rulesets, Begin::AsNow)?;
-            let mut offline = Offline::new(Arc::clone(&snapshot), self.shared.seed, self.seed)
+            let mut offline = Offline::new(Arc::clone(&snapshot), &self.shared, self.seed)
                 .map_err(|error| error.to_string())?;
             let now = self.now();
             let copied = self.copy(&mut offline, &met, now);

@@ -412,7 +412,13 @@ impl ControlCore {
         }
         let everyone = self.knobs.acct || self.knobs.timestamp || policy.knows_labels();
         let reserve = if everyone { self.max } else { upkeep::EXTENSION_RESERVE };
-        self.shared.extensions.keep_ahead(reserve)
+        self.shared.extensions.keep_ahead(reserve)?;
+        if policy.counts_conns() {
+            self.shared.ensure_counts(Family::V4, self.max)?;
+            let v6 = self.shared.records.numbers(Family::V6);
+            self.shared.ensure_counts(Family::V6, v6 + upkeep::V6_RESERVE)?;
+        }
+        Ok(())
     }
 
     /// Enters the configured neighbours into the table.

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
+use dataplane::conntrack::early::can_go_early;
 use dataplane::conntrack::expect::{Expectation, Flags, SourceMask};
 use dataplane::conntrack::helper::Helper;
 use dataplane::conntrack::index::Refused;
 use dataplane::conntrack::invalid::{InvalidReason, Numbers};
 use dataplane::conntrack::record::{ConnId, ConnRef};
 use dataplane::conntrack::state::Status;
-use dataplane::conntrack::store::can_go_early;
 use dataplane::conntrack::tuple::{Tuple, proto};
 use dataplane::pipeline::invalid::Finding;
 use dataplane::pipeline::messages::FromLcore;

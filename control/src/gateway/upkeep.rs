@@ -160,6 +160,10 @@ impl ControlCore {
         // In every round: an lcore makes thousands of conns in the time of one. Where there is no
         // memory is said below, less often.
         let _ = self.shared.records.keep_ahead(Family::V6, V6_RESERVE);
+        if self.snapshot.counts_conns() {
+            let v6 = self.shared.records.numbers(Family::V6);
+            let _ = self.shared.ensure_counts(Family::V6, v6 + V6_RESERVE);
+        }
         if now.0.wrapping_sub(self.upkeep.neighbours_at.0) >= NEIGHBOUR_TICKS {
             self.upkeep.neighbours_at = now;
             self.neighbour_timers(now);

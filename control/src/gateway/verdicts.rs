@@ -206,7 +206,7 @@ impl ControlCore {
         snapshot: Arc<Snapshot>,
         rulesets: Rulesets,
     ) -> Result<Judge, String> {
-        let offline = Offline::new(Arc::clone(&snapshot), self.shared.seed, self.seed);
+        let offline = Offline::new(Arc::clone(&snapshot), &self.shared, self.seed);
         let offline = offline.map_err(|error| error.to_string())?;
         let keeping = [false, true].map(|v6| snapshot.family(v6).rules.keeping());
         Ok(Judge { offline, snapshot, rulesets, keeping })

@@ -3,6 +3,7 @@
 mod comment;
 mod conn;
 mod connbytes;
+mod connlimit;
 mod connmark_target;
 mod conntrack;
 mod ct;
@@ -120,6 +121,7 @@ register! { Match, MATCHES, of_match, match_text,
     Connbytes => connbytes::CONNBYTES,
     Hashlimit => hashlimit::HASHLIMIT,
     Recent => recent::RECENT,
+    Connlimit => connlimit::CONNLIMIT,
 }
 
 register! { Target, TARGETS, of_target, target_text,

@@ -115,6 +115,19 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("recent --set --mask x", "x", "invalid mask"),
     ("recent --set ! --name foo", "--name", "inverted"),
     ("recent --set ! --rsource", "--rsource", "inverted"),
+    ("connlimit", "connlimit", "must be specified"),
+    ("connlimit --connlimit-mask 3", "connlimit", "must be specified"),
+    ("connlimit --connlimit-above 4294967296", "4294967296", "32 bits"),
+    ("connlimit --connlimit-above -1", "-1", "not a number"),
+    ("connlimit --connlimit-above 3x", "3x", "not a number"),
+    ("connlimit --connlimit-above 3 --connlimit-upto 4", "4", "together"),
+    ("connlimit --connlimit-above 3 --connlimit-above 4", "4", "once"),
+    ("connlimit --connlimit-above 3 --connlimit-mask x", "x", "neither"),
+    ("connlimit --connlimit-above 3 --connlimit-mask 129", "129", "neither"),
+    ("connlimit --connlimit-above 3 --connlimit-mask 255.0.255.0", "255.0.255.0", "neither"),
+    ("connlimit --connlimit-above 3 ! --connlimit-mask 3", "--connlimit-mask", "inverted"),
+    ("connlimit --connlimit-above 3 ! --connlimit-saddr", "--connlimit-saddr", "inverted"),
+    ("connlimit --connlimit-saddr --connlimit-daddr", "--connlimit-daddr", "together"),
 ];
 
 #[test]

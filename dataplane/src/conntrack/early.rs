@@ -7,9 +7,13 @@
 
 use core::ops::Range;
 
+use super::dccp::DccpState;
 use super::record::Conn;
+use super::sctp::SctpState;
 use super::state::Status;
 use super::store::{Shared, Store};
+use super::tcp::TcpTrack;
+use super::tuple::proto;
 use crate::time::Tick;
 
 /// Buckets that one early drop looks at, as many as the kernel.
@@ -25,6 +29,22 @@ pub enum Gone {
     Early,
     /// Its time was up anyway; does not count.
     Expired,
+}
+
+/// Whether a conn may go before its time where the table is nearly full
+/// (`gc_worker_can_early_drop`): without ASSURED, or past its end as its tracker sees it.
+pub fn can_go_early(conn: Conn<'_>) -> bool {
+    if !conn.status().has(Status::ASSURED) {
+        return true;
+    }
+    // Every tracker has its state there.
+    let word = conn.tracker_word(TcpTrack::STATE_WORD);
+    match conn.proto() {
+        proto::TCP => TcpTrack::state_of_word(word).is_closing(),
+        proto::SCTP => SctpState::of_word(word).is_closing(),
+        proto::DCCP => DccpState::of_word(word).is_closing(),
+        _ => false,
+    }
 }
 
 impl Store {

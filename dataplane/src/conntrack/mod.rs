@@ -7,6 +7,7 @@
 mod array;
 pub mod capacity;
 pub mod chunks;
+pub mod counts;
 pub mod dccp;
 pub mod early;
 pub mod events;

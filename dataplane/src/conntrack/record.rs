@@ -275,6 +275,8 @@ impl<'a> Conn<'a> {
     pub(super) const IN_USE: u64 = 1 << 0;
     /// In the store's byte: has an entry in the by-source index.
     const LISTED: u64 = 1 << 1;
+    /// In the store's byte: is counted ([`super::counts`]).
+    const COUNTED: u64 = 1 << 2;
     /// In the last word of line 1: packets of the original direction have passed; of the reply's
     /// the bit above.
     const PASSED: u64 = 1 << 40;
@@ -696,6 +698,18 @@ impl<'a> Conn<'a> {
         }
     }
 
+    /// True if it is counted under some key ([`super::counts`]).
+    #[inline]
+    pub fn is_counted(self) -> bool {
+        self.word(7) & Self::COUNTED != 0
+    }
+
+    /// Notes whether it is.
+    pub(super) fn set_counted(self, counted: bool) {
+        let word = self.word(7) & !Self::COUNTED;
+        self.lines[0].0[7].store(word | if counted { Self::COUNTED } else { 0 }, Relaxed);
+    }
+
     /// True if the by-source index has the conn.
     pub(super) fn is_listed(self) -> bool {
         self.word(7) & Self::LISTED != 0
@@ -990,9 +1004,13 @@ mod tests {
             conn.add_status(Status::CONFIRMED);
             conn.set_mark(9);
             conn.set_listed();
-            assert!(conn.is_listed());
+            conn.set_counted(true);
+            assert!(conn.is_listed() && conn.is_counted());
+            conn.set_counted(false);
+            assert!(conn.is_listed() && !conn.is_counted());
+            conn.set_counted(true);
             conn.stop();
-            assert!(conn.owner().is_none() && !conn.is_listed());
+            assert!(conn.owner().is_none() && !conn.is_listed() && !conn.is_counted());
             assert_eq!(conn.status(), Status::default());
         }
     }

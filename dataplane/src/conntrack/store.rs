@@ -32,17 +32,16 @@ use arrayvec::ArrayVec;
 
 use super::capacity::Capacity;
 use super::chunks::FreeList;
-use super::dccp::DccpState;
+use super::counts::Counts;
+use super::early::can_go_early;
 use super::expect::{EXPECT_MAX_LIMIT, Expectations};
 use super::extension::{Extension, Extensions, FreeBlocks};
 use super::index::{Due, Index, Moved, Refused};
 use super::proxied::Proxied;
 use super::record::{Conn, ConnId, ConnRef, Family, Records, Start};
-use super::sctp::SctpState;
 use super::state::{Direction, Status};
 use super::syncookie::Cookies;
-use super::tcp::TcpTrack;
-use super::tuple::{HashSeed, Tuple, proto};
+use super::tuple::{HashSeed, Tuple};
 use super::views::{Which, source_lines};
 use super::zones::Zones;
 use crate::arch::OutOfMemory;
@@ -143,6 +142,8 @@ pub struct Shared {
     pub capacity: Arc<Capacity>,
     /// Accounting, time stamps, labels.
     pub extensions: Extensions,
+    /// Conns counted by key.
+    pub counts: Arc<Counts>,
     /// Conns to come.
     pub expectations: Arc<Expectations>,
     /// Secrets of the hash.
@@ -185,6 +186,7 @@ impl Shared {
             records: Records::new(arrays.largest + hoards),
             capacity: Arc::new(Capacity::new(sizes.max, sizes.lcores)),
             extensions: Extensions::new(extensions),
+            counts: Arc::new(Counts::new(sizes.max, arrays.largest + hoards)),
             expectations: {
                 let limit = default_expect_max(sizes.max / 4);
                 Arc::new(Expectations::new(limit, limit, sizes.lcores, seed))
@@ -224,12 +226,13 @@ impl Shared {
         self.largest
     }
 
-    /// Bytes of memory: indexes and expectations, records and extension blocks made so far.
+    /// Bytes of memory: indexes and expectations, records, extension blocks and counts made so far.
     pub fn bytes(&self) -> usize {
         self.index.bytes()
             + self.by_source.bytes()
             + self.records.bytes()
             + self.extensions.bytes()
+            + self.counts.bytes()
             + self.expectations.bytes()
     }
 
@@ -474,22 +477,6 @@ impl Shared {
     }
 }
 
-/// Whether a conn may go before its time where the table is nearly full
-/// (`gc_worker_can_early_drop`): without ASSURED, or past its end as its tracker sees it.
-pub fn can_go_early(conn: Conn<'_>) -> bool {
-    if !conn.status().has(Status::ASSURED) {
-        return true;
-    }
-    // Every tracker has its state there.
-    let word = conn.tracker_word(TcpTrack::STATE_WORD);
-    match conn.proto() {
-        proto::TCP => TcpTrack::state_of_word(word).is_closing(),
-        proto::SCTP => SctpState::of_word(word).is_closing(),
-        proto::DCCP => DccpState::of_word(word).is_closing(),
-        _ => false,
-    }
-}
-
 /// One lcore's hands: it makes, confirms and deletes the conns that this lcore owns.
 #[derive(Debug)]
 pub struct Store {
@@ -731,6 +718,9 @@ impl Store {
         if let Some(block) = conn.extension() {
             shared.extensions.give(&mut self.free_extensions, block);
         }
+        if conn.is_counted() {
+            shared.counts.leave(conn);
+        }
         conn.stop();
         match number.family() {
             Family::V4 => self.free_v4.push(&shared.records.v4, number.number()),
@@ -803,6 +793,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::super::chunks::CHUNK;
+    use super::super::tuple::proto;
     use super::*;
     use crate::wire::address::Address;
 

@@ -101,6 +101,7 @@ impl Shared {
     pub fn raise_records(&self, max: u32, extensions: bool) {
         let hoards = self.out_of_reach + FreeList::HOARD;
         self.records.raise(max.saturating_add(hoards));
+        self.counts.raise(max.saturating_add(hoards));
         if extensions {
             self.extensions.raise(max.saturating_add(self.out_of_reach));
         }

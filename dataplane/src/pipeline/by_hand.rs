@@ -245,6 +245,7 @@ impl<P: FramePool> Pipeline<P> {
         let mut words = conn.tracker_words();
         tell(conn.proto(), change.told, &mut words)?;
         conn.set_tracker_words(&words);
+        self.count_if_open(conn);
         conn.set_mark(change.mark_of(conn.mark()));
         // What was remembered of its walks may rest on any of this.
         conn.set_generation(0);

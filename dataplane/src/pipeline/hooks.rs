@@ -5,13 +5,14 @@ use core::fmt::Write;
 
 use arrayvec::ArrayString;
 
-use crate::conntrack::events;
 use crate::conntrack::extension::Extension;
 use crate::conntrack::helper::Helper;
 use crate::conntrack::record::Conn;
 use crate::conntrack::state::{CtState, Direction, Status};
+use crate::conntrack::store::Store;
 use crate::conntrack::tuple::Tuple;
 use crate::conntrack::zones::Zones;
+use crate::conntrack::{counts, events};
 use crate::pipeline::answers::IcmpError;
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::fragments::Datagram;
@@ -203,6 +204,7 @@ struct ConnAt<'a> {
     lcore: u8,
     /// What rules have changed of it (`conntrack::events`).
     changed: Cell<u16>,
+    store: &'a Store,
     random: Cell<Random>,
 }
 
@@ -214,6 +216,22 @@ impl<'a> ConnAt<'a> {
 
     fn extension(&self) -> Option<Extension<'a>> {
         self.at.table.extension(self.conn()?)
+    }
+
+    /// `nf_conncount_count`: whatever packet of a conn meets a rule has it counted, unless it is
+    /// closed. Only its owner can do that; a first packet that finds no room is told so.
+    fn conns_under(&self, words: &[u64; 4]) -> Option<u32> {
+        let counts = &self.at.table.counts;
+        let key = counts.key(words);
+        let others = || counts.count(key).saturating_add(1);
+        let Some(conn) = self.conn() else { return Some(others()) };
+        if counts::is_closed(conn) {
+            return Some(others());
+        }
+        if self.store.count(conn.number(), key) || counts.holds(conn, key) {
+            return Some(counts.count(key).max(1));
+        }
+        conn.status().has(Status::CONFIRMED).then(others)
     }
 
     /// Of IPv6, a subnet's anycast address is the gateway's, too, but none of those it was given.
@@ -329,6 +347,10 @@ impl<F: Frame> Around for Here<'_, F> {
         let mut segments = self.frame.segments();
         while segments.next().is_some_and(&mut *visit) {}
     }
+
+    fn conns_under(&self, key: &[u64; 4]) -> Option<u32> {
+        self.conn.conns_under(key)
+    }
 }
 
 impl<P: FramePool> Pipeline<P> {
@@ -433,7 +455,8 @@ impl<P: FramePool> Pipeline<P> {
         };
         let Transit { frame, headers, datagram, traced, hits, cacheable, .. } = t;
         let (changed, random) = (Cell::new(0), Cell::new(self.random));
-        let conn = ConnAt { attached: &t.attached, at, lcore, changed, random };
+        let store = &self.store;
+        let conn = ConnAt { attached: &t.attached, at, lcore, changed, random, store };
         let bytes = headers.ip_len() as u64;
         let (ports, mark) = ((t.in_port, t.out_port), t.mark);
         let said = None;

@@ -74,6 +74,7 @@ impl<P: FramePool> Pipeline<P> {
         copy.set_reported(Reported::default());
         let status = conn.status();
         copy.add_status(Status(status.0 & !Status::CONFIRMED.0));
+        self.store.count_as(number, from, conn);
         self.store.confirm(number, conn.deadline(), now.tick).ok()?;
         Some(number)
     }
@@ -97,7 +98,7 @@ impl<P: FramePool> Pipeline<P> {
 
     /// Ends a copy.
     pub fn forget_copy(&mut self, copy: ConnRef) {
-        self.store.delete(copy);
+        self.store.forget_copy(copy);
     }
 
     /// A conn of this table: a copy, or one that a packet has begun.

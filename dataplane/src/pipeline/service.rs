@@ -6,12 +6,13 @@ use arrayvec::ArrayVec;
 
 use crate::arch::sync::Ordering::Relaxed;
 use crate::conntrack::dccp::{DccpState, DccpTrack};
+use crate::conntrack::early::can_go_early;
 use crate::conntrack::events::{self, Reported};
 use crate::conntrack::gre;
 use crate::conntrack::record::{Conn, ConnId, ConnRef};
 use crate::conntrack::sctp::{SctpState, SctpTrack};
 use crate::conntrack::state::{Direction, Status};
-use crate::conntrack::store::{ENDS_AT_ONCE, Ending, Shared, can_go_early};
+use crate::conntrack::store::{ENDS_AT_ONCE, Ending, Shared};
 use crate::conntrack::tcp::TcpTrack;
 use crate::conntrack::tuple::proto;
 use crate::conntrack::view::{ConnView, Counters, EventKind, EventView};

@@ -218,6 +218,12 @@ impl Snapshot {
         self.v4.rules.proxies() || self.v6.rules.proxies()
     }
 
+    /// True if a rule of either family asks how many conns somebody has: there has to be memory to
+    /// count them.
+    pub fn counts_conns(&self) -> bool {
+        self.v4.rules.counts_conns() || self.v6.rules.counts_conns()
+    }
+
     /// True if every conn that begins has counters, a time stamp or labels.
     #[inline]
     pub fn furnishes(&self) -> bool {

@@ -10,7 +10,7 @@ use crate::conntrack::state::{CtState, Direction, Status};
 use crate::conntrack::tcp::{self, Outcome, TcpTrack};
 use crate::conntrack::tuple::{Tuple, proto};
 use crate::conntrack::zones::Zones;
-use crate::conntrack::{events, icmp, udp};
+use crate::conntrack::{counts, events, icmp, udp};
 use crate::pipeline::drops::DropReason;
 use crate::pipeline::frame::{Frame, FramePool};
 use crate::pipeline::invalid::{Place, Said};
@@ -413,10 +413,19 @@ impl<P: FramePool> Pipeline<P> {
         let remaining = conn.deadline().remaining_secs(at.now.tick);
         let outcome = track.packet(segment, direction, conn.status(), at.knobs_of(conn), remaining);
         conn.set_tracker_words(&track.to_words());
+        self.count_if_open(conn);
         if matches!(outcome, Outcome::Invalid { .. } | Outcome::Ignored(_)) {
             self.sayings.keep_tcp(&outcome, &track, segment, direction);
         }
         outcome
+    }
+
+    /// A conn of this lcore that is closed counts no more.
+    #[inline(always)]
+    pub(crate) fn count_if_open(&mut self, conn: Conn<'_>) {
+        if conn.is_counted() && counts::is_closed(conn) {
+            self.store.uncount(conn);
+        }
     }
 
     /// Moves a deadline; one that comes closer is told to the sweep if it comes close.
@@ -557,6 +566,9 @@ impl<P: FramePool> Pipeline<P> {
         let mut track = TcpTrack::from_words(conn.tracker_words());
         let closing = track.set_closing(at.knobs_of(conn));
         conn.set_tracker_words(&track.to_words());
+        if self.owns(conn) {
+            self.count_if_open(conn);
+        }
         let status = conn.status();
         // An unconfirmed conn has no deadline yet, and will not live to get one.
         if let Some(secs) = closing

@@ -51,6 +51,8 @@ pub enum Fault {
     Hook(Hook),
     /// The match needs another table than this one.
     MatchTable,
+    /// The match needs a conn, which no packet has in raw.
+    MatchNotInRaw,
     /// DROP in the table nat, which decides nothing but translation.
     NatDrop,
     /// `--reject-with tcp-reset` without `-p tcp`.
@@ -87,6 +89,9 @@ impl fmt::Display for CheckError {
                 self.chain
             ),
             Fault::MatchTable => write!(f, "{word}: only valid in raw and mangle, not {table}"),
+            Fault::MatchNotInRaw => {
+                write!(f, "{word}: not possible in raw, where packets have no conns yet")
+            }
             Fault::NatDrop => {
                 write!(f, "DROP: the table nat decides translation only; drop in filter or mangle")
             }
@@ -253,6 +258,10 @@ impl<'a> Checker<'a> {
         let reverse = rule.matches.iter().any(|asked| matches!(asked, Match::RpFilter(_)));
         if reverse && !matches!(table, Table::Raw | Table::Mangle) {
             return self.fail_at(at, rule, "rpfilter", Fault::MatchTable);
+        }
+        let counts = rule.matches.iter().any(|asked| matches!(asked, Match::Connlimit(_)));
+        if counts && table == Table::Raw {
+            return self.fail_at(at, rule, "connlimit", Fault::MatchNotInRaw);
         }
         match &rule.target {
             Target::Drop if table == Table::Nat => self.fail(at, rule, Fault::NatDrop),

@@ -58,6 +58,7 @@ pub struct Compiled {
     pub(super) entrances: Entrances,
     labels: bool,
     proxies: bool,
+    counts_conns: bool,
     counters: Range<u32>,
     tables: Tables,
     /// It is for IPv6.
@@ -216,6 +217,11 @@ impl Compiled {
         self.proxies
     }
 
+    /// True if some rule asks how many conns somebody has.
+    pub fn counts_conns(&self) -> bool {
+        self.counts_conns
+    }
+
     /// True if the walk can be skipped: no such base chain, or one without rules whose policy is
     /// ACCEPT. Its [`Compiled::policy_counter`] still counts.
     #[inline]
@@ -296,6 +302,7 @@ impl Compiled {
         add_basics(&rule.basics, ports, &mut self.tests);
         for asked in &rule.matches {
             self.labels |= matches!(asked, Match::Connlabel(_));
+            self.counts_conns |= matches!(asked, Match::Connlimit(_));
             match asked {
                 Match::Set(asked) => self.tests.extend(set_test(asked, sets)),
                 Match::Hashlimit(_) | Match::Recent(_) => {

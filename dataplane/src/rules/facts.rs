@@ -220,6 +220,11 @@ pub trait Around {
     fn random(&self) -> u32;
     /// The frame's segments from the link's header on, until `visit` says false.
     fn segments(&self, visit: &mut dyn FnMut(&[u8]) -> bool);
+    /// How many conns are counted under a key, this packet's among them; `None` where there is no
+    /// room to count it.
+    fn conns_under(&self, _: &[u64; 4]) -> Option<u32> {
+        Some(1)
+    }
 }
 
 /// Nowhere and never: for what asks nothing of it.

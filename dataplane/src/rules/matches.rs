@@ -4,6 +4,7 @@
 mod ask;
 pub mod conn;
 pub mod connbytes;
+pub mod connlimit;
 pub mod dccp;
 pub mod hashlimit;
 pub mod head;
@@ -38,6 +39,7 @@ use crate::arch::sync::AtomicU64;
 use crate::wire::address::Address;
 use crate::wire::tcp::flags;
 use connbytes::Connbytes;
+use connlimit::Connlimit;
 use hashlimit::Hashlimit;
 use limit::Limit;
 use quota::Quota;
@@ -224,6 +226,8 @@ pub enum Match {
     Hashlimit(Box<Hashlimit>),
     /// `-m recent`.
     Recent(Box<Recent>),
+    /// `-m connlimit`.
+    Connlimit(Connlimit),
 }
 
 /// What an answer rests on that is another for the next packet ([`Match::rests_on`]).
@@ -244,6 +248,7 @@ impl Match {
             Match::Statistic(Statistic::Nth(nth)) => {
                 *nth = statistic::Nth::new(nth.every, nth.packet)
             }
+            Match::Connlimit(connlimit) => connlimit.number = Kept::default(),
             _ => return false,
         }
         true
@@ -275,6 +280,7 @@ impl Match {
             Match::Quota(_) => Rest::State("quota"),
             Match::Hashlimit(_) => Rest::State("hashlimit"),
             Match::Recent(_) => Rest::State("recent"),
+            Match::Connlimit(_) => Rest::State("connlimit"),
             Match::Statistic(Statistic::Nth(_)) => Rest::State("statistic"),
             Match::Statistic(Statistic::Random(_)) => Rest::Chance,
             _ => return None,

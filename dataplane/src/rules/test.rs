@@ -181,7 +181,7 @@ impl Test {
                 if asked.looks_at_the_packet(facts) {
                     out.per_packet();
                 }
-                if matches!(**asked, Match::Statistic(_)) {
+                if matches!(**asked, Match::Statistic(_) | Match::Connlimit(_)) {
                     out.rests();
                 }
                 return asked.ask(facts);

@@ -1,8 +1,8 @@
 //! A table at its limits: refused, relieved, and without a place for an entry.
 
+use dataplane::conntrack::early::can_go_early;
 use dataplane::conntrack::record::{ConnId, ConnRef, Family as Space};
 use dataplane::conntrack::state::{Direction, Status};
-use dataplane::conntrack::store::can_go_early;
 use dataplane::conntrack::tuple::Tuple;
 use dataplane::pipeline::drops::DropReason;
 use dataplane::pipeline::messages::{FromLcore, ToLcore};

@@ -63,6 +63,7 @@ impl Pair {
         let shared = Arc::new(Shared::new(sizes, seed).unwrap());
         shared.records.ensure_chunks(Space::V4, 4 * setup.max).unwrap();
         shared.extensions.keep_ahead(setup.max).unwrap();
+        shared.ensure_counts(Space::V4, 4 * setup.max).unwrap();
         let now = Now { tick: Tick(1000), unix_ns: 1_795_000_000_000_000_000 };
         let neighbours = Arc::new(NeighbourTable::new(64, seed));
         let upstream = address("203.0.113.254");

@@ -371,6 +371,8 @@ impl Rig {
             shared.extensions.keep_ahead(setup.max).unwrap();
             let wide = if setup.proxies { setup.max } else { 0 };
             shared.extensions.keep_wide_ahead(wide).unwrap();
+            shared.ensure_counts(Space::V4, setup.max).unwrap();
+            shared.ensure_counts(Space::V6, setup.max).unwrap();
         }
         let now = Now { tick: Tick(u32::MAX - 1000), unix_ns: 1_795_000_000_000_000_000 };
         let neighbours = Arc::new(NeighbourTable::new(setup.neighbours, seed));

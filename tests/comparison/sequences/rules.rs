@@ -29,6 +29,8 @@ pub fn group() -> Vec<Sequence> {
         status_of_the_end(),
         original_tuple(),
         limit(),
+        conn_limit(),
+        conn_limit_by_network(),
         every_third(),
         zone(),
         segment_size(),
@@ -426,6 +428,67 @@ fn limit() -> Sequence {
 ";
     filtered("limit", "a burst of three, then nothing", filter, |s| {
         to_ports(s, &[1, 2, 3, 4, 5]);
+        s.table();
+    })
+}
+
+/// Between packets whose conns the kernel has in mind: it looks once a jiffy who has ended.
+const NEXT_JIFFY_MS: u64 = 20;
+
+fn conn_limit() -> Sequence {
+    let filter = "\
+:refused - [0:0]
+-A FORWARD -i lan -p tcp -m tcp --syn -m connlimit --connlimit-above 3 -j refused
+-A refused -p tcp -j REJECT --reject-with tcp-reset
+-A FORWARD -i lan -p udp -m connlimit --connlimit-upto 3 -j ACCEPT
+-A FORWARD -i lan -p udp -j DROP
+";
+    let shows = "three conns of a host at a time; who is refused, closed or reset does not count";
+    filtered("conn-limit", shows, filter, |s| {
+        let ends = |port| Ends::plain((C1, port), (S1, 80));
+        // What was refused counts in the kernel until it looks again, so the old one comes before.
+        for port in [4001, 4002, 4003, 4002, 4004, 4005, 4006] {
+            s.lan(ends(port).c("S", 1000, 0));
+            s.wait_ms(NEXT_JIFFY_MS);
+        }
+        s.lan(Ends::plain((C2, 4001), (S1, 80)).c("S", 1000, 0));
+        s.wan(ends(4001).s("RA", 0, 1001));
+        ends(4003).open(s);
+        s.wait_ms(NEXT_JIFFY_MS);
+        for port in 4007..4009 {
+            s.lan(ends(port).c("S", 1000, 0));
+            s.wait_ms(NEXT_JIFFY_MS);
+        }
+        s.lan(ends(4003).c("FA", 1001, 5001));
+        s.wan(ends(4003).s("FA", 5001, 1002));
+        s.lan(ends(4003).c("A", 1002, 5002));
+        s.wait_ms(NEXT_JIFFY_MS);
+        for port in 4009..4011 {
+            s.lan(ends(port).c("S", 1000, 0));
+            s.wait_ms(NEXT_JIFFY_MS);
+        }
+        for port in [1, 2, 3, 1, 4, 5] {
+            to_ports(s, &[port]);
+            s.wait_ms(NEXT_JIFFY_MS);
+        }
+        s.table();
+    })
+}
+
+fn conn_limit_by_network() -> Sequence {
+    let filter = "\
+-A FORWARD -m connlimit --connlimit-above 4 --connlimit-mask 24 --connlimit-daddr -j DROP
+";
+    let nat = "-A PREROUTING -i lan -p udp -j DNAT --to-destination 203.0.113.51\n";
+    let setup = only4(&[("filter", &format!("{filter}{NOT_INVALID}")), ("nat", nat)]);
+    let shows = "conns to a network as it is behind the translation, answers to the clients' own";
+    sequence("conn-limit-by-network", shows, setup, |s| {
+        for (port, client) in [(1, C1), (2, C1), (3, C2), (4, C3), (5, C2), (6, C1)] {
+            s.lan(udp((client, 4000), (S2, port)));
+            s.wait_ms(NEXT_JIFFY_MS);
+            s.wan(udp((S1, port), (client, 4000)));
+            s.wait_ms(NEXT_JIFFY_MS);
+        }
         s.table();
     })
 }

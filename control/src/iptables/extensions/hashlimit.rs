@@ -254,11 +254,11 @@ fn interval(text: &str) -> Result<u32, Fault> {
 }
 
 /// A length, or a mask whose bits lead.
-fn mask(text: &str, family: Family) -> Result<u8, Fault> {
+pub(super) fn mask(text: &str, family: Family) -> Result<u8, Fault> {
     let bits = family.address_bits();
     let bad = || format!("`{text}' is neither a mask nor a length up to {bits}");
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        return text.parse().ok().filter(|&length| length <= bits).ok_or_else(bad);
+    if let Ok(length) = values::number(text) {
+        return u8::try_from(length).ok().filter(|&length| length <= bits).ok_or_else(bad);
     }
     let mask = values::mask_of(values::address(text, family).ok_or_else(bad)?, family);
     let lengths = 0..=bits;

@@ -38,6 +38,7 @@ impl Match {
             Match::Dst(asked) => asked.judge(facts, protocol::DESTINATION),
             Match::Rt(asked) => asked.judge(facts),
             Match::HeaderKinds(asked) => asked.holds(facts).into(),
+            Match::Connlimit(asked) => asked.judge(facts),
             // Tests of their own.
             Match::Tcp(_)
             | Match::Udp(_)

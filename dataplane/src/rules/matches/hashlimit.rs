@@ -324,7 +324,7 @@ impl Table {
 }
 
 /// The leading bits of an address.
-fn leading(address: Address, length: u8) -> u128 {
+pub(super) fn leading(address: Address, length: u8) -> u128 {
     let (bits, width) = match address.is_v4() {
         true => (address.v4_bits().into(), 32u32),
         false => (address.bits(), 128),
