@@ -1,10 +1,11 @@
 //! Chains that a rule file changes many times.
 //!
 //! A rule that goes in at the head of a plain list, or is deleted by its text, costs as much as the
-//! list is long, and so a file of many such lines the square of that. A [`Draft`] takes rules at
-//! either end for the price of the rule, leaves a hole where one was, and, once it has been
-//! searched as often as that is worth it, finds rules by a digest of their text. Whatever needs the
-//! list as it is has the drafts settled before.
+//! list is long, and so a file of many such lines the square of that. A [`Draft`] takes and gives
+//! rules at either end for the price of the rule, leaves a hole where one was deleted by its text,
+//! and, once it has been searched as often as that is worth it, finds rules by a digest of their
+//! text. A number far from both ends still costs what lies before it. Whatever needs the list as it
+//! is has the drafts settled before.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -28,8 +29,9 @@ pub(super) struct Drafts {
 #[derive(Debug)]
 pub(super) struct Draft {
     family: Family,
-    /// In their order, with holes.
+    /// In their order, with holes, but for the first, which is none.
     rules: VecDeque<Option<Rule>>,
+    holes: usize,
     /// The place of what is in front. Places stay the same when rules come and go before them.
     first: i64,
     /// Places by digest, once there is reason.
@@ -56,7 +58,7 @@ impl Drafts {
             let rules = std::mem::take(&mut chain.rules);
             let (work, first) = (rules.len(), 0);
             let rules = rules.into_iter().map(Some).collect();
-            Draft { family, rules, first, places: None, work }
+            Draft { family, rules, holes: 0, first, places: None, work }
         })
     }
 
@@ -78,19 +80,49 @@ impl Draft {
         self.rules.push_back(Some(rule));
     }
 
-    /// Adds a rule at the head.
-    pub(super) fn insert(&mut self, rule: Rule) {
-        self.first -= 1;
-        self.note(&rule, self.first);
-        self.rules.push_front(Some(rule));
+    /// Rules in it.
+    pub(super) fn len(&self) -> usize {
+        self.rules.len() - self.holes
+    }
+
+    /// Adds a rule before the one of this number, which counts from 0 and is at most their number.
+    pub(super) fn insert(&mut self, number: usize, rule: Rule) {
+        if number == 0 {
+            self.first -= 1;
+            self.note(&rule, self.first);
+            self.rules.push_front(Some(rule));
+            return;
+        }
+        self.close_holes(number);
+        self.rules.insert(number.min(self.rules.len()), Some(rule));
+    }
+
+    /// Takes the rule of this number away.
+    pub(super) fn remove(&mut self, number: usize) -> Option<Rule> {
+        if number == 0 {
+            return self.take(self.first);
+        }
+        self.close_holes(number);
+        self.rules.remove(number).flatten()
+    }
+
+    /// The first rule that is the same as `rule`.
+    pub(super) fn find(&mut self, rule: &Rule) -> Option<&Rule> {
+        let place = self.place_of(rule)?;
+        self.at(place)
     }
 
     /// Takes the first rule away that is the same as `rule`.
     pub(super) fn delete(&mut self, rule: &Rule) -> Option<Rule> {
+        let place = self.place_of(rule)?;
+        self.take(place)
+    }
+
+    fn place_of(&mut self, rule: &Rule) -> Option<i64> {
         if self.places.is_none() && self.work > SEARCHES * self.rules.len() {
             self.digest();
         }
-        let place = match &self.places {
+        match &self.places {
             None => self.search(rule),
             Some((state, places)) => {
                 let same = |place: &&i64| self.at(**place) == Some(rule);
@@ -99,20 +131,38 @@ impl Draft {
                 self.work += 1;
                 known
             }
-        }?;
+        }
+    }
+
+    fn take(&mut self, place: i64) -> Option<Rule> {
+        let at = usize::try_from(place - self.first).ok()?;
+        let rule = self.rules.get_mut(at)?.take()?;
+        self.holes += 1;
+        self.work += 1;
         if let Some((state, places)) = &mut self.places {
-            let digest = state.hash_one(rule_text(rule, self.family));
+            let digest = state.hash_one(rule_text(&rule, self.family));
             if let Some(known) = places.get_mut(&digest) {
                 known.remove(&place);
             }
         }
-        let gone = self.rules.get_mut(usize::try_from(place - self.first).ok()?)?.take();
         while let Some(None) = self.rules.front() {
             self.rules.pop_front();
             self.first += 1;
+            self.holes -= 1;
             self.work += 1;
         }
-        gone
+        Some(rule)
+    }
+
+    /// Makes numbers positions, for a change at this one. Places are not what they were then.
+    fn close_holes(&mut self, number: usize) {
+        if self.holes > 0 {
+            self.work += self.rules.len();
+            self.rules.retain(Option::is_some);
+            self.holes = 0;
+        }
+        self.places = None;
+        self.work += number.min(self.rules.len().saturating_sub(number)) + 1;
     }
 
     fn at(&self, place: i64) -> Option<&Rule> {
@@ -191,8 +241,9 @@ mod tests {
         for order in orders {
             let mut drafts = draft(Vec::new());
             let draft = drafts.get("INPUT").unwrap();
-            rules.iter().for_each(|rule| draft.insert(rule.clone()));
+            rules.iter().for_each(|rule| draft.insert(0, rule.clone()));
             for rule in order(rules.clone()) {
+                assert_eq!(draft.find(&rule), Some(&rule));
                 assert_eq!(draft.delete(&rule).as_ref(), Some(&rule));
                 draft.append(rule);
             }
@@ -200,7 +251,12 @@ mod tests {
                 assert_eq!(draft.delete(&rule).as_ref(), Some(&rule));
             }
             assert_eq!(draft.delete(&rules[0]), None);
-            let lines = 4 * RULES as usize;
+            rules.iter().for_each(|rule| draft.insert(draft.len().min(4), rule.clone()));
+            for number in (0..rules.len()).rev() {
+                assert!(draft.remove(number.min(3)).is_some());
+            }
+            assert_eq!((draft.remove(0), draft.len()), (None, 0));
+            let lines = 7 * RULES as usize;
             assert!(draft.work < 16 * lines, "{} for {lines} lines", draft.work);
         }
     }
@@ -238,8 +294,10 @@ mod tests {
         let common = ["-A C -s S", "-I C -s S", "-D C -s S", "-I C -s S", "-D C -s S"];
         let odd = [
             "-I C 1 -s S,10.0.1.1",
-            "-D C 2",
+            "-D C 1",
+            "-D C 3",
             "-I C 2 -p udp",
+            "-I C 5 -p icmp",
             "-C C -s S",
             "-R C 1 -p tcp",
             "-A FORWARD -j U",

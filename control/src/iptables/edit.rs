@@ -81,7 +81,7 @@ pub(super) fn obey_in(
     }
     let rules = ruleset.table_mut(table);
     let verbose = asked.verbose > 0 || given.verbose;
-    if let Some(drafts) = drafts.as_mut().filter(|_| !at_an_end(asked)) {
+    if let Some(drafts) = drafts.as_mut().filter(|_| !is_for_drafts(asked)) {
         drafts.settle(rules);
     }
     let mut job = Job { rules, family, fresh, asked, given, verbose, drafts, out };
@@ -101,14 +101,10 @@ pub(super) fn obey_in(
     effect
 }
 
-/// Whether a line can be obeyed without knowing a chain's rules by number.
-fn at_an_end(asked: &Asked<'_>) -> bool {
-    match asked.command {
-        Command::Append | Command::NewChain => true,
-        Command::Insert => asked.number.as_ref().is_none_or(|(number, _)| *number == 1),
-        Command::Delete => asked.number.is_none(),
-        _ => false,
-    }
+/// Whether a line can be obeyed where its chain is a draft.
+fn is_for_drafts(asked: &Asked<'_>) -> bool {
+    use Command::{Append, Check, Delete, Insert, NewChain};
+    matches!(asked.command, Append | Insert | Delete | Check | NewChain)
 }
 
 struct Job<'a, 'w> {
@@ -221,8 +217,8 @@ impl Job<'_, '_> {
         if self.verbose {
             self.echo(&rules);
         }
-        if at_an_end(asked) && self.draft(&mut rules)? {
-            return Ok(Effect::Rules);
+        if self.drafts.is_some() && asked.command != Command::Replace {
+            return self.add_to_draft(rules);
         }
         let chain = self.found()?;
         let count = chain.rules.len();
@@ -250,31 +246,45 @@ impl Job<'_, '_> {
         Ok(Effect::Rules)
     }
 
-    /// `-A` and `-I` in a draft; false where the rules are to go into the chain itself.
-    fn draft(&mut self, rules: &mut Vec<Rule>) -> Result<bool, ParseError> {
-        let Some(drafts) = self.drafts.take() else { return Ok(false) };
-        let appends = self.asked.command == Command::Append;
+    /// `-A` and `-I` as one of many lines. What only grows at its end needs no draft.
+    fn add_to_draft(&mut self, rules: Vec<Rule>) -> Result<Effect, ParseError> {
+        let (asked, mut drafts) = (self.asked, self.drafts.take());
+        let appends = asked.command == Command::Append;
         let chain = self.found()?;
-        let draft = match drafts.get(&chain.name) {
-            None if appends => return Ok(false),
-            None => drafts.open(chain),
-            Some(draft) => draft,
+        let draft = match drafts.as_mut() {
+            Some(drafts) if appends => drafts.get(&chain.name),
+            Some(drafts) => Some(drafts.open(chain)),
+            None => None,
         };
-        for rule in rules.drain(..) {
-            if appends { draft.append(rule) } else { draft.insert(rule) }
+        let Some(draft) = draft else {
+            chain.rules.extend(rules);
+            return Ok(Effect::Rules);
+        };
+        let at = match asked.number {
+            Some((number, word)) => position(number, draft.len() + 1, word, "insertion")?,
+            None => 0,
+        };
+        for rule in rules {
+            if appends { draft.append(rule) } else { draft.insert(at, rule) }
         }
-        Ok(true)
+        Ok(Effect::Rules)
     }
 
     /// `-D` and `-C`.
     fn look_for(&mut self) -> Result<Effect, ParseError> {
         let asked = self.asked;
+        let mut drafts = self.drafts.take();
         if let Some((number, word)) = asked.number {
             let fresh = self.fresh;
             let chain = self.found()?;
-            let at = position(number, chain.rules.len(), word, "deletion")
+            let draft = drafts.as_mut().map(|drafts| drafts.open(chain));
+            let count = draft.as_ref().map_or(chain.rules.len(), |draft| draft.len());
+            let at = position(number, count, word, "deletion")
                 .map_err(|error| if fresh { error.of(Kind::NoChain) } else { error })?;
-            chain.rules.remove(at);
+            match draft {
+                Some(draft) => _ = draft.remove(at),
+                None => _ = chain.rules.remove(at),
+            }
             return Ok(Effect::Rules);
         }
         self.found().map_err(|error| match error.kind {
@@ -282,14 +292,14 @@ impl Job<'_, '_> {
             _ => error,
         })?;
         self.targets_exist()?;
-        let mut drafts = self.drafts.take();
         for rule in &asked.rules {
             let chain = self.found()?;
             let at = |chain: &Chain| chain.rules.iter().position(|known| known == rule);
             let known = match (asked.command, drafts.as_mut()) {
                 (Command::Delete, Some(drafts)) => drafts.open(chain).delete(rule),
                 (Command::Delete, None) => at(chain).map(|at| chain.rules.remove(at)),
-                _ => at(chain).map(|at| chain.rules[at].clone()),
+                (_, Some(drafts)) => drafts.open(chain).find(rule).cloned(),
+                (_, None) => at(chain).map(|at| chain.rules[at].clone()),
             };
             let Some(known) = known else {
                 let text = format!("`{}': no such rule in chain {}", asked.word.text, chain.name);
