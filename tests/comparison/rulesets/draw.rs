@@ -37,10 +37,10 @@ const BLOCKS: &[(u64, &str, &str, &[&str])] = &[
     (15, "mangle", "FORWARD", &["-p tcp --syn -j TCPMSS --clamp-mss-to-pmtu"]),
 ];
 
-/// The rule set for a scene.
-pub fn ruleset(plan: &Plan, dice: &mut Dice) -> Ruleset {
+/// The rule set for a scene; its rules are numbered from `number` on.
+pub fn ruleset(plan: &Plan, mut number: usize, dice: &mut Dice) -> Ruleset {
     let mut set = Ruleset { tracks: true, ..Ruleset::empty() };
-    let (mut number, mut apart) = (0, false);
+    let mut apart = false;
     for table in &mut set.tables {
         policies(table, dice);
         users(table, dice);

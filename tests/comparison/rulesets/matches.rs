@@ -524,7 +524,8 @@ fn recent(place: &Place<'_>, _: Option<u8>, dice: &mut Dice) -> Option<String> {
         _ => dice.pick(&["--remove", "--rcheck", "--rcheck --rttl --hitcount 2"]).to_owned(),
     };
     // A few names for all rules of a set, so that one asks for what another one entered.
-    let name = format!("r{}x{}", place.plan.seed, dice.below(2));
+    let name =
+        format!("r{}x{}", place.plan.seed, place.number / 1000 * 1000 + dice.below(2) as usize);
     let side = dice.pick(&["--rsource", "--rdest"]);
     Some(format!("-m recent {}{what} --name {name} {side}", not(dice, 15)))
 }
