@@ -1,5 +1,6 @@
 //! Adding, taking away and testing elements, by command and for packets (`mtype_add`).
 
+use dataplane::rules::sets::elements::Info;
 use dataplane::rules::sets::key::Key;
 use dataplane::rules::sets::kind::{Part, Storage};
 use dataplane::rules::sets::set::{Asked, Outcome, TIMEOUT_MAX, Weight, deadline};
@@ -28,7 +29,9 @@ pub(super) struct Extra {
     pub(super) nomatch: bool,
     /// The set beside which a member stands, and whether before it.
     pub(super) beside: Option<(String, bool)>,
-    skbinfo: bool,
+    /// `skbmark`, `skbprio` and `skbqueue`.
+    pub(super) info: Info,
+    has_info: bool,
 }
 
 /// The longest comment in bytes (`IPSET_MAX_COMMENT_SIZE`).
@@ -87,7 +90,21 @@ impl Extra {
             "comment" => self.comment = Some(value.to_owned()),
             "before" => self.beside = Some((value.to_owned(), true)),
             "after" => self.beside = Some((value.to_owned(), false)),
-            _ => self.skbinfo = true,
+            _ => self.set_info(option, value)?,
+        }
+        Ok(())
+    }
+
+    /// What an element says of packets.
+    fn set_info(&mut self, option: &str, value: &str) -> Result<(), Wrong> {
+        self.has_info = true;
+        match option {
+            "skbmark" => {
+                let (mark, mask) = skbmark(value)?;
+                self.info = Info { mark, mask, ..self.info };
+            }
+            "skbprio" => self.info.priority = skbprio(value)?,
+            _ => self.info.queue = element::number(value, 0, u16::MAX.into())? as u16,
         }
         Ok(())
     }
@@ -101,13 +118,43 @@ impl Extra {
             "Packet/byte counters cannot be used: set was created without counter support"
         } else if self.comment.is_some() && !made.comment {
             "Comment cannot be used: set was created without comment support"
-        } else if self.skbinfo {
+        } else if self.has_info && !made.skbinfo {
             "Skbinfo mapping cannot be used: set was created without skbinfo support"
         } else {
             return Ok(self);
         };
         Wrong::refused(wrong)
     }
+}
+
+/// `0x1/0xff`, or `0x1` for all bits.
+fn skbmark(text: &str) -> Result<(u32, u32), Wrong> {
+    let hex = |text: &str| Some(text.strip_prefix("0x").and_then(leading_hex)?.0);
+    let Some(mark) = hex(text) else {
+        let what = "Invalid skbmark format, it should be:  MARK/MASK or MARK (see manpage)";
+        return Wrong::syntax(what);
+    };
+    let mask = text.split_once('/').and_then(|(_, mask)| hex(mask));
+    Ok((mark, mask.unwrap_or(u32::MAX)))
+}
+
+/// `1:ff`.
+fn skbprio(text: &str) -> Result<u32, Wrong> {
+    let numbers = text.split_once(':').and_then(|(major, minor)| {
+        Some((leading_hex(major).filter(|(_, rest)| rest.is_empty())?.0, leading_hex(minor)?.0))
+    });
+    let Some((major, minor)) = numbers else {
+        return Wrong::syntax("Invalid skbprio format, it should be:MAJOR:MINOR (see manpage)");
+    };
+    Ok(major << 16 | minor & 0xffff)
+}
+
+/// The number that a word begins with, as `%x` reads it, and the rest.
+fn leading_hex(text: &str) -> Option<(u32, &str)> {
+    let text = text.strip_prefix("0x").unwrap_or(text);
+    let end = text.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at_checked(end)?;
+    Some((u32::from_str_radix(digits, 16).ok()?, rest))
 }
 
 impl Entry {
@@ -145,8 +192,9 @@ impl Entry {
         };
         let Some(key) = keys.first() else { return Ok(false) };
         let weight = Weight { bytes: None, now };
-        let outcome = self.set.find(self.writer.elements(), key, &Asked::default(), weight);
-        Ok(outcome == if extra.nomatch { Outcome::Exception } else { Outcome::Present })
+        let found = self.set.find(self.writer.elements(), key, &Asked::default(), weight);
+        Ok(Outcome::from(found)
+            == if extra.nomatch { Outcome::Exception } else { Outcome::Present })
     }
 
     /// All that the element stands for, within the range of a bitmap.
@@ -179,12 +227,14 @@ impl Entry {
                 if self.made.timeout.is_some() {
                     found.set_deadline(over);
                 }
+                found.set_info(extra.info);
                 self.writer.set_nomatch(key, extra.nomatch);
             }
             None => {
                 self.make_room(key, now)?;
                 let counters = (extra.packets.unwrap_or(0), extra.bytes.unwrap_or(0));
-                let inserted = self.writer.insert(key, extra.nomatch, over, counters);
+                let with = (counters, extra.info);
+                let inserted = self.writer.insert_with(key, extra.nomatch, over, with);
                 inserted.or_else(|_| Wrong::refused(Wrong::FULL))?;
             }
         }

@@ -53,6 +53,7 @@ pub(super) struct Made {
     pub(super) timeout: Option<u32>,
     pub(super) counters: bool,
     pub(super) comment: bool,
+    pub(super) skbinfo: bool,
     pub(super) forceadd: bool,
     pub(super) bucketsize: u8,
     pub(super) initval: u32,
@@ -107,6 +108,7 @@ impl Made {
             timeout: None,
             counters: false,
             comment: false,
+            skbinfo: false,
             forceadd: false,
             bucketsize: 12,
             initval: random(0) as u32,
@@ -138,7 +140,7 @@ impl Made {
             "counters" => self.counters = true,
             "comment" => self.comment = true,
             "forceadd" => self.forceadd = true,
-            "skbinfo" => return Wrong::refused("skbinfo is not supported"),
+            "skbinfo" => self.skbinfo = true,
             _ => return Ok(false),
         }
         Ok(true)
@@ -256,6 +258,7 @@ impl Made {
             mark_mask: self.mark_mask.unwrap_or(u32::MAX),
             timeout: self.timeout,
             counters: self.counters,
+            info: self.skbinfo,
             max: self.max,
             forceadd: self.forceadd,
             range: self.range.unwrap_or((0, u128::MAX)),
@@ -265,7 +268,8 @@ impl Made {
     /// What `create … -exist` takes for the same set (`mtype_same_set`).
     pub(super) fn is_same(&self, other: &Made) -> bool {
         let facts = |made: &Made| {
-            let extensions = (made.timeout, made.counters, made.comment, made.forceadd);
+            let flags = (made.counters, made.comment, made.skbinfo, made.forceadd);
+            let extensions = (made.timeout, flags);
             (made.kind.name, made.max, made.cut, made.mark_mask, made.range, made.size, extensions)
         };
         facts(self) == facts(other)
@@ -304,9 +308,12 @@ impl Made {
         if let Some(timeout) = self.timeout {
             let _ = write!(out, " timeout {timeout}");
         }
-        for (there, name) in
-            [(self.counters, "counters"), (self.comment, "comment"), (self.forceadd, "forceadd")]
-        {
+        for (there, name) in [
+            (self.counters, "counters"),
+            (self.comment, "comment"),
+            (self.skbinfo, "skbinfo"),
+            (self.forceadd, "forceadd"),
+        ] {
             if there {
                 let _ = write!(out, " {name}");
             }

@@ -101,8 +101,10 @@ impl Entry {
         };
         let old = there.and_then(|place| self.members.get(place)).map(|m| m.tally.counters());
         let (packets, bytes) = old.unwrap_or_default();
-        let counters = (extra.packets.unwrap_or(packets), extra.bytes.unwrap_or(bytes));
-        let tally = Arc::new(Tally::new(over, self.made.counters, counters));
+        let (packets, bytes) = (extra.packets.unwrap_or(packets), extra.bytes.unwrap_or(bytes));
+        let counters = (self.made.counters, packets, bytes);
+        let tally = Tally::new(over, counters, self.made.skbinfo.then_some(extra.info));
+        let tally = Arc::new(tally);
         let member = Member { number: named.number, comment, tally };
         match (there.and_then(|place| self.members.get_mut(place)), beside) {
             (Some(old), _) => *old = member,

@@ -93,7 +93,7 @@ impl Entry {
         let id = SetId(IDS.fetch_add(1, Ordering::Relaxed));
         let options = made.options();
         let seed = u64::from(made.initval) << 32 | id.0;
-        let writer = Writer::new(Key::words_of(options.family), random(seed));
+        let writer = Writer::with_info(Key::words_of(options.family), options.info, random(seed));
         let set = Arc::new(Set::new(id, options, Body::Table(Arc::clone(writer.elements()))));
         let (comments, members) = (BTreeMap::new(), Vec::new());
         Entry { name: name.to_owned(), made, writer, set, comments, members }

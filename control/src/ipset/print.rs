@@ -2,7 +2,7 @@
 
 use core::fmt::Write;
 
-use dataplane::rules::sets::elements::Found;
+use dataplane::rules::sets::elements::{Found, Info};
 use dataplane::rules::sets::key::Key;
 use dataplane::rules::sets::kind::Storage;
 use dataplane::time::Tick;
@@ -102,6 +102,7 @@ impl Inner {
             }
             let comment = entry.comments.get(key).map(String::as_str);
             entry.rest_text(&mut out, found.counters(), comment);
+            info_text(&mut out, found.info());
             out
         };
         all.iter().map(text).collect()
@@ -113,6 +114,7 @@ impl Inner {
             let mut out = self.entries.get(member.number)?.as_ref()?.borrow().name.clone();
             entry.timeout_text(&mut out, member.tally.deadline, now);
             entry.rest_text(&mut out, member.tally.counters(), member.comment.as_deref());
+            info_text(&mut out, member.tally.info.unwrap_or_default());
             Some(out)
         });
         texts.collect()
@@ -152,5 +154,21 @@ impl Entry {
         if let Some(comment) = comment {
             let _ = write!(out, " comment \"{comment}\"");
         }
+    }
+}
+
+/// What is not zero of what an element says of packets.
+fn info_text(out: &mut String, info: Info) {
+    let Info { mark, mask, priority, queue } = info;
+    let _ = match (mark, mask) {
+        (0, 0) => Ok(()),
+        (_, u32::MAX) => write!(out, " skbmark 0x{mark:x}"),
+        _ => write!(out, " skbmark 0x{mark:x}/0x{mask:x}"),
+    };
+    if priority != 0 {
+        let _ = write!(out, " skbprio {:x}:{:x}", priority >> 16, priority & 0xffff);
+    }
+    if queue != 0 {
+        let _ = write!(out, " skbqueue {queue}");
     }
 }

@@ -183,8 +183,8 @@ pub fn sets_of(rule: &Rule) -> impl Iterator<Item = &String> {
         _ => None,
     });
     let changed = match &rule.target {
-        Target::Set(target) => [target.add.as_ref(), target.del.as_ref()],
-        _ => [None, None],
+        Target::Set(target) => [target.add.as_ref(), target.del.as_ref(), target.map.as_ref()],
+        _ => [None; 3],
     };
     matches.chain(changed.into_iter().flatten().map(|(name, _)| name))
 }
@@ -264,6 +264,9 @@ impl<'a> Checker<'a> {
             return self.fail_at(at, rule, "connlimit", Fault::MatchNotInRaw);
         }
         match &rule.target {
+            Target::Set(set) if set.map.is_some() && table != Table::Mangle => {
+                self.fail_at(at, rule, "--map-set", Fault::Table(Table::Mangle))
+            }
             Target::Drop if table == Table::Nat => self.fail(at, rule, Fault::NatDrop),
             Target::Reject(super::targets::RejectWith::TcpReset) if !asks_tcp(rule) => {
                 self.fail(at, rule, Fault::ResetNeedsTcp)

@@ -114,6 +114,7 @@ pub(super) enum Action {
 pub(super) struct SetAction {
     pub(super) add: Option<(Arc<Set>, Sides)>,
     pub(super) del: Option<(Arc<Set>, Sides)>,
+    pub(super) map: Option<(Arc<Set>, Sides)>,
     pub(super) exist: bool,
     pub(super) timeout: Option<u32>,
 }
@@ -375,13 +376,12 @@ impl Compiled {
     fn set_action(&mut self, target: &SetTarget, sets: &Named) -> Action {
         let find = |side: &Option<(String, Sides)>| {
             let (name, sides) = side.as_ref()?;
-            let set = Arc::clone(sets.get(name)?);
-            set.note_changes();
-            Some((set, *sides))
+            Some((Arc::clone(sets.get(name)?), *sides))
         };
-        let (add, del) = (find(&target.add), find(&target.del));
+        let [add, del, map] = [&target.add, &target.del, &target.map].map(find);
+        [&add, &del].into_iter().flatten().for_each(|(set, _)| set.note_changes());
         let SetTarget { exist, timeout, .. } = *target;
-        Action::Set(push(&mut self.sets, SetAction { add, del, exist, timeout }))
+        Action::Set(push(&mut self.sets, SetAction { add, del, map, exist, timeout }))
     }
 
     fn say(&mut self, said: Said) -> Action {

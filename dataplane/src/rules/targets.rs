@@ -218,4 +218,6 @@ pub struct SetTarget {
     pub exist: bool,
     /// `--timeout` in seconds; the set's own if `None`.
     pub timeout: Option<u32>,
+    /// `--map-set` with `--map-mark`: the packet gets the mark of its element.
+    pub map: Option<(String, Sides)>,
 }

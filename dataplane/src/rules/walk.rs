@@ -24,7 +24,7 @@ use super::hook::{Hook, Table};
 use super::matches::Net;
 use super::model::Policy;
 use super::sets::Change;
-use super::sets::set::Changed;
+use super::sets::set::{Asked, Changed};
 use super::targets::connmark::Marks;
 use super::targets::nflog::Nflog;
 use super::targets::synproxy::Synproxy;
@@ -355,7 +355,7 @@ impl Compiled {
                 }
             }
             Action::Connmark(number) => return self.connmark(number, facts, mark, out),
-            Action::Set(number) => self.change_sets(number, facts, mark, out),
+            Action::Set(number) => return self.change_sets(number, facts, mark, out),
             _ => {}
         }
         mark
@@ -397,12 +397,14 @@ impl Compiled {
         Ok(())
     }
 
-    /// `set_target_v2`.
+    /// `set_target_v3`; the mark behind it.
     #[inline(never)]
-    fn change_sets(&self, number: u32, facts: &Facts<'_>, mark: u32, out: &mut impl Sink) {
-        out.per_packet();
-        let Some(action) = self.sets.get(number as usize) else { return };
+    fn change_sets(&self, number: u32, facts: &Facts<'_>, mark: u32, out: &mut impl Sink) -> u32 {
+        let Some(action) = self.sets.get(number as usize) else { return mark };
         let now = facts.around.now().tick;
+        if action.add.is_some() || action.del.is_some() {
+            out.per_packet();
+        }
         if let Some((set, sides)) = &action.add {
             let how = (action.timeout, action.exist);
             if let Changed::Wanted(change) = set.add(*sides, how, facts, (mark, now)) {
@@ -414,6 +416,13 @@ impl Compiled {
         {
             out.change(change);
         }
+        let Some((set, sides)) = &action.map else { return mark };
+        if set.is_per_packet() {
+            out.per_packet();
+        }
+        let asked = Asked { sides: *sides, ..Asked::default() };
+        let info = set.info(&asked, facts, mark, now).unwrap_or_default();
+        mark & !info.mask ^ info.mark
     }
 
     fn nat_verdict(&self, number: u32) -> Verdict {

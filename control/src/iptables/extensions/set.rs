@@ -46,6 +46,9 @@ pub(super) const CHANGE_SET: Extension<Target> = Extension {
         valued("map-set").takes(2),
         flag("exist"),
         valued("timeout"),
+        flag("map-mark"),
+        flag("map-prio"),
+        flag("map-queue"),
     ],
     begin: |_| Target::Set(Box::default()),
 };
@@ -124,14 +127,33 @@ impl Text for SetTarget {
                 };
                 self.timeout = Some(value.ok_or_else(wrong)?);
             }
-            _ => return Err("--map-set is not supported: sets have no skbinfo".to_owned()),
+            "map-set" => self.map = Some(set_and_sides(given.values)?),
+            "map-prio" => {
+                let why = "packets have no priority, as there are no queueing disciplines";
+                return Err(format!("--map-prio is not supported: {why}"));
+            }
+            "map-queue" => {
+                let why = "packets leave by the queue of their worker";
+                return Err(format!("--map-queue is not supported: {why}"));
+            }
+            // Without it nothing would be done.
+            _ => {}
         }
         Ok(())
     }
 
-    fn finish(&mut self, _: &Whole<'_>) -> Result<(), Fault> {
+    fn finish(&mut self, whole: &Whole<'_>) -> Result<(), Fault> {
+        let marks = whole.seen.contains(&"map-mark");
         let wrong = match (&self.add, &self.del) {
-            (None, None) => "option `--add-set' or `--del-set' must be specified",
+            (None, None) if self.map.is_none() => {
+                "option `--add-set' or `--del-set' or `--map-set' must be specified"
+            }
+            _ if self.map.is_some() && !marks => {
+                "one of the flags `--map-mark', `--map-prio' and `--map-queue' must be specified"
+            }
+            _ if self.map.is_none() && marks => {
+                "flag `--map-mark' can be used with `--map-set' only"
+            }
             (None, _) if self.exist => "flag `--exist' can be used with `--add-set' only",
             (None, _) if self.timeout.is_some() => {
                 "option `--timeout' can be used with `--add-set' only"
@@ -162,6 +184,10 @@ fn each_change(target: &SetTarget, out: &mut Line<'_>, dashes: &str) {
     }
     if let Some((name, sides)) = &target.del {
         out.word(&format!("{dashes}del-set {name} {}", sides_text(*sides)));
+    }
+    if let Some((name, sides)) = &target.map {
+        out.word(&format!("{dashes}map-set {name} {}", sides_text(*sides)));
+        out.word(&format!("{dashes}map-mark"));
     }
 }
 
@@ -270,6 +296,11 @@ mod tests {
             "-A FORWARD -j SET --del-set np dst,dst --add-set foo src",
             "add-set foo src del-set np dst,dst",
         ),
+        ("-A FORWARD -j SET --map-set foo src --map-mark", "map-set foo src map-mark"),
+        (
+            "-A FORWARD -j SET --map-mark --map-set a src,dst --del-set c dst --add-set c src --exist",
+            "add-set c src exist del-set c dst map-set a src,dst map-mark",
+        ),
         (
             "-A FORWARD -p tcp -m set --match-set foo src -j SET --add-set np src,dst",
             "match-set foo src add-set np src,dst",
@@ -280,11 +311,12 @@ mod tests {
     fn lists_are_those_of_the_real_tool() {
         for family in [Family::V4, Family::V6] {
             for (rule, expected) in LISTED {
-                let text = format!("*filter\n{rule}\nCOMMIT\n");
+                let table = if rule.contains("--map-set") { Table::Mangle } else { Table::Filter };
+                let text = format!("*{}\n{rule}\nCOMMIT\n", table.name());
                 let ruleset = restore(&Ruleset::new(family), &text, false, false).unwrap();
                 let look = List { numeric: true, ..List::default() };
-                let filter = ruleset.table(Table::Filter).unwrap();
-                let listed = list(filter, family, rule.split(' ').nth(1), look);
+                let listed =
+                    list(ruleset.table(table).unwrap(), family, rule.split(' ').nth(1), look);
                 let line = listed.lines().last().unwrap();
                 assert!(line.ends_with(&format!("    {expected}")), "{rule}: {line}");
             }

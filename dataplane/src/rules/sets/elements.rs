@@ -37,6 +37,9 @@ const PACKETS: usize = 2;
 const BYTES: usize = 3;
 const KEY: usize = 4;
 
+/// Words behind the key, in sets made with `skbinfo`: mark and mask, priority and queue.
+const INFO_WORDS: usize = 2;
+
 /// Bits of the state; a life is counted above them.
 const LIVES: u64 = 1;
 const NOMATCH: u64 = 2;
@@ -77,11 +80,38 @@ impl Lengths {
     }
 }
 
+/// What an element says of the packets that are it (`ip_set_skbinfo`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    /// `skbmark`: the mark.
+    pub mark: u32,
+    /// Its bits that packets get; the others they keep.
+    pub mask: u32,
+    /// `skbprio`: major and minor number.
+    pub priority: u32,
+    /// `skbqueue`.
+    pub queue: u16,
+}
+
+impl Info {
+    const fn words(self) -> [u64; INFO_WORDS] {
+        let marks = (self.mark as u64) << 32 | self.mask as u64;
+        [marks, (self.priority as u64) << 32 | self.queue as u64]
+    }
+
+    const fn of_words([marks, rest]: [u64; INFO_WORDS]) -> Info {
+        let (mark, mask) = ((marks >> 32) as u32, marks as u32);
+        Info { mark, mask, priority: (rest >> 32) as u32, queue: rest as u16 }
+    }
+}
+
 /// The shared part of the table.
 #[derive(Debug)]
 pub struct Elements {
     seed: u64,
     words: usize,
+    /// [`INFO_WORDS`], or 0.
+    info: usize,
     chunks: [OnceLock<Box<[AtomicU64]>>; CHUNKS],
     indexes: [OnceLock<Box<[Bucket]>>; INDEXES],
     current: AtomicU32,
@@ -93,6 +123,8 @@ pub struct Elements {
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
     element: Element<'a>,
+    /// Its words behind the key.
+    info: &'a [AtomicU64],
     deadline: u64,
     /// It is an exception.
     pub nomatch: bool,
@@ -124,7 +156,8 @@ impl<'a> Element<'a> {
         let deadline = self.load(DEADLINE);
         fence(Acquire);
         let there = before & LIVES != 0 && same && state.load(Relaxed) == before;
-        there.then_some(Found { element: self, deadline, nomatch: before & NOMATCH != 0 })
+        let (info, nomatch) = (words.get(key.len()..)?, before & NOMATCH != 0);
+        there.then_some(Found { element: self, info, deadline, nomatch })
     }
 }
 
@@ -183,6 +216,20 @@ impl Found<'_> {
     pub fn counters(&self) -> (u64, u64) {
         (self.element.load(PACKETS), self.element.load(BYTES))
     }
+
+    /// What it says of packets; zeros in a set without such.
+    #[inline]
+    pub fn info(&self) -> Info {
+        let [marks, rest] = self.info else { return Info::default() };
+        Info::of_words([marks.load(Relaxed), rest.load(Relaxed)])
+    }
+
+    /// Says what it says of packets, in a set with such.
+    pub fn set_info(&self, info: Info) {
+        for (word, value) in self.info.iter().zip(info.words()) {
+            word.store(value, Relaxed);
+        }
+    }
 }
 
 #[inline]
@@ -194,19 +241,21 @@ const fn fold(a: u64, b: u64) -> u64 {
 impl Elements {
     /// The same elements in memory of their own. Allocates.
     pub fn copy(&self) -> Arc<Elements> {
-        let mut writer = Writer::new(self.words, self.seed);
+        let mut writer = Writer::with_info(self.words, self.info != 0, self.seed);
         for (key, found) in self.iter() {
+            let with = (found.counters(), found.info());
             // There is room for as many as there are here.
-            let _ = writer.insert(&key, found.nomatch, found.deadline(), found.counters());
+            let _ = writer.insert_with(&key, found.nomatch, found.deadline(), with);
         }
         Arc::clone(&writer.elements)
     }
 
     /// Without elements; `seed` keeps outsiders from choosing buckets. Keys have `words` words.
-    fn new(words: usize, seed: u64) -> Elements {
+    fn new(words: usize, info: bool, seed: u64) -> Elements {
         Elements {
             seed,
             words: words.min(WORDS_MAX),
+            info: if info { INFO_WORDS } else { 0 },
             chunks: [const { OnceLock::new() }; CHUNKS],
             indexes: [const { OnceLock::new() }; INDEXES],
             current: AtomicU32::new(0),
@@ -273,11 +322,17 @@ impl Elements {
         fold(all ^ self.seed.rotate_left(32), 0xd6e8_feb8_6659_fd93)
     }
 
+    /// Words of an element.
+    #[inline]
+    const fn stride(&self) -> usize {
+        KEY + self.words + self.info
+    }
+
     #[inline]
     fn element(&self, number: u32) -> Option<Element<'_>> {
         let chunk = (number / FIRST + 1).ilog2();
         let within = number - FIRST * ((1 << chunk) - 1);
-        let stride = KEY + self.words;
+        let stride = self.stride();
         let start = within as usize * stride;
         Some(Element(self.chunks.get(chunk as usize)?.get()?.get(start..start + stride)?))
     }
@@ -313,7 +368,12 @@ pub struct NoRoom;
 impl Writer {
     /// An empty table whose keys have `words` words.
     pub fn new(words: usize, seed: u64) -> Writer {
-        let elements = Arc::new(Elements::new(words, seed));
+        Writer::with_info(words, false, seed)
+    }
+
+    /// The same, whose elements say something of packets if `info`.
+    pub fn with_info(words: usize, info: bool, seed: u64) -> Writer {
+        let elements = Arc::new(Elements::new(words, info, seed));
         let lengths = [vec![0; 130], vec![0; 130]];
         Writer { elements, free: Vec::new(), used: 0, lengths }
     }
@@ -339,6 +399,20 @@ impl Writer {
         deadline: Option<Tick>,
         counters: (u64, u64),
     ) -> Result<(), NoRoom> {
+        self.insert_with(key, nomatch, deadline, (counters, Info::default()))
+    }
+
+    /// The same with what it says of packets.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn insert_with(
+        &mut self,
+        key: &Key,
+        nomatch: bool,
+        deadline: Option<Tick>,
+        (counters, info): ((u64, u64), Info),
+    ) -> Result<(), NoRoom> {
         let number = match self.free.pop() {
             Some(number) => number,
             None => self.provide()?,
@@ -349,6 +423,9 @@ impl Writer {
         fence(Release);
         for (at, word) in key.words().into_iter().take(elements.words).enumerate() {
             element.store(KEY + at, word);
+        }
+        for (at, word) in info.words().into_iter().take(elements.info).enumerate() {
+            element.store(KEY + elements.words + at, word);
         }
         element.store(DEADLINE, kept(deadline));
         element.store(PACKETS, counters.0);
@@ -438,7 +515,7 @@ impl Writer {
         let cell = self.elements.chunks.get(chunk as usize).ok_or(NoRoom)?;
         let words = (FIRST as usize) << chunk;
         cell.get_or_init(|| {
-            let words = words * (KEY + self.elements.words);
+            let words = words * self.elements.stride();
             (0..words).map(|_| AtomicU64::new(0)).collect()
         });
         self.used += 1;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::elements::{Elements, Found};
+use super::elements::{Elements, Found, Info};
 use super::key::{Key, mask};
 use super::kind::{Kind, Part, Storage};
 use super::list::Member;
@@ -30,6 +30,8 @@ pub struct Options {
     pub timeout: Option<u32>,
     /// Elements count packets and bytes.
     pub counters: bool,
+    /// Elements say something of packets (`skbinfo`).
+    pub info: bool,
     /// Most elements.
     pub max: u32,
     /// A full set loses an element for each new one.
@@ -122,6 +124,16 @@ pub enum Outcome {
     Exception,
 }
 
+impl From<Option<Found<'_>>> for Outcome {
+    fn from(found: Option<Found<'_>>) -> Outcome {
+        match found {
+            None => Outcome::Absent,
+            Some(found) if found.nomatch => Outcome::Exception,
+            Some(_) => Outcome::Present,
+        }
+    }
+}
+
 /// What counts and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Weight {
@@ -198,23 +210,27 @@ impl Set {
         usize::from(sides.count) >= kind.dimension() && own.is_none_or(|own| own == family)
     }
 
-    /// What the set says of a packet (`ip_set_test`).
+    /// True if the set has a packet (`ip_set_test`).
     pub fn holds(&self, asked: &Asked, facts: &Facts<'_>, mark: u32, now: Tick) -> bool {
+        self.info(asked, facts, mark, now).is_some()
+    }
+
+    /// What the set says of a packet that it has.
+    pub fn info(&self, asked: &Asked, facts: &Facts<'_>, mark: u32, now: Tick) -> Option<Info> {
         if !self.takes(asked.sides, family_of(facts)) {
-            return false;
+            return None;
         }
         let weight = Weight { bytes: Some(facts.length.into()), now };
-        let outcome = match &self.body {
+        let table = match &self.body {
             Body::List(members) => {
-                return members.iter().any(|member| member.holds(asked, facts, mark, weight));
+                return members.iter().find_map(|member| member.info(asked, facts, mark, weight));
             }
-            Body::Table(table) => match self.key_of(asked.sides, facts, mark) {
-                Some(key) => self.find(table, &key, asked, weight),
-                None => Outcome::Absent,
-            },
+            Body::Table(table) => table,
         };
+        let key = self.key_of(asked.sides, facts, mark)?;
+        let found = self.find(table, &key, asked, weight)?;
         let turned = asked.return_nomatch && self.options.kind.takes_nomatch();
-        outcome == if turned { Outcome::Exception } else { Outcome::Present }
+        (found.nomatch == turned).then(|| found.info())
     }
 
     /// The element that a packet is: an address of a net with its full prefix.
@@ -261,9 +277,15 @@ impl Set {
         (!single || key.first != 0).then_some(key)
     }
 
-    /// What the table says of an address in all nets that there are, the longest first, or of an
-    /// element (`mtype_test`).
-    pub fn find(&self, table: &Elements, key: &Key, asked: &Asked, weight: Weight) -> Outcome {
+    /// The element that an address is in, of all nets that there are the longest, or that a key is
+    /// (`mtype_test`).
+    pub fn find<'t>(
+        &self,
+        table: &'t Elements,
+        key: &Key,
+        asked: &Asked,
+        weight: Weight,
+    ) -> Option<Found<'t>> {
         let kind = self.options.kind;
         let full = self.options.width() + 1;
         let second_net = kind.parts.len() > 1 && kind.parts.last() == Some(&Part::Net);
@@ -278,39 +300,39 @@ impl Set {
         loop {
             let mut key = *key;
             if first_net {
-                let Some(prefix) = table.longest(false, first) else { return Outcome::Absent };
+                let prefix = table.longest(false, first)?;
                 first = prefix;
                 (key.first, key.first_prefix) = (self.cut(key.first, prefix), prefix);
             }
-            let outcome = if second_net {
+            let found = if second_net {
                 self.look_in_second(table, &key, asked, weight)
             } else {
                 self.look(table, &key, asked, weight)
             };
-            if outcome != Outcome::Absent || !first_net {
-                return outcome;
+            if found.is_some() || !first_net {
+                return found;
             }
         }
     }
 
-    fn look_in_second(
+    fn look_in_second<'t>(
         &self,
-        table: &Elements,
+        table: &'t Elements,
         key: &Key,
         asked: &Asked,
         weight: Weight,
-    ) -> Outcome {
+    ) -> Option<Found<'t>> {
         let mut prefix = self.options.width() + 2;
         while let Some(next) = table.longest(true, prefix) {
             prefix = next;
             let second = self.cut(key.second, prefix);
             let key = Key { second, second_prefix: prefix, ..*key };
-            let outcome = self.look(table, &key, asked, weight);
-            if outcome != Outcome::Absent {
-                return outcome;
+            let found = self.look(table, &key, asked, weight);
+            if found.is_some() {
+                return found;
             }
         }
-        Outcome::Absent
+        None
     }
 
     /// The bits that a prefix, as keys have it, keeps.
@@ -318,17 +340,14 @@ impl Set {
         address & mask(prefix.saturating_sub(1), self.options.width())
     }
 
-    fn look(&self, table: &Elements, key: &Key, asked: &Asked, weight: Weight) -> Outcome {
-        match table.find(key) {
-            Some(found) if self.agrees(&found, asked, weight) => {
-                if found.nomatch {
-                    Outcome::Exception
-                } else {
-                    Outcome::Present
-                }
-            }
-            _ => Outcome::Absent,
-        }
+    fn look<'t>(
+        &self,
+        table: &'t Elements,
+        key: &Key,
+        asked: &Asked,
+        weight: Weight,
+    ) -> Option<Found<'t>> {
+        table.find(key).filter(|found| self.agrees(found, asked, weight))
     }
 
     /// Whether the element counts for this packet: not over, and its counters, with the packet in
@@ -375,6 +394,7 @@ impl Set {
                 if self.options.counters {
                     found.set_counters(1, bytes);
                 }
+                found.set_info(Info::default());
                 if let Some(own) = self.options.timeout {
                     found.set_deadline(deadline(timeout.unwrap_or(own), now));
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::elements::Writer;
+use super::elements::{Info, Writer};
 use super::key::{Key, WORDS_MAX, mask};
 use super::kind::Kind;
 use super::list::{Member, Tally};
@@ -40,6 +40,7 @@ fn options(kind: &str) -> Options {
         mark_mask: u32::MAX,
         timeout: None,
         counters: false,
+        info: false,
         max: 65536,
         forceadd: false,
         range: (0, u128::MAX),
@@ -405,7 +406,8 @@ fn counters_count_and_are_asked() {
     assert!(holds(&set, &bytes, &facts()), "the shorter one has 120");
     let question = Weight { bytes: None, now: NOW };
     let full = net(0x0a01_0203, 32);
-    assert_eq!(set.find(writer.elements(), &full, &asked(&[true]), question), Outcome::Present);
+    let found = set.find(writer.elements(), &full, &asked(&[true]), question);
+    assert_eq!(Outcome::from(found), Outcome::Present);
     assert_eq!((counters(0), counters(1)), ((4, 240), (2, 120)), "a tool's question counts not");
 }
 
@@ -451,7 +453,7 @@ fn the_first_member_that_has_the_packet_decides() {
     let (one, _b) = set(options("hash:ip"), &[(address(0x0a01_0203), false)]);
     let (two, _c) = set(options("hash:ip,port"), &[]);
     let member = |set: Set, over| {
-        let tally = Arc::new(Tally::new(over, true, (0, 0)));
+        let tally = Arc::new(Tally::new(over, (true, 0, 0), None));
         Arc::new(Member { set: Arc::new(set), tally })
     };
     let members = [member(two, None), member(none, None), member(one, deadline(1, NOW))];
@@ -478,4 +480,36 @@ fn the_first_member_that_has_the_packet_decides() {
     assert!(!quiet.is_per_packet());
     quiet.note_changes();
     assert!(quiet.is_per_packet());
+}
+
+/// A list that says something itself is believed rather than its members.
+#[test]
+fn what_elements_say_comes_with_the_one_that_has_the_packet() {
+    let info = |mark| Info { mark, mask: 0xff, priority: 0x1_0010, queue: 7 };
+    let kinds = Options { info: true, ..options("hash:net") };
+    let mut writer = Writer::with_info(Key::words_of(kinds.family), true, 0x5eed);
+    for (length, mark) in [(8, 1), (24, 2)] {
+        let key = net(0x0a01_0203, length);
+        writer.insert_with(&key, false, None, ((0, 0), info(mark))).unwrap();
+    }
+    writer.insert_with(&net(0x0a01_0203, 32), true, None, ((0, 0), info(3))).unwrap();
+    let table = Body::Table(Arc::clone(writer.elements()));
+    let set = Arc::new(Set::new(SetId(1), kinds, table));
+    let said = |set: &Set, facts: &Facts<'_>| set.info(&asked(&[true]), facts, 0, NOW);
+    let from = |src| Facts { src: Address::v4(src), ..facts() };
+    assert_eq!(said(&set, &from(0x0a01_0204)), Some(info(2)));
+    assert_eq!(said(&set, &from(0x0a09_0204)), Some(info(1)));
+    assert_eq!(said(&set, &from(0x0a01_0203)), None, "an exception");
+    assert_eq!(said(&set, &from(0x0b01_0203)), None);
+    let found = writer.elements().find(&net(0x0a01_0203, 8)).unwrap();
+    found.set_info(info(9));
+    assert_eq!(said(&set.apart(), &from(0x0a09_0204)), Some(info(9)));
+    let (plain, _writer) = self::set(options("hash:ip"), &[(address(0x0a01_0203), false)]);
+    assert_eq!(said(&plain, &facts()), Some(Info::default()));
+    for (own, wanted) in [(None, info(9)), (Some(info(5)), info(5))] {
+        let tally = Arc::new(Tally::new(None, (false, 0, 0), own));
+        let body = Body::List(Box::new([Arc::new(Member { set: Arc::clone(&set), tally })]));
+        let list = Set::new(SetId(2), Options { family: None, ..options("list:set") }, body);
+        assert_eq!(said(&list, &from(0x0a09_0204)), Some(wanted));
+    }
 }
