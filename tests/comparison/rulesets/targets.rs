@@ -128,15 +128,22 @@ fn tcpmss(place: &Place<'_>, asked: &Asked, dice: &mut Dice) -> Option<String> {
     Some(format!(" -m tcp --tcp-flags SYN,RST SYN -j TCPMSS {what}"))
 }
 
+/// An error about a packet that is not tracked is tracked in a kernel, whatever CT says of it.
+fn is_heard(place: &Place<'_>) -> bool {
+    !place.homes.contains(&"OUTPUT")
+}
+
 fn notrack(place: &Place<'_>, _: &Asked, dice: &mut Dice) -> Option<String> {
-    // An error about a packet that is not tracked is tracked in a kernel, whatever CT says of it.
-    if place.homes.contains(&"OUTPUT") {
+    if !is_heard(place) {
         return None;
     }
     Some(dice.pick(&[" -j NOTRACK", " -j CT --notrack"]).into())
 }
 
-fn ct(_: &Place<'_>, asked: &Asked, dice: &mut Dice) -> Option<String> {
+fn ct(place: &Place<'_>, asked: &Asked, dice: &mut Dice) -> Option<String> {
+    if !is_heard(place) {
+        return None;
+    }
     // A zone for one direction is not drawn: a kernel can hold the same tuple twice in a zone, once
     // as an original one and once as a reply, and Sluicegate cannot.
     Some(match dice.below(6) {
