@@ -336,7 +336,8 @@ fn opened_again() -> Sequence {
 }
 
 /// A SYN that is tracked, to a conn that the server has reset: its numbers are forgotten, and those
-/// of the SYN are taken for what the client was told.
+/// of the SYN are taken for what the client was told. The conn moves numbers as far as before, so
+/// what becomes of its server's answer depends on the first cookie: no two devices have the same.
 fn reopened() -> Sequence {
     let filter = "-A FORWARD -p tcp -m conntrack --ctstate NEW,INVALID -j SYNPROXY --timestamp\n";
     let setup = Setup { settings: &[("tcp_loose", 0)], ..both(&[("filter", filter)]) };
@@ -350,11 +351,6 @@ fn reopened() -> Sequence {
         s.wan(ends.s("R", SERVER_ISN + 1, 0));
         s.table();
         s.lan(ends.c("S", 700_000, 0).options(&asked(1460, 900, 7)));
-        s.table();
-        let step = s.wan(ends.s("SA", 90_000, 700_001).options(&times(9000, 900)));
-        s.ignore_echo(step, Side::Wan, [9000, 18_000]);
-        s.wan(ends.s("A", 90_001, 700_001).options(&times(9010, 900)));
-        s.lan(ends.c("A", 700_001, 1).options(&times(910, 0)));
         s.table();
     })
 }
